@@ -1,0 +1,203 @@
+"""The errors svdkit raises on purpose, and its one warning class.
+
+::
+
+    SvdkitError(Exception)
+    ├─ ImageError              a photo cannot be read or fitted
+    ├─ SettingsError           an unknown name, a bad value or an impossible combination
+    ├─ ModelError              a model cannot be found or loaded
+    │  ├─ DownloadError        no network, an error of the mirror, too little disk or RAM
+    │  ├─ GatedModelError      the model needs an accepted licence or a token
+    │  ├─ VariantError         the weight variant asked for (fp16) is missing
+    │  ├─ IncompleteModelError a half-downloaded folder, or missing files
+    │  └─ UnsafeWeightsError   a pickle checkpoint, refused
+    ├─ PipelineError           a dtype, device or memory plan that cannot work here
+    ├─ OutOfMemoryError        memory ran out and no smaller step is left
+    ├─ Cancelled               the user stopped a run
+    └─ ClipError               a clip cannot be read, written or replayed
+
+    SvdkitWarning(UserWarning)
+
+Every message says three things: what was given, what is allowed, what to do next. Catching
+:class:`SvdkitError` catches everything svdkit raises on purpose; anything else is a bug.
+"""
+
+from __future__ import annotations
+
+
+class SvdkitError(Exception):
+    """Base of every error svdkit raises on purpose.
+
+    Example:
+        >>> try:
+        ...     raise ImageError("photo.jpg is empty; choose another file")
+        ... except SvdkitError as error:
+        ...     print(error)
+        photo.jpg is empty; choose another file
+    """
+
+
+class ImageError(SvdkitError):
+    """A photo cannot be read or fitted.
+
+    Example:
+        >>> issubclass(ImageError, SvdkitError)
+        True
+    """
+
+
+class SettingsError(SvdkitError):
+    """An unknown name, a bad value or an impossible combination of settings.
+
+    Attributes:
+        problems: One sentence for each thing that is wrong; all of them, not only the first.
+
+    Example:
+        >>> SettingsError.of("ClipSettings", ["fps=0 is too small"]).problems
+        ('fps=0 is too small',)
+    """
+
+    def __init__(self, message: str, *, problems: tuple[str, ...] = ()) -> None:
+        """Build the error.
+
+        Args:
+            message: What the user reads.
+            problems: One sentence for each problem; the message alone when left out.
+        """
+        super().__init__(message)
+        self.problems = problems or (message,)
+
+    @classmethod
+    def of(cls, subject: str, problems: list[str] | tuple[str, ...]) -> SettingsError:
+        """Join several problems into one error, so that they can be mended in one go.
+
+        Args:
+            subject: What was being built, for example ``"ClipSettings"``.
+            problems: One sentence for each problem; at least one.
+
+        Returns:
+            The error, not raised.
+
+        Example:
+            >>> print(SettingsError.of("ClipSettings", ["fps=0 is too small", "seed=-1 is negative"]))
+            ClipSettings: 2 problems
+            - fps=0 is too small
+            - seed=-1 is negative
+        """
+        if len(problems) == 1:
+            return cls(f"{subject}: {problems[0]}", problems=tuple(problems))
+        lines = "".join(f"\n- {problem}" for problem in problems)
+        return cls(f"{subject}: {len(problems)} problems{lines}", problems=tuple(problems))
+
+
+class ModelError(SvdkitError):
+    """A model cannot be found or loaded.
+
+    Example:
+        >>> issubclass(GatedModelError, ModelError)
+        True
+    """
+
+
+class DownloadError(ModelError):
+    """A download failed or was not begun: network, mirror, disk or RAM.
+
+    Example:
+        >>> issubclass(DownloadError, ModelError)
+        True
+    """
+
+
+class GatedModelError(ModelError):
+    """The model needs an accepted licence or an access token.
+
+    Example:
+        >>> issubclass(GatedModelError, ModelError)
+        True
+    """
+
+
+class VariantError(ModelError):
+    """The weight variant asked for, usually fp16, is not in the repository or folder.
+
+    Example:
+        >>> issubclass(VariantError, ModelError)
+        True
+    """
+
+
+class IncompleteModelError(ModelError):
+    """A model folder lacks files, as after a download that was cut short.
+
+    Example:
+        >>> issubclass(IncompleteModelError, ModelError)
+        True
+    """
+
+
+class UnsafeWeightsError(ModelError):
+    """The weights are a pickle file, which can run any code when loaded; svdkit refuses it.
+
+    Example:
+        >>> issubclass(UnsafeWeightsError, ModelError)
+        True
+    """
+
+
+class PipelineError(SvdkitError):
+    """A dtype, device or memory plan that cannot work on this machine.
+
+    Example:
+        >>> issubclass(PipelineError, SvdkitError)
+        True
+    """
+
+
+class OutOfMemoryError(SvdkitError):
+    """Generation ran out of memory and no smaller step is left, or stepping down was off.
+
+    Example:
+        >>> issubclass(OutOfMemoryError, SvdkitError)
+        True
+    """
+
+
+class Cancelled(SvdkitError):  # noqa: N818 - a stop the user asked for is not an error to them; KeyboardInterrupt too
+    """The user stopped a run.
+
+    Attributes:
+        finished: What was complete when the run stopped, for example the clips of a batch;
+            None when nothing was.
+
+    Example:
+        >>> Cancelled("stopped after 1 of 3 clips", finished=["first"]).finished
+        ['first']
+    """
+
+    def __init__(self, message: str, *, finished: object = None) -> None:
+        """Build the error.
+
+        Args:
+            message: What the user reads.
+            finished: What was complete when the run stopped.
+        """
+        super().__init__(message)
+        self.finished = finished
+
+
+class ClipError(SvdkitError):
+    """A clip cannot be read, written or replayed.
+
+    Example:
+        >>> issubclass(ClipError, SvdkitError)
+        True
+    """
+
+
+class SvdkitWarning(UserWarning):
+    """The one class of svdkit's warnings, so that one filter silences or raises them all.
+
+    Example:
+        >>> issubclass(SvdkitWarning, UserWarning)
+        True
+    """
