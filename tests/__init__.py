@@ -1,0 +1,1 @@
+"""Tests of svdkit; each file mirrors one module."""
