@@ -12,6 +12,8 @@ Importing does nothing: a name is fetched from its module when it is first used 
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -100,3 +102,19 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """List what tab completion should offer: the public names and the submodules already imported."""
     return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """The package module; keeps ``svdkit.generate`` the function.
+
+    Python binds every imported submodule to its package, so whoever imports svdkit/generate.py first would
+    turn the function ``svdkit.generate`` into a module. ``from svdkit.generate import encode`` is not affected.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if _HOME.get(name) == name and isinstance(value, ModuleType):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

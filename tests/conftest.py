@@ -1,0 +1,90 @@
+"""What every test gets: versions in the header, a toy pipeline, no network, quiet threads, the same random cases."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.metadata
+import os
+import platform
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# Two pytest workers on two cores: one torch thread each, else they take each other's core and run four times slower.
+# It has to stand in the environment before anything imports torch.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import hypothesis
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SHOWN = ("torch", "diffusers", "transformers", "accelerate", "numpy", "pillow", "imageio-ffmpeg", "mediapy")
+NEEDS_MODEL = {"torch", "diffusers", "transformers", "accelerate", "tests.toy"}
+
+# The same cases on every run and machine, and no deadline: a shared core makes one example slow now and then.
+# To look for new cases: HYPOTHESIS_PROFILE=explore make test
+hypothesis.settings.register_profile(
+    "steady", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("explore", parent=hypothesis.settings.get_profile("steady"), derandomize=False)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
+
+
+def pytest_report_header() -> str:
+    """Name the versions that a result depends on."""
+    found = [f"{name} {version(name)}" for name in SHOWN]
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cpus, threads {threads}: {', '.join(found)}"
+
+
+def version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a model, so that `make check` can leave it out without anybody having to remember."""
+    for item in items:
+        if "toy_pipe" in getattr(item, "fixturenames", ()) or imports_a_model(item.path):
+            item.add_marker(pytest.mark.model)
+
+
+@functools.cache
+def imports_a_model(path: Path) -> bool:
+    """Whether a test file imports torch, a library built on it, or the toy pipeline, anywhere."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return any(name == known or name.startswith(f"{known}.") for name in names for known in NEEDS_MODEL)
+
+
+@pytest.fixture(scope="session")
+def toy_pipe() -> Any:
+    """Give diffusers' real StableVideoDiffusionPipeline at toy size, with random weights (one for all tests)."""
+    from tests import toy
+
+    return toy.toy_pipeline()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_network() -> Iterator[None]:
+    """Refuse every connection that leaves this machine: a test that needs the network would fail on a train."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family in {socket.AF_INET, socket.AF_INET6} and address[0] not in {"127.0.0.1", "::1", "localhost"}:
+            raise ConnectionRefusedError(f"tests do not use the network, but one asked for {address}")
+        connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded)
+        yield
