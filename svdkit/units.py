@@ -1,0 +1,114 @@
+"""Numbers become text here and nowhere else: bytes, seconds, money, counts."""
+
+from __future__ import annotations
+
+import math
+
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "CNY": "¥"}
+
+
+def format_bytes(count: float) -> str:
+    """Text of a number of bytes in binary units, so that GB is never written for GiB.
+
+    Args:
+        count: Bytes; negative for a saving.
+
+    Returns:
+        Two or three significant digits with a unit; ``"–"`` when the number is not finite.
+
+    Example:
+        >>> format_bytes(7_838_315_315)
+        '7.3 GiB'
+        >>> format_bytes(512)
+        '512 B'
+    """
+    if not math.isfinite(count):
+        return "–"
+    size, unit = float(count), 0
+    # 1023.96 would print as "1024.0": move on where rounding reaches the next unit.
+    while round(abs(size), 1) >= 1024 and unit < len(_BINARY) - 1:
+        size, unit = size / 1024, unit + 1
+    return f"{size:.0f} B" if unit == 0 else f"{size:.1f} {_BINARY[unit]}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Text of a duration, in the two units a reader needs.
+
+    Args:
+        seconds: Seconds; negative for a saving.
+
+    Returns:
+        For example ``"85 ms"``, ``"3.4 s"``, ``"1 min 12 s"``, ``"2 h 5 min"``; ``"–"`` when the
+        number is not finite (an ETA before the first step).
+
+    Example:
+        >>> format_seconds(72.4)
+        '1 min 12 s'
+        >>> format_seconds(0.085)
+        '85 ms'
+    """
+    if not math.isfinite(seconds):
+        return "–"
+    sign, size = ("-" if seconds < 0 else ""), abs(seconds)
+    if size == 0:
+        return "0 s"
+    if size < 0.9995:
+        return f"{sign}{size * 1000:.0f} ms" if size >= 0.0095 else f"{sign}{size * 1000:.1f} ms"
+    if size < 9.95:
+        return f"{sign}{size:.1f} s"
+    return sign + _whole_units(round(size))
+
+
+def _whole_units(seconds: int) -> str:
+    """Text of whole seconds, in at most two neighbouring units."""
+    minutes, rest = divmod(seconds, 60)
+    if minutes == 0:
+        return f"{seconds} s"
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def format_money(amount: float, currency: str = "USD") -> str:
+    """Text of a sum of money; small sums keep two significant digits, since clips cost fractions of a cent.
+
+    Args:
+        amount: In units of the currency (dollars, not cents).
+        currency: ISO 4217 code; unknown codes are written after the number.
+
+    Returns:
+        For example ``"$1.20"``, ``"$0.0042"``, ``"3.50 CHF"``; ``"–"`` when the number is not finite.
+
+    Example:
+        >>> format_money(0.00417)
+        '$0.0042'
+        >>> format_money(3.5, "CHF")
+        '3.50 CHF'
+    """
+    if not math.isfinite(amount):
+        return "–"
+    size = abs(amount)
+    digits = 2 if size >= 0.095 or size == 0 else 1 - math.floor(math.log10(size))
+    sign, text = ("-" if amount < 0 else ""), f"{size:.{min(digits, 9)}f}"
+    symbol = _SYMBOLS.get(currency.upper())
+    return f"{sign}{symbol}{text}" if symbol else f"{sign}{text} {currency.upper()}"
+
+
+def format_count(count: int, noun: str, plural: str | None = None) -> str:
+    """Text of a number of things, singular or plural, with thousands apart.
+
+    Args:
+        count: How many.
+        noun: One of them, for example ``"frame"``.
+        plural: Several of them, when an ``s`` is not enough.
+
+    Returns:
+        For example ``"1 frame"``, ``"1,200 frames"``.
+
+    Example:
+        >>> format_count(1, "frame"), format_count(1200, "frame"), format_count(2, "copy", "copies")
+        ('1 frame', '1,200 frames', '2 copies')
+    """
+    return f"{count:,} {noun if abs(count) == 1 else plural or noun + 's'}"

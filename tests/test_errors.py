@@ -1,0 +1,102 @@
+"""The error tree: its shape, its drawing, and what its members carry."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import re
+
+import pytest
+
+from svdkit import errors
+from svdkit.errors import Cancelled, SettingsError, SvdkitError, SvdkitWarning
+
+PARENTS = {
+    "SvdkitError": Exception,
+    "ImageError": errors.SvdkitError,
+    "SettingsError": errors.SvdkitError,
+    "ModelError": errors.SvdkitError,
+    "DownloadError": errors.ModelError,
+    "GatedModelError": errors.ModelError,
+    "VariantError": errors.ModelError,
+    "IncompleteModelError": errors.ModelError,
+    "UnsafeWeightsError": errors.ModelError,
+    "PipelineError": errors.SvdkitError,
+    "OutOfMemoryError": errors.SvdkitError,
+    "Cancelled": errors.SvdkitError,
+    "ClipError": errors.SvdkitError,
+    "SvdkitWarning": UserWarning,
+}
+
+
+def classes():
+    return {name: item for name, item in vars(errors).items() if inspect.isclass(item)}
+
+
+@pytest.mark.parametrize(("name", "parent"), PARENTS.items())
+def test_each_error_hangs_where_the_tree_says(name, parent):
+    assert classes()[name].__bases__ == (parent,)
+
+
+def test_no_error_is_missing_from_the_tree():
+    assert set(classes()) == set(PARENTS)
+
+
+def test_the_drawing_at_the_top_of_the_file_is_the_real_tree():
+    """The drawing names every class, indented once for each ancestor below SvdkitError."""
+    drawn = re.findall(r"^    ([│ ├└─]*)(\w+)(?:\(\w+\))?(?:  | ─|$)", errors.__doc__ or "", flags=re.MULTILINE)
+    depth = {name: len(marks) // 3 for marks, name in drawn}
+    assert depth == {
+        name: max(0, len([base for base in item.__mro__ if base in classes().values()]) - 1)
+        for name, item in classes().items()
+    } | {"SvdkitError": 0, "SvdkitWarning": 0}
+
+
+def test_the_warning_is_not_an_error():
+    """``except SvdkitError`` must not catch a warning that a user turned into an error."""
+    assert not issubclass(SvdkitWarning, SvdkitError)
+
+
+def test_every_member_is_documented_with_an_example():
+    for name, item in classes().items():
+        assert ">>>" in (inspect.getdoc(item) or ""), name
+
+
+def test_one_problem_is_one_line():
+    error = SettingsError.of("ClipSettings", ["fps=0 is too small"])
+    assert str(error) == "ClipSettings: fps=0 is too small"
+    assert error.problems == ("fps=0 is too small",)
+
+
+def test_several_problems_are_a_list():
+    error = SettingsError.of("ClipSettings", ("fps=0 is too small", "seed=-1 is negative"))
+    assert str(error) == "ClipSettings: 2 problems\n- fps=0 is too small\n- seed=-1 is negative"
+    assert error.problems == ("fps=0 is too small", "seed=-1 is negative")
+
+
+def test_a_plain_message_is_its_own_problem():
+    assert SettingsError("no such preset").problems == ("no such preset",)
+
+
+def test_cancelled_carries_what_was_finished():
+    assert Cancelled("stopped after 1 of 3 clips", finished=["first"]).finished == ["first"]
+
+
+def test_cancelled_may_have_nothing_finished():
+    assert Cancelled("stopped before the first step").finished is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SettingsError.of("ClipSettings", ["a", "b"]),
+        Cancelled("stopped", finished=("first",)),
+        errors.GatedModelError("accept the licence"),
+    ],
+)
+def test_errors_cross_process_borders_whole(error):
+    """A sweep's worker sends its errors to the driver by pickle."""
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)
