@@ -44,7 +44,7 @@ def test_no_error_is_missing_from_the_tree():
 
 def test_the_drawing_at_the_top_of_the_file_is_the_real_tree():
     """The drawing names every class, indented once for each ancestor below SvdkitError."""
-    drawn = re.findall(r"^    ([│ ├└─]*)(\w+)(?:\(\w+\))?(?:  | ─|$)", errors.__doc__ or "", flags=re.MULTILINE)
+    drawn = re.findall(r"^    ([│ ├└─]*)([A-Z]\w+)(?:\(\w+\))?(?: |$)", errors.__doc__ or "", flags=re.MULTILINE)
     depth = {name: len(marks) // 3 for marks, name in drawn}
     assert depth == {
         name: max(0, len([base for base in item.__mro__ if base in classes().values()]) - 1)
