@@ -38,12 +38,7 @@ class SvdkitError(Exception):
 
 
 class ImageError(SvdkitError):
-    """A photo cannot be read or fitted.
-
-    Example:
-        >>> issubclass(ImageError, SvdkitError)
-        True
-    """
+    """A photo cannot be read or fitted."""
 
 
 class SettingsError(SvdkitError):
@@ -91,75 +86,35 @@ class SettingsError(SvdkitError):
 
 
 class ModelError(SvdkitError):
-    """A model cannot be found or loaded.
-
-    Example:
-        >>> issubclass(GatedModelError, ModelError)
-        True
-    """
+    """A model cannot be found or loaded."""
 
 
 class DownloadError(ModelError):
-    """A download failed or was not begun: network, mirror, disk or RAM.
-
-    Example:
-        >>> issubclass(DownloadError, ModelError)
-        True
-    """
+    """A download failed or was not begun: network, mirror, disk or RAM."""
 
 
 class GatedModelError(ModelError):
-    """The model needs an accepted licence or an access token.
-
-    Example:
-        >>> issubclass(GatedModelError, ModelError)
-        True
-    """
+    """The model needs an accepted licence or an access token."""
 
 
 class VariantError(ModelError):
-    """The weight variant asked for, usually fp16, is not in the repository or folder.
-
-    Example:
-        >>> issubclass(VariantError, ModelError)
-        True
-    """
+    """The weight variant asked for, usually fp16, is not in the repository or folder."""
 
 
 class IncompleteModelError(ModelError):
-    """A model folder lacks files, as after a download that was cut short.
-
-    Example:
-        >>> issubclass(IncompleteModelError, ModelError)
-        True
-    """
+    """A model folder lacks files, as after a download that was cut short."""
 
 
 class UnsafeWeightsError(ModelError):
-    """The weights are a pickle file, which can run any code when loaded; svdkit refuses it.
-
-    Example:
-        >>> issubclass(UnsafeWeightsError, ModelError)
-        True
-    """
+    """The weights are a pickle file, which can run any code when loaded; svdkit refuses it."""
 
 
 class PipelineError(SvdkitError):
-    """A dtype, device or memory plan that cannot work on this machine.
-
-    Example:
-        >>> issubclass(PipelineError, SvdkitError)
-        True
-    """
+    """A dtype, device or memory plan that cannot work on this machine."""
 
 
 class OutOfMemoryError(SvdkitError):
-    """Generation ran out of memory and no smaller step is left, or stepping down was off.
-
-    Example:
-        >>> issubclass(OutOfMemoryError, SvdkitError)
-        True
-    """
+    """Generation ran out of memory and no smaller step is left, or stepping down was off."""
 
 
 class Cancelled(SvdkitError):  # noqa: N818 - a stop the user asked for is not an error to them; KeyboardInterrupt too
@@ -186,18 +141,8 @@ class Cancelled(SvdkitError):  # noqa: N818 - a stop the user asked for is not a
 
 
 class ClipError(SvdkitError):
-    """A clip cannot be read, written or replayed.
-
-    Example:
-        >>> issubclass(ClipError, SvdkitError)
-        True
-    """
+    """A clip cannot be read, written or replayed."""
 
 
 class SvdkitWarning(UserWarning):
-    """The one class of svdkit's warnings, so that one filter silences or raises them all.
-
-    Example:
-        >>> issubclass(SvdkitWarning, UserWarning)
-        True
-    """
+    """The one class of svdkit's warnings, so that one filter silences or raises them all."""
