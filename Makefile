@@ -1,0 +1,79 @@
+# One command does everything it needs: the first call makes .venv and installs into it, later calls reuse it.
+#
+# Variables, all optional:
+#   PYTHON=python3.12        the Python to build .venv with (else the first of 3.11, 3.12, 3.13, 3.10 that runs)
+#   TORCH_INDEX=https://download.pytorch.org/whl/cpu   where torch alone comes from, for instance a small CPU build;
+#                            by default pip takes torch, like all the rest, from wherever this machine's pip looks
+#   WORKERS=2                how many tests run side by side
+#   PYTEST="-k clip -x"      more arguments for pytest
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+READY_APP := $(VENV)/.ready-app
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+TORCH_INDEX ?=
+WORKERS ?= 2
+PYTEST ?=
+NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
+APP ?= notebooks/01_quickstart.ipynb
+OUT := outputs
+
+.PHONY: help demo test check notebooks app clean
+
+help: ## list what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s%s\n", $$1, $$2 }'
+
+demo: $(READY) ## from a photo to a clip: run the quickstart notebook on the built-in model, say where things are
+	@$(BIN)/svdkit demo
+
+test: $(READY) ## run the whole test suite
+	@mkdir -p build
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --junitxml build/tests.xml $(PYTEST)
+
+check: $(READY) ## lint, types, import direction, notebooks, and the tests that need no model (about a minute)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -m "not model and not slow" $(PYTEST)
+
+notebooks: $(READY) ## run every notebook through papermill; the executed ones go to outputs/notebooks/
+	@mkdir -p $(OUT)/notebooks
+	@set -e; for notebook in $(NOTEBOOKS); do \
+		echo "$$notebook -> $(OUT)/notebooks/$${notebook##*/}"; \
+		$(BIN)/papermill --no-progress-bar --kernel python3 --cwd $(OUT)/notebooks \
+			$$notebook $(OUT)/notebooks/$${notebook##*/}; \
+	done
+
+app: $(READY_APP) ## show the quickstart as a web page with Voila (APP=notebooks/other.ipynb for another)
+	$(BIN)/voila $(APP)
+
+clean: ## remove what was made here, but keep .venv
+	rm -rf build dist $(OUT) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# A Python that only prints "command not found" (a version manager's stand-in) must not be chosen: each is tried.
+$(BIN)/python:
+	@set -e; for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3.10 python3); do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then echo 'svdkit needs Python 3.10 or newer: install it, or say make PYTHON=...' >&2; exit 1; fi; \
+	echo "making $(VENV) with $$found ($$($$found --version))"; \
+	$$found -m venv $(VENV) || { rm -rf $(VENV); \
+		echo 'could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+
+# torch comes first and by itself, so that nothing installed after it can bring another build along.
+$(READY): pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'installing torch and svdkit into $(VENV): minutes, the first time'
+	@echo '(on Linux pip may take the CUDA build of torch, gigabytes; the small one: make TORCH_INDEX=https://download.pytorch.org/whl/cpu)'
+	@$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(READY_APP): $(READY)
+	@$(PIP) install -c constraints.txt -e '.[app]'
+	@touch $@
