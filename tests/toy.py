@@ -64,7 +64,7 @@ def toy_pipeline(*, seed: int = 0, latent_channels: int = 4, downscale: int = 8)
             image_encoder=_image_encoder(),
             unet=_unet(latent_channels=latent_channels),
             scheduler=EulerDiscreteScheduler(**SCHEDULER),
-            feature_extractor=CLIPImageProcessor(crop_size=224, size={"shortest_edge": 224}),
+            feature_extractor=CLIPImageProcessor(crop_size={"height": 224, "width": 224}, size={"shortest_edge": 224}),
         )
     pipe.set_progress_bar_config(disable=True)
     return pipe

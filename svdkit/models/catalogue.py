@@ -1,0 +1,261 @@
+"""The catalogue of models: what each one is, was trained on, weighs, and where its weights live.
+
+Where weights are found and downloaded is in `weights.py`, what a good folder is in `folder.py`, and networks with
+random weights are in `random_weights.py`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from svdkit.errors import IncompleteModelError, ModelError, UnsafeWeightsError
+
+# Parameters of SVD's networks, counted on the meta device (tests/test_random_weights.py counts them again).
+UNET_PARAMETERS = 1_524_623_082
+VAE_PARAMETERS = 97_742_847
+IMAGE_ENCODER_PARAMETERS = 632_076_800
+_SVD_FP16_BYTES = 2 * (UNET_PARAMETERS + VAE_PARAMETERS + IMAGE_ENCODER_PARAMETERS)
+
+_MICRO_FOLDER = Path(__file__).parents[1] / "micro"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_SVD_LICENCE = "Stability AI Community License; https://stability.ai/license"
+# A pickle can run any code when it is opened, so these never are: https://huggingface.co/docs/hub/security-pickle
+PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """What svdkit knows about a model before loading it.
+
+    Attributes:
+        name: catalogue name; for others the hub id or the folder's name (never its path).
+        title: one line for people.
+        num_frames: frames a clip it was trained on.
+        height: pixels it was trained on.
+        width: pixels it was trained on.
+        hub_id: "owner/name" on the Hugging Face hub, None if it is not there.
+        modelscope_id: "owner/name" on ModelScope, None if it is not there.
+        gated: the hub asks for an accepted licence and a token.
+        licence: of the weights.
+        weights_bytes: bytes of the half-precision weights, which is what a download takes; 0 if unknown.
+        trained: what it was trained on, one sentence.
+        folder: local folder in diffusers layout, None if the weights are downloaded.
+
+    Example:
+        >>> find_model("svd-xt").num_frames
+        25
+    """
+
+    name: str
+    title: str
+    num_frames: int
+    height: int
+    width: int
+    hub_id: str | None = None
+    modelscope_id: str | None = None
+    gated: bool = False
+    licence: str = "see the model's own page"
+    weights_bytes: int = 0
+    trained: str = "see the model's own page"
+    folder: Path | None = None
+
+    @property
+    def kind(self) -> str:
+        """`"micro"` for the built-in model, which must never be called SVD; `"svd"` for every other."""
+        return "micro" if self.name == "micro" else "svd"
+
+
+def catalogue() -> tuple[ModelInfo, ...]:
+    """The models svdkit knows by name, smallest first.
+
+    Example:
+        >>> [model.name for model in catalogue()]
+        ['micro', 'svd', 'svd-xt', 'svd-xt-1.1']
+    """
+    return (_micro(), *_SVD)
+
+
+def find_model(name: str | Path) -> ModelInfo:
+    """Look a model up by catalogue name, hub id or folder; reads at most a few small files and no network.
+
+    Args:
+        name: a name of `catalogue()`; a folder in diffusers layout; or a hub id "owner/name". A catalogue name wins
+            over a folder of the same name: write "./svd" for the folder.
+
+    Returns:
+        The catalogue's entry, also for its hub and ModelScope ids; otherwise what the folder's configuration says.
+
+    Raises:
+        ModelError: nothing of that name; the message has the close matches.
+        UnsafeWeightsError: the name is a pickle checkpoint file.
+        IncompleteModelError: the folder has no readable model_index.json or UNet configuration.
+
+    Example:
+        >>> find_model("stabilityai/stable-video-diffusion-img2vid").name
+        'svd'
+    """
+    text = str(name)
+    for model in catalogue():
+        if text.lower() in {model.name, (model.hub_id or "").lower(), (model.modelscope_id or "").lower()}:
+            return model
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return describe_folder(path)
+    if path.is_file() or path.suffix in {".safetensors", *PICKLE_SUFFIXES}:
+        raise single_file_error(path.name)
+    if _HUB_ID.fullmatch(text):
+        return ModelInfo(name=text, title=f"{text}, from the hub", num_frames=25, height=576, width=1024, hub_id=text)
+    raise _unknown(text)
+
+
+def describe_folder(folder: Path, *, base: ModelInfo | None = None) -> ModelInfo:
+    """Read frames, size and weight bytes of a model from the configuration files in its folder.
+
+    Args:
+        folder: in diffusers layout.
+        base: what is known already, kept for the fields that a folder does not tell.
+
+    Returns:
+        `base` with what the folder says; a new entry under the folder's name without `base`.
+
+    Raises:
+        IncompleteModelError: the configuration of the UNet or the VAE is missing or is not JSON.
+
+    Example:
+        >>> describe_folder(Path("~/models/svd-xt").expanduser()).num_frames
+        25
+    """
+    unet = read_json(folder / "unet" / "config.json")
+    vae = read_json(folder / "vae" / "config.json")
+    height, width = _trained_size(unet, vae)
+    return ModelInfo(
+        name=base.name if base else folder.resolve().name,
+        title=base.title if base else f"{folder.resolve().name}, a local folder",
+        num_frames=int(unet.get("num_frames", 25)),
+        height=height,
+        width=width,
+        hub_id=base.hub_id if base else None,
+        modelscope_id=base.modelscope_id if base else None,
+        weights_bytes=_safetensors_bytes(folder),
+        folder=folder,
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a configuration file of a model folder.
+
+    Raises:
+        IncompleteModelError: it is missing, not JSON, or not a JSON object.
+
+    Example:
+        >>> read_json(folder / "unet" / "config.json")["num_frames"]
+        25
+    """
+    cure = "download the model again, or copy the whole folder"
+    shown = "/".join(path.parts[-2:])
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise IncompleteModelError(f"{shown} is missing: {cure}") from None
+    except (OSError, ValueError) as error:
+        raise IncompleteModelError(f"{shown} cannot be read as JSON ({error}): {cure}") from error
+    if not isinstance(content, dict):
+        raise IncompleteModelError(f"{shown} holds no JSON object: {cure}")
+    return content
+
+
+def single_file_error(filename: str) -> ModelError:
+    """The error for a checkpoint that is one file; a pickle gets its own."""
+    if Path(filename).suffix in PICKLE_SUFFIXES:
+        return UnsafeWeightsError(
+            f"{filename} is a pickle checkpoint, which can run any code when opened; svdkit reads only .safetensors in "
+            "diffusers layout. Use the model's hub id, for example 'svd-xt', or a folder with model_index.json"
+        )
+    return ModelError(
+        f"{filename} is a single-file checkpoint; svdkit reads folders in diffusers layout (model_index.json, unet/, "
+        "vae/, image_encoder/, scheduler/, feature_extractor/). Use a catalogue name, for example 'svd-xt', which "
+        "downloads 4.2 GiB of exactly these files"
+    )
+
+
+def _unknown(text: str) -> ModelError:
+    names = [model.name for model in catalogue()]
+    close = difflib.get_close_matches(text.lower(), names, n=2, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    allowed = f"give one of {', '.join(names)}, an existing folder, or a hub id 'owner/name'"
+    return ModelError(f"model {text!r} is not known{hint}: {allowed}")
+
+
+def _trained_size(unet: dict[str, Any], vae: dict[str, Any]) -> tuple[int, int]:
+    """Height and width in pixels from `sample_size`, the latent size that the UNet was trained on."""
+    cells = unet.get("sample_size") or 96
+    if cells == 96:
+        # SVD's own file says 96 (768 pixels square, from its image ancestor) though it was trained on 576 x 1024.
+        return 576, 1024
+    downscale = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
+    rows, columns = cells if isinstance(cells, list | tuple) else (cells, cells)
+    return int(rows) * downscale, int(columns) * downscale
+
+
+def _safetensors_bytes(folder: Path) -> int:
+    files = list(folder.glob("*/*.safetensors"))
+    half = [file for file in files if ".fp16" in file.name]
+    return sum(file.stat().st_size for file in half or files)
+
+
+def _micro() -> ModelInfo:
+    return ModelInfo(
+        name="micro",
+        title="micro: svdkit's small built-in model, for learning and tests on a laptop",
+        num_frames=14,
+        height=72,
+        width=128,
+        licence="Apache-2.0",
+        weights_bytes=_safetensors_bytes(_MICRO_FOLDER),
+        trained="procedural scenes under known camera and object motion; no photographs, no people",
+        folder=_MICRO_FOLDER,
+    )
+
+
+def _svd(*, name: str, num_frames: int, repository: str, trained: str, gated: bool = False) -> ModelInfo:
+    return ModelInfo(
+        name=name,
+        title=f"Stable Video Diffusion {name.removeprefix('svd').strip('-').upper() or 'img2vid'}, {num_frames} frames",
+        num_frames=num_frames,
+        height=576,
+        width=1024,
+        hub_id=f"stabilityai/{repository}",
+        modelscope_id=None if gated else f"AI-ModelScope/{repository}",
+        gated=gated,
+        licence=_SVD_LICENCE,
+        weights_bytes=_SVD_FP16_BYTES,
+        trained=trained,
+    )
+
+
+_SVD = (
+    _svd(
+        name="svd",
+        num_frames=14,
+        repository="stable-video-diffusion-img2vid",
+        trained="14 frames at 576x1024, from Stable Diffusion 2.1 and a large curated video collection",
+    ),
+    _svd(
+        name="svd-xt",
+        num_frames=25,
+        repository="stable-video-diffusion-img2vid-xt",
+        trained="fine-tuned from svd to 25 frames at 576x1024",
+    ),
+    _svd(
+        name="svd-xt-1.1",
+        num_frames=25,
+        repository="stable-video-diffusion-img2vid-xt-1-1",
+        trained="fine-tuned from svd-xt at 25 frames, 576x1024, fixed 6 fps and motion bucket 127",
+        gated=True,
+    ),
+)

@@ -1,0 +1,121 @@
+"""Any catalogue model at full size with random weights: same time, same memory, no download, and no picture.
+
+Networks are built without storage and each tensor is then filled once, in its final precision, where it will be used.
+That is why 2.25 billion parameters take about a second on a GPU: nothing is initialised in fp32 first, converted, or
+copied; a CPU draws some 10^8 numbers a second. The drawing is seeded, but a GPU's generator draws other numbers than a
+CPU's.
+
+Activations stay of ordinary size (tests/test_random_weights.py measures them over all steps): infinities or zeros would
+make timings dishonest, for some kernels take short cuts and a GPU draws less power, so clocks higher, on idle bits.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from svdkit.models.catalogue import ModelInfo, find_model
+from svdkit.models.configurations import configurations
+from svdkit.models.quiet import quiet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from diffusers import StableVideoDiffusionPipeline
+    from torch import nn
+
+_NETWORKS = ("image_encoder", "unet", "vae")
+
+
+def random_pipeline(
+    model: str | Path | ModelInfo, *, dtype: torch.dtype, device: str, seed: int = 0
+) -> StableVideoDiffusionPipeline:
+    """Build a model with random weights on a device.
+
+    Args:
+        model: catalogue name, folder, or what `find_model` returned.
+        dtype: of the weights, a floating-point torch dtype.
+        device: "cpu", "cuda", "cuda:1" or "mps"; "meta" for shapes without storage.
+        seed: of the weights; same seed, device kind and dtype give the same weights.
+
+    Returns:
+        diffusers' pipeline in eval mode. Its clips are noise: never judge looks by them.
+
+    Raises:
+        ModelError: as `find_model` and `configurations` say.
+
+    Example:
+        >>> pipe = random_pipeline("svd-xt", dtype=torch.float16, device="cuda")
+        >>> pipe.unet.num_parameters()
+        1524623082
+    """
+    import torch
+
+    info = model if isinstance(model, ModelInfo) else find_model(model)
+    pipe = _empty_pipeline(configurations(info))
+    for offset, name in enumerate(_NETWORKS):
+        network = getattr(pipe, name).eval()
+        if device == "meta":
+            network.to(dtype)
+            continue
+        # One generator a network, so that each has the same weights whichever are built beside it.
+        generator = torch.Generator(device).manual_seed(seed * len(_NETWORKS) + offset)
+        _materialise(network, dtype=dtype, device=device, generator=generator)
+    return pipe
+
+
+def _empty_pipeline(configuration: dict[str, dict[str, Any]]) -> StableVideoDiffusionPipeline:
+    """The pipeline with networks on the meta device; their few buffers are real, as no seed could restore those."""
+    with quiet():
+        from accelerate import init_empty_weights
+        from diffusers import (
+            AutoencoderKLTemporalDecoder,
+            EulerDiscreteScheduler,
+            StableVideoDiffusionPipeline,
+            UNetSpatioTemporalConditionModel,
+        )
+        from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+        with init_empty_weights(include_buffers=False):
+            unet = UNetSpatioTemporalConditionModel.from_config(configuration["unet"])
+            vae = AutoencoderKLTemporalDecoder.from_config(configuration["vae"])
+            image_encoder = CLIPVisionModelWithProjection(CLIPVisionConfig.from_dict(configuration["image_encoder"]))
+        return StableVideoDiffusionPipeline(
+            vae=vae,
+            image_encoder=image_encoder,
+            unet=unet,
+            scheduler=EulerDiscreteScheduler.from_config(configuration["scheduler"]),
+            feature_extractor=CLIPImageProcessor.from_dict(configuration["feature_extractor"]),
+        )
+
+
+def _materialise(network: nn.Module, *, dtype: torch.dtype, device: str, generator: torch.Generator) -> None:
+    """Give every parameter storage and a value, and move the buffers."""
+    import torch
+
+    for module in network.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            filled = torch.empty(parameter.shape, dtype=dtype, device=device)
+            _fill(filled, name=name, generator=generator)
+            setattr(module, name, torch.nn.Parameter(filled, requires_grad=False))
+    network.to(device)
+
+
+def _fill(tensor: torch.Tensor, *, name: str, generator: torch.Generator) -> None:
+    """Choose a parameter's values so that every layer passes on what it gets at about the same size.
+
+    Matrices and kernels are uniform with variance 1 / fan-in, which keeps a unit-variance input at unit variance
+    (LeCun et al., Efficient BackProp, 1998). Norms start at 1 and biases at 0, so each residual branch adds a variance
+    below 1 to the trunk: it grows with the square root of depth, not exponentially.
+    """
+    if tensor.ndim >= 2:
+        fan_in = tensor[0].numel()
+        bound = math.sqrt(3 / fan_in)
+        tensor.uniform_(-bound, bound, generator=generator)
+    elif name == "mix_factor":
+        tensor.fill_(0.5)  # AlphaBlender's own start: sigmoid(0.5) of the spatial, the rest of the temporal branch
+    elif name == "class_embedding":
+        tensor.uniform_(-1, 1, generator=generator)
+    else:
+        tensor.fill_(0 if name == "bias" else 1)
