@@ -1,0 +1,53 @@
+"""Fail when a test that must run was skipped: python .ci/check_ran.py build/tests.xml.
+
+pytest calls a run green in which everything was skipped. This reads its junit file and fails when a test was
+skipped for a reason that is not about the machine, or when a whole file of tests ran nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+# Only hardware, systems and optional packages that this machine may lack; anything else has to run.
+ALLOWED = re.compile(r"^needs (a GPU|CUDA|MPS|Windows|macOS|a user who is not root|pillow-heif|ray|voila|DeepCache)\b")
+
+
+def complaints(report: Path, *, tests: Path) -> list[str]:
+    """Say which tests did not run though they must.
+
+    Args:
+        report: The junit file that pytest wrote.
+        tests: The folder with the test files that have to appear in it.
+
+    Returns:
+        One sentence a fault, empty when all is well.
+    """
+    cases = list(ET.parse(report).iter("testcase"))  # noqa: S314 - pytest wrote it a moment ago
+    found = [f"{name(case)} was skipped: {why}" for case in cases for why in reasons(case) if not ALLOWED.match(why)]
+    # A case is in its file or in a class of it: tests.test_clip, tests.test_clip.TestSave.
+    ran = {part for case in cases if case.find("skipped") is None for part in case.get("classname", "").split(".")}
+    return found + [f"{path.name} ran no test" for path in sorted(tests.rglob("test_*.py")) if path.stem not in ran]
+
+
+def name(case: ET.Element) -> str:
+    """Name a test case as pytest does: file::test."""
+    return f"{case.get('classname')}::{case.get('name')}"
+
+
+def reasons(case: ET.Element) -> list[str]:
+    """Give the reasons for which a case was skipped; an expected failure ran, so it is not among them."""
+    return [skip.get("message", "") for skip in case.iter("skipped") if skip.get("type") != "pytest.xfail"]
+
+
+def main() -> int:
+    """Check the report named on the command line; the exit status is 1 when something is wrong."""
+    found = complaints(Path(sys.argv[1]), tests=Path("tests"))
+    print("\n".join(found) or "every test that must run has run")
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""What surrounds the package agrees with it: dependencies, versions, commands, README."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import svdkit
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+TARGETS = {"help", "demo", "test", "check", "notebooks", "app", "clean"}
+README = ROOT / "README.md"
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def project() -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads(text("pyproject.toml"))["project"]
+    return found
+
+
+def direct() -> dict[str, Requirement]:
+    """Map the name of every dependency of pyproject.toml, extras included, to its requirement."""
+    extras = project()["optional-dependencies"].values()
+    found = [Requirement(line) for line in [*project()["dependencies"], *(line for extra in extras for line in extra)]]
+    assert len(found) == len({canonicalize_name(requirement.name) for requirement in found}), "one is named twice"
+    return {canonicalize_name(requirement.name): requirement for requirement in found}
+
+
+def pins() -> dict[str, Requirement]:
+    """Map every name of constraints.txt to its line."""
+    lines = [line for line in text("constraints.txt").splitlines() if line and not line.startswith("#")]
+    return {canonicalize_name(requirement.name): requirement for requirement in map(Requirement, lines)}
+
+
+def pinned_version(requirement: Requirement) -> str:
+    (only,) = requirement.specifier
+    assert only.operator == "==", f"{requirement} is not an exact version"
+    return only.version
+
+
+def test_every_direct_dependency_has_a_tested_version_and_nothing_else_has() -> None:
+    assert pins().keys() == direct().keys()
+
+
+def test_tested_versions_are_allowed() -> None:
+    wrong = [
+        str(requirement)
+        for name, requirement in direct().items()
+        if not requirement.specifier.contains(pinned_version(pins()[name]))
+    ]
+    assert wrong == []
+
+
+def test_torch_is_never_pinned_in_the_package() -> None:
+    """An install into a notebook must not replace the torch that fits its GPU."""
+    assert str(direct()["torch"]) == "torch"
+    assert pinned_version(pins()["torch"]) == "2.13.0"
+
+
+def test_ffmpeg_is_pinned_to_one_that_mediapy_can_read_with() -> None:
+    """imageio-ffmpeg 0.8.1 brings ffmpeg 9, which removed -vsync: mediapy.read_video fails."""
+    assert str(direct()["imageio-ffmpeg"]) == "imageio-ffmpeg==0.6.0"
+
+
+def test_extras() -> None:
+    assert set(project()["optional-dependencies"]) == {"app", "ray", "speed", "dev"}
+
+
+def test_what_is_installed_is_what_constraints_say() -> None:
+    """These tests prove something about the versions in constraints.txt only if they ran with them."""
+    found = {}
+    for name, requirement in pins().items():
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            continue  # Python 3.10 gets older versions
+        try:
+            found[name] = importlib.metadata.version(name).partition("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            continue  # of an extra that is not installed
+        assert found[name] == pinned_version(requirement), f"{name}: run make again, or update constraints.txt"
+    assert {"torch", "diffusers", "pytest"} <= found.keys()
+
+
+def test_the_conda_environment_agrees() -> None:
+    """It brings a Python that svdkit allows, and leaves every version to constraints.txt and pyproject.toml."""
+    environment = yaml.safe_load(text("environment.yml"))
+    assert environment["name"] == "svdkit"
+    assert environment["channels"] == ["conda-forge", "nodefaults"]
+    *conda, pip = environment["dependencies"]
+    python = next(line.partition("=")[2] for line in conda if line.startswith("python="))
+    assert f"Python {python}," in text("constraints.txt").splitlines()[0]
+    assert Requirement(f"x{project()['requires-python']}").specifier.contains(python)
+    assert pip["pip"] == ["--constraint constraints.txt", "--editable .[app]"]
+    assert not {canonicalize_name(re.split(r"[=<>]", line)[0]) for line in conda} & set(direct())
+
+
+def test_the_version_is_the_newest_of_the_changelog() -> None:
+    newest = re.search(r"^## (\S+)", text("CHANGELOG.md"), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == svdkit.__version__
+
+
+def test_the_command_exists() -> None:
+    module, name = project()["scripts"]["svdkit"].split(":")
+    assert callable(getattr(importlib.import_module(module), name))
+
+
+def test_type_hints_are_announced() -> None:
+    assert (ROOT / "svdkit" / "py.typed").exists()
+
+
+def test_the_licence_is_whole() -> None:
+    assert project()["license"] == "Apache-2.0"
+    assert "Apache License\n                           Version 2.0, January 2004" in text("LICENSE")
+    assert "END OF TERMS AND CONDITIONS" in text("LICENSE")
+
+
+def run_make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run make as if from a shell; `make test` hands its own arguments down in the environment."""
+    outer = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "PYTHON", "TORCH_INDEX", "PYTEST"}
+    clean = {name: value for name, value in os.environ.items() if name not in outer}
+    return subprocess.run(["make", *arguments], cwd=folder, env=clean, check=False, capture_output=True, text=True)
+
+
+def test_make_alone_lists_what_can_be_made() -> None:
+    done = run_make()
+    assert done.returncode == 0
+    assert set(re.findall(r"^  make (\w+) ", done.stdout, re.MULTILINE)) == TARGETS
+
+
+def test_make_installs_torch_first_and_from_where_it_was_asked() -> None:
+    """Were svdkit first, pip would choose a torch by itself; asked for the CPU build, only torch comes from there."""
+    plan = run_make("--dry-run", "--always-make", "test", "TORCH_INDEX=https://example.org/cpu").stdout.splitlines()
+    installs = [line.split("--quiet install ")[1] for line in plan if "--quiet install " in line]
+    assert installs[0].split() == [
+        "--index-url",
+        "https://example.org/cpu",
+        '"$(grep',
+        "'^torch=='",
+        'constraints.txt)"',
+    ]
+    assert installs[1:] == ["-c constraints.txt -e '.[dev]'"]
+
+
+def test_make_finds_no_python_where_there_is_none(tmp_path: Path) -> None:
+    """The error says what is needed; the folder is a copy, so that the .venv here is left alone."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    done = run_make("PYTHON=false", "check", folder=tmp_path)
+    assert done.returncode == 2
+    assert "svdkit needs Python 3.10 or newer: install it, or say make PYTHON=..." in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def blocks() -> list[tuple[str, str]]:
+    """List (words after the language, text) of the README's Python blocks."""
+    return re.findall(r"^```python([^\n]*)\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_the_readme_names_commands_that_exist() -> None:
+    words = README.read_text(encoding="utf-8")
+    targets = set(re.findall(r"\bmake ([a-z]+)\b(?=`|\n| +#| &&)", words))
+    assert targets <= TARGETS
+    assert {"demo", "test"} <= targets
+    from svdkit import cli
+
+    source = inspect.getsource(cli)
+    assert [name for name in re.findall(r"\bsvdkit (\w+)\b(?=`| [A-Zp~/.-]|\n)", words) if name not in source] == []
+
+
+def test_the_readme_uses_names_that_exist() -> None:
+    assert blocks(), "the README shows no Python"
+    used = {
+        node.attr
+        for _, code in blocks()
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "svdkit"
+    }
+    assert used, "the README's Python does not use svdkit"
+    assert used - set(svdkit.__all__) == set()
+
+
+@pytest.mark.slow
+def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its blocks run one after the other in an empty folder; one that needs a download says ```python no-run."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for words, code in blocks():
+        if "no-run" not in words:
+            exec(compile(code, "README.md", "exec"), names)
+    assert any(path.suffix == ".mp4" for path in tmp_path.rglob("*")), "the README leaves no clip"
