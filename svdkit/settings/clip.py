@@ -54,9 +54,9 @@ class ClipSettings(Settings):
     """What one call can change; the names are those of diffusers' ``StableVideoDiffusionPipeline``.
 
     Attributes:
-        height: Pixels, a multiple of 8 from 8 to 2048; None for the model's own. 8 is what the VAE shrinks by and
-            what diffusers asks for. The UNet halves three times more, so below a multiple of 64 its levels do not
-            meet exactly: diffusers 0.32 and later resize them on the way up, and it runs.
+        height: Pixels, a multiple of 8 from 16 to 2048; None for the model's own. 8 is what the VAE shrinks by and
+            what diffusers asks for (a single cell, 8 × 8, cannot be decoded). The UNet halves three times more, so
+            off a multiple of 64 its levels do not meet exactly: diffusers 0.32 and later resize them on the way up.
         width: Pixels, like height. The full models were trained at height 576, width 1024.
         num_frames: 2 to 256; None for the model's own (14 or 25). One frame alone is refused: diffusers' guidance
             ramp then has only its first value, and the call fails with the default guidance.
@@ -64,10 +64,10 @@ class ClipSettings(Settings):
         min_guidance_scale: 0 to 100, at the first frame; a straight line runs from it to the last frame's.
         max_guidance_scale: 0 to 100, at the last frame. 1 or less switches guidance off, which halves the work;
             between 1 and 1.01 nothing is allowed, since half precision rounds it to 1.
-        fps: 1 to 60 frames a second that the motion is made for; the UNet receives fps − 1, and was trained on
-            about 3 to 30. Not how fast the file plays: that is playback_fps.
-        motion_bucket_id: 0 to 1023, more is more motion; trained on 1 to 255. Above 256, bf16 no longer has every
-            whole number, and above 2048 fp16 has not.
+        fps: 1 to 60 frames a second that the motion is made for; the UNet receives fps − 1. Stability's own
+            script warns when that is below 5 or above 30. Not how fast the file plays: that is playback_fps.
+        motion_bucket_id: 0 to 1023, more is more motion. Stability's own script warns above 255; above 256 bf16
+            no longer has every whole number.
         noise_aug_strength: 0 to 10, standard deviation of noise added to the photo, whose pixels run from −1 to 1;
             0.02 to 0.1 is usual, more lets go of the photo.
         decode_chunk_size: Frames decoded at once, 1 to num_frames; None for :func:`choose_decode_chunk_size`
@@ -83,8 +83,8 @@ class ClipSettings(Settings):
         9
     """
 
-    height: int | None = setting(None, whole(8, 2048, step=8, optional=True))
-    width: int | None = setting(None, whole(8, 2048, step=8, optional=True))
+    height: int | None = setting(None, whole(16, 2048, step=8, optional=True))
+    width: int | None = setting(None, whole(16, 2048, step=8, optional=True))
     num_frames: int | None = setting(None, whole(2, _MAX_FRAMES, optional=True))
     num_inference_steps: int = setting(25, whole(1, 1000))
     min_guidance_scale: float = setting(1.0, number(0, 100))
