@@ -15,7 +15,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_APP := $(VENV)/.ready-app
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Twice quiet: errors only. pip warns about every index that lacks a package.
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 TORCH_INDEX ?=
 WORKERS ?= 2
 PYTEST ?=
