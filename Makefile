@@ -57,15 +57,14 @@ clean: ## remove what was made here, but keep .venv
 	rm -rf build dist $(OUT) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-# A Python that only prints "command not found" (a version manager's stand-in) must not be chosen: each is tried.
+# Each is tried: a version manager's stand-in only prints an error, and Debian's Python may come without venv.
 $(BIN)/python:
-	@set -e; for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3.10 python3); do \
-		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then found=$$python; break; fi; \
+	@for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3.10 python3); do \
+		if $$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then \
+			echo "making $(VENV) with $$python"; exec $$python -m venv $(VENV); fi; \
 	done; \
-	if [ -z "$$found" ]; then echo 'svdkit needs Python 3.10 or newer: install it, or say make PYTHON=...' >&2; exit 1; fi; \
-	echo "making $(VENV) with $$found ($$($$found --version))"; \
-	$$found -m venv $(VENV) || { rm -rf $(VENV); \
-		echo 'could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+	echo 'svdkit needs Python 3.10 or newer with venv (Debian, Ubuntu: apt install python3-venv), or make PYTHON=...' >&2; \
+	exit 1
 
 # torch comes first and by itself, so that nothing installed after it can bring another build along.
 $(READY): pyproject.toml constraints.txt | $(BIN)/python

@@ -168,7 +168,7 @@ def test_make_finds_no_python_where_there_is_none(tmp_path: Path) -> None:
         shutil.copy(ROOT / name, tmp_path)
     done = run_make("PYTHON=false", "check", folder=tmp_path)
     assert done.returncode == 2
-    assert "svdkit needs Python 3.10 or newer: install it, or say make PYTHON=..." in done.stderr
+    assert "svdkit needs Python 3.10 or newer with venv (Debian, Ubuntu: apt install python3-venv)" in done.stderr
     assert not (tmp_path / ".venv").exists()
 
 
