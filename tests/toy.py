@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from svdkit.models.quiet import quiet
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -53,8 +55,10 @@ def toy_pipeline(*, seed: int = 0, latent_channels: int = 4, downscale: int = 8)
         >>> pipe(photo, height=64, width=64, num_inference_steps=2, decode_chunk_size=2).frames[0]
     """
     import torch
-    from diffusers import EulerDiscreteScheduler, StableVideoDiffusionPipeline
-    from transformers import CLIPImageProcessor
+
+    with quiet():  # transformers tells of every image processor that would like torchvision
+        from diffusers import EulerDiscreteScheduler, StableVideoDiffusionPipeline
+        from transformers import CLIPImageProcessor
 
     # Modules draw their weights from the global generator: fork it, so that no other test sees a changed state.
     with torch.random.fork_rng(devices=[]):
@@ -144,24 +148,28 @@ def write_hub_folder(
         >>> sorted(p.name for p in write_hub_folder(tmp_path).iterdir())
         ['feature_extractor', 'image_encoder', 'model_index.json', 'scheduler', 'unet', 'vae']
     """
-    import copy
-
-    import torch
-
     source = pipe or toy_pipeline()
-    source.save_pretrained(path)
+    with quiet():
+        source.save_pretrained(path)
+        for name in ("image_encoder", "unet", "vae"):
+            _save_network(getattr(source, name), path / name, sharded=sharded, variant=variant)
     # Without torchvision transformers saves CLIPImageProcessorPil; the hub's file says CLIPImageProcessor.
     index = path / "model_index.json"
     classes = json.loads(index.read_text(encoding="utf-8"))
     classes["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
     index.write_text(json.dumps(classes, indent=2) + "\n", encoding="utf-8")
-    for name in ("image_encoder", "unet", "vae"):
-        network = copy.deepcopy(getattr(source, name))
-        for weights in (path / name).glob("*.safetensors*"):
-            weights.unlink()
-        options: dict[str, Any] = {"max_shard_size": "1MB"} if sharded else {}
-        if variant is not None:
-            options["variant"] = variant
-            network = network.to(torch.float16 if variant == "fp16" else torch.float32)
-        network.save_pretrained(path / name, **options)
     return path
+
+
+def _save_network(network: nn.Module, folder: Path, *, sharded: bool, variant: str | None) -> None:
+    import copy
+
+    import torch
+
+    for weights in folder.glob("*.safetensors*"):
+        weights.unlink()
+    options: dict[str, Any] = {"max_shard_size": "1MB"} if sharded else {}
+    if variant is not None:
+        options["variant"] = variant
+        network = copy.deepcopy(network).to(torch.float16)
+    network.save_pretrained(folder, **options)

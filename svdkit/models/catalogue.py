@@ -88,12 +88,12 @@ def find_model(name: str | Path) -> ModelInfo:
             over a folder of the same name: write "./svd" for the folder.
 
     Returns:
-        The catalogue's entry, also for its hub and ModelScope ids; otherwise what the folder's configuration says.
+        The catalogue's entry, also for its hub and ModelScope ids; otherwise what the folder's configuration says. A
+        folder is described, not judged: `check_folder` does that.
 
     Raises:
         ModelError: nothing of that name; the message has the close matches.
         UnsafeWeightsError: the name is a pickle checkpoint file.
-        IncompleteModelError: the folder has no readable model_index.json or UNet configuration.
 
     Example:
         >>> find_model("stabilityai/stable-video-diffusion-img2vid").name
@@ -105,7 +105,7 @@ def find_model(name: str | Path) -> ModelInfo:
             return model
     path = Path(text).expanduser()
     if path.is_dir():
-        return describe_folder(path)
+        return _folder(path)
     if path.is_file() or path.suffix in {".safetensors", *PICKLE_SUFFIXES}:
         raise single_file_error(path.name)
     if _HUB_ID.fullmatch(text):
@@ -181,6 +181,15 @@ def single_file_error(filename: str) -> ModelError:
         "vae/, image_encoder/, scheduler/, feature_extractor/). Use a catalogue name, for example 'svd-xt', which "
         "downloads 4.2 GiB of exactly these files"
     )
+
+
+def _folder(folder: Path) -> ModelInfo:
+    try:
+        return describe_folder(folder)
+    except IncompleteModelError:
+        # Loading it will say what is missing, better than the first file that was looked for.
+        name = folder.resolve().name
+        return ModelInfo(name=name, title=f"{name}, a folder", num_frames=25, height=576, width=1024, folder=folder)
 
 
 def _unknown(text: str) -> ModelError:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _NETWORKS = ("image_encoder", "unet", "vae")
+_SEED_STRIDE = 0x9E3779B97F4A7C15  # far apart, so that seed 1 of one network is not seed 0 of the next
 
 
 def random_pipeline(
@@ -60,7 +61,7 @@ def random_pipeline(
             network.to(dtype)
             continue
         # One generator a network, so that each has the same weights whichever are built beside it.
-        generator = torch.Generator(device).manual_seed(seed * len(_NETWORKS) + offset)
+        generator = torch.Generator(device).manual_seed((seed + offset * _SEED_STRIDE) % 2**63)
         _materialise(network, dtype=dtype, device=device, generator=generator)
     return pipe
 
