@@ -1,0 +1,9 @@
+"""What this machine is and has, in a form that may be saved beside a clip, and what to do where it falls short."""
+
+from __future__ import annotations
+
+from svdkit.environment.doctor import Finding, doctor
+from svdkit.environment.place import notebook_kind
+from svdkit.environment.summary import summary
+
+__all__ = ["summary", "doctor", "Finding", "notebook_kind"]
