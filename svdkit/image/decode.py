@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import io
 import struct
 import warnings
 import zlib
+from typing import TYPE_CHECKING
 
 from PIL import Image, UnidentifiedImageError
 
 from svdkit.errors import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Photo formats only. Pillow knows 40 more; some of them start other programs (EPS runs Ghostscript).
 # MPO is the JPEG of many phones: several pictures in one file, the photo first.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "HEIF", "AVIF", "BMP", "JPEG2000", "PPM")
 ALLOWED_FORMATS = "JPEG, PNG, WebP, TIFF, GIF, HEIC, AVIF, BMP, JPEG 2000 and PPM"
 
-# What Pillow's plug-ins raise for damaged files, found by feeding them some: OSError (truncated, broken stream;
-# UnidentifiedImageError is one), SyntaxError (PNG and TIFF headers), ValueError (sizes, closed files, bad text),
-# EOFError (a missing frame), LookupError (TIFF tags, JPEG tables), ArithmeticError (rationals with 0 below,
-# overflows), TypeError and AttributeError (tags of the wrong kind), AssertionError (TIFF), RuntimeError (WebP and
-# AVIF decoders), struct.error (short headers), zlib.error (PNG text), MemoryError, and SystemError from C code.
+# What Pillow's plug-ins raise for damaged files. By trial: OSError (truncated or broken data; UnidentifiedImageError
+# is one), ValueError (sizes, numbers, closed files), SyntaxError (PNG and TIFF headers), RuntimeError (WebP and AVIF
+# decoders). By reading them: EOFError (a missing frame), LookupError (TIFF tags, JPEG tables), ArithmeticError
+# (rationals with 0 below, overflows), TypeError and AttributeError (tags of the wrong kind, closed files),
+# AssertionError (TIFF), struct.error (short headers), zlib.error (PNG text), MemoryError, SystemError from C code.
 DECODE_ERRORS = (
     OSError,
     SyntaxError,
@@ -42,7 +47,8 @@ DECODE_ERRORS = (
 
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
-# The first bytes of what people give by mistake.
+# The first bytes of photos: with these, what cannot be identified is damaged. Then those of common mistakes.
+_PHOTO_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\x00", b"MM\x00*", b"\x00\x00\x00\x0cjP")
 _STRANGERS = (
     (b"%PDF", "a PDF document: take a picture out of it first"),
     (b"8BPS", "a Photoshop file: export it as PNG first"),
@@ -77,20 +83,12 @@ def open_image(data: bytes, *, shown: str, max_pixels: int, hint: str = "") -> I
     if not data:
         raise ImageError(f"{shown} is empty. Copy or download it again, or choose another file.")
     _prepare_heic(data, shown)
-    try:
-        with warnings.catch_warnings():
-            # Pillow remarks on large sizes (checked here) and damaged metadata, neither of which concerns the user.
-            warnings.simplefilter("ignore")
+    with _decoding(shown, max_pixels):
+        try:
             image = Image.open(io.BytesIO(data), formats=_known_formats())
-    except Image.DecompressionBombError as error:
-        # Pillow has a limit of its own, and says the size in words only.
-        declared = int("".join(filter(str.isdigit, str(error).partition(")")[0])) or 0)
-        limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
-        raise _too_large(shown, f"{declared:,} pixels", limit) from error
-    except UnidentifiedImageError as error:
-        raise ImageError(_unknown(data, shown, hint)) from error
-    except DECODE_ERRORS as error:
-        raise _damaged(shown, error) from error
+        except UnidentifiedImageError as error:
+            damaged = _damaged(shown, "its header makes no sense")
+            raise (damaged if _photo_start(data) else _unknown(data, shown, hint)) from error
     return load(image, shown=shown, max_pixels=max_pixels)
 
 
@@ -117,13 +115,28 @@ def load(image: Image.Image, *, shown: str, max_pixels: int) -> Image.Image:
         raise ImageError(f"{shown} is empty: {width} × {height} pixels (width × height). Choose another picture.")
     if width * height > max_pixels:
         raise _too_large(shown, f"{width:,} × {height:,} = {width * height:,} pixels", max_pixels)
+    with _decoding(shown, max_pixels):
+        image.load()
+    return image
+
+
+@contextlib.contextmanager
+def _decoding(shown: str, max_pixels: int) -> Iterator[None]:
+    """Turn whatever Pillow raises into an ImageError, and keep its remarks to itself.
+
+    It warns of large sizes, which are checked here, and of odd metadata, which does not concern the picture.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # as in open_image
-            image.load()
+            warnings.simplefilter("ignore")
+            yield
+    except Image.DecompressionBombError as error:
+        # Pillow has a limit of its own, and says the size in words only.
+        declared = int("".join(filter(str.isdigit, str(error).partition(")")[0])) or 0)
+        limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
+        raise _too_large(shown, f"{declared:,} pixels", limit) from error
     except DECODE_ERRORS as error:
         raise _damaged(shown, error) from error
-    return image
 
 
 def _known_formats() -> list[str]:
@@ -145,7 +158,12 @@ def _prepare_heic(data: bytes, shown: str) -> None:
         )
 
 
-def _unknown(data: bytes, shown: str, hint: str) -> str:
+def _photo_start(data: bytes) -> bool:
+    """Tell whether the data begins like a photo."""
+    return data.startswith(_PHOTO_STARTS) or data[8:12] in {*_HEIC_BRANDS, b"WEBP", b"avif"}
+
+
+def _unknown(data: bytes, shown: str, hint: str) -> ImageError:
     """Say what the data seems to be instead of a photo."""
     head = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     seems = next((text for start, text in _STRANGERS if data.startswith(start)), "")
@@ -154,10 +172,12 @@ def _unknown(data: bytes, shown: str, hint: str) -> str:
     elif data[4:8] == b"ftyp":
         seems = "a video, or a picture of a kind unknown here: save one frame as a picture first"
     detail = f"It seems to be {seems}." if seems else "Open it in an image viewer and save it as JPEG or PNG."
-    return " ".join(filter(None, [f"{shown} is not a photo.", hint, f"Allowed are {ALLOWED_FORMATS}.", detail]))
+    return ImageError(
+        " ".join(filter(None, [f"{shown} is not a photo.", hint, f"Allowed are {ALLOWED_FORMATS}.", detail]))
+    )
 
 
-def _damaged(shown: str, error: BaseException) -> ImageError:
+def _damaged(shown: str, error: BaseException | str) -> ImageError:
     """Say that it is a photo, but cannot be decoded; too little memory is apart, for the file may be sound."""
     if isinstance(error, MemoryError):
         return ImageError(f"{shown} does not fit into this machine's memory. Make it smaller in an image editor first.")

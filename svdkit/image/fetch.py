@@ -16,6 +16,7 @@ from urllib.request import (
     OpenerDirector,
     ProxyHandler,
     Request,
+    UnknownHandler,
 )
 
 from svdkit.errors import ImageError
@@ -57,7 +58,8 @@ class _WebOnly(HTTPRedirectHandler):
 def _opener() -> OpenerDirector:
     """Build an opener that knows http and https and nothing else (urllib's default also opens ftp, file and data)."""
     opener = OpenerDirector()
-    for handler in (ProxyHandler, HTTPHandler, HTTPSHandler, HTTPDefaultErrorHandler, HTTPErrorProcessor, _WebOnly):
+    web = (ProxyHandler, HTTPHandler, HTTPSHandler, HTTPDefaultErrorHandler, HTTPErrorProcessor, _WebOnly)
+    for handler in (*web, UnknownHandler):
         opener.add_handler(handler())
     return opener
 

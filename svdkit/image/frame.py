@@ -48,7 +48,7 @@ class Frame:
         ((128, 72), (0.0, 33.5, 640.0, 393.5))
     """
 
-    image: Image.Image = field(repr=False)
+    image: Image.Image = field(repr=False, compare=False)  # sha256 stands for it
     height: int
     width: int
     mode: str

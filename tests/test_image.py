@@ -1,0 +1,663 @@
+"""svdkit.image, reading: every format, colour space, number type and mistake that people bring."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import struct
+import sys
+import types
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageFile
+
+import svdkit
+from svdkit.errors import ImageError, SvdkitWarning
+from svdkit.image import read, read_image, sample_photo, sample_photos
+from svdkit.image.colour import parse_colour
+
+SAMPLES = Path(svdkit.__file__).parent / "samples"
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow cannot write {kind}")
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def quarters() -> Image.Image:
+    """A photo of 60 × 40 whose corners tell which way is up: red and green above, blue and white below."""
+    image = Image.new("RGB", (60, 40), "white")
+    for box, colour in (((0, 0, 30, 20), "red"), ((30, 0, 60, 20), "lime"), ((0, 20, 30, 40), "blue")):
+        image.paste(colour, box)
+    return image
+
+
+def corner_names(image: Image.Image) -> str:
+    """Name the four corners, clockwise from the top left, by their colour."""
+    right, bottom = image.width - 4, image.height - 4
+    spots = ((3, 3), (right, 3), (right, bottom), (3, bottom))
+    known = {(255, 0, 0): "R", (0, 255, 0): "G", (0, 0, 255): "B", (255, 255, 255): "W"}
+    nearest = [tuple(255 * (np.asarray(image.getpixel(spot)) > 127)) for spot in spots]
+    return "".join(known.get(colour, "?") for colour in nearest)
+
+
+def same_pixels(one: Image.Image, two: Image.Image) -> bool:
+    """Compare as `==` would, but for the ``info`` that Pillow compares too."""
+    return (one.mode, one.size, one.tobytes()) == (two.mode, two.size, two.tobytes())
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, *, bits: int, colour_type: int, pixel: bytes, extra: bytes = b"") -> bytes:
+    """Write a PNG of one colour by hand, for the kinds that Pillow can read but not write."""
+    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    rows = zlib.compress((b"\0" + pixel * min(width, 100)) * min(height, 100))
+    chunks = (png_chunk(b"IHDR", header), extra, png_chunk(b"IDAT", rows), png_chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def icc(kind: bytes, space: bytes, pcs: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """Write an ICC profile of version 2 by hand: Pillow can make only sRGB, XYZ and Lab."""
+    table, body, offset = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
+    for name, data in tags.items():
+        padded = data + b"\0" * (-len(data) % 4)
+        table += name + struct.pack(">II", offset + len(body), len(data))
+        body += padded
+    size = offset + len(body)
+    head = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x02400000, kind, space, pcs) + b"\0" * 12 + b"acsp"
+    illuminant = struct.pack(">III", 0xF6D6, 0x10000, 0xD32D)
+    return head.ljust(68, b"\0") + illuminant.ljust(60, b"\0") + table + body
+
+
+def linear_grey_profile() -> bytes:
+    return icc(b"mntr", b"GRAY", b"XYZ ", {b"kTRC": b"curv" + struct.pack(">III", 0, 0, 0)[:8]})
+
+
+def grey_ink_profile() -> bytes:
+    """A CMYK profile in which cyan, magenta and yellow ink are all middle grey, so that its use shows."""
+    ramp = bytes(range(256))
+    lightness = [255, *[0 if corner % 2 else 128 for corner in range(1, 16)]]  # black ink is the last bit
+    grid = b"".join(bytes((value, 128, 128)) for value in lightness)
+    matrix = struct.pack(">9i", *(65536 * (row == column) for row in range(3) for column in range(3)))
+    lut = b"mft1" + b"\0" * 4 + bytes((4, 3, 2, 0)) + matrix + ramp * 4 + grid + ramp * 3
+    return icc(b"prtr", b"CMYK", b"Lab ", {b"A2B0": lut})
+
+
+class TestSamples:
+    def test_there_are_three_with_their_licence_beside_them(self) -> None:
+        assert sample_photos() == ("rocket", "coffee", "cat")
+        licences = (SAMPLES / "LICENSES.md").read_text(encoding="utf-8")
+        for name in sample_photos():
+            assert f"`{name}.jpg`" in licences
+            assert (SAMPLES / f"{name}.jpg").stat().st_size <= 250_000
+            assert min(sample_photo(name).size) >= 300
+
+    def test_a_name_is_a_source(self) -> None:
+        assert read_image("cat") == sample_photo("cat")
+
+    def test_an_unknown_name_lists_the_known(self) -> None:
+        with pytest.raises(ImageError, match=r"'dog' is not a sample photo. The samples are: rocket, coffee, cat\."):
+            sample_photo("dog")
+
+
+class TestSources:
+    def test_the_same_photo_from_every_kind_of_source(self, tmp_path: Path) -> None:
+        data = encoded(quarters(), "PNG")
+        path = tmp_path / "holiday.png"
+        path.write_bytes(data)
+        opened = io.BytesIO(data)
+        opened.seek(len(data))  # read to its end by somebody before
+        sources = (str(path), path, data, bytearray(data), memoryview(data), opened, quarters(), np.asarray(quarters()))
+        for source in sources:
+            photo = read_image(source)
+            assert same_pixels(photo, quarters()), type(source)
+        assert not opened.closed
+
+    def test_only_the_name_of_the_file_is_kept(self, tmp_path: Path) -> None:
+        """A folder can hold a person's name; it must not travel with the clip."""
+        path = tmp_path / "holiday.png"
+        quarters().save(path, icc_profile=SRGB, dpi=(72, 72))
+        with path.open("rb") as opened, Image.open(path) as image:
+            for source in (str(path), path, opened, image, read_image(path)):
+                assert read_image(source).info == {"svdkit_source": "holiday.png"}
+        assert read_image(path.read_bytes()).info == {}
+        assert read_image(np.asarray(quarters())).info == {}
+
+    def test_the_callers_picture_is_left_as_it_was(self) -> None:
+        given = quarters()
+        given.info["note"] = "mine"
+        photo = read_image(given)
+        photo.paste("black", (0, 0, 60, 40))
+        assert same_pixels(given, quarters())
+        assert given.info == {"note": "mine"}
+
+    def test_a_stream_that_cannot_seek(self) -> None:
+        class Pipe(io.RawIOBase):
+            def __init__(self, data: bytes) -> None:
+                self.data = data
+
+            def read(self, size: int = -1) -> bytes:
+                return self.data
+
+        assert same_pixels(read_image(Pipe(encoded(quarters(), "PNG"))), quarters())
+
+    def test_the_content_decides_not_the_name(self, tmp_path: Path) -> None:
+        path = tmp_path / "really_a_png.jpg"
+        path.write_bytes(encoded(quarters(), "PNG"))
+        assert same_pixels(read_image(path), quarters())
+
+    def test_a_tilde_is_the_home_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("USERPROFILE", str(tmp_path))
+        quarters().save(tmp_path / "a.png")
+        assert same_pixels(read_image("~/a.png"), quarters())
+
+    @pytest.mark.skipif(os.name == "nt", reason="Windows allows no colon in a file name")
+    def test_a_colon_in_a_file_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        quarters().save("take:2.png")
+        assert same_pixels(read_image("take:2.png"), quarters())
+
+
+class TestFormats:
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000", "PPM", "AVIF", "MPO"])
+    def test_photo_formats(self, kind: str) -> None:
+        photo = read_image(encoded(quarters(), kind))
+        assert photo.size == (60, 40)
+        assert corner_names(photo) == "RGWB"
+
+    @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+    def test_the_first_frame_of_several(self, kind: str) -> None:
+        others = [Image.new("RGB", (60, 40), "black")]
+        photo = read_image(encoded(quarters(), kind, save_all=True, append_images=others))
+        assert corner_names(photo) == "RGWB"
+
+    @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+    def test_sixteen_bits_of_grey_are_scaled_not_clipped(self, kind: str) -> None:
+        values = np.linspace(0, 65535, 256).astype(np.uint16)[None].repeat(8, axis=0)
+        photo = np.asarray(read_image(encoded(Image.fromarray(values), kind)))
+        assert (photo[0, :, 0] == np.arange(256)).all()
+
+    @pytest.mark.parametrize(
+        ("colour_type", "pixel", "expected"),
+        [
+            (2, (65535, 32896, 0), (255, 128, 0)),
+            (6, (65535, 0, 0, 32896), (255, 127, 127)),
+            (4, (0, 32896), (127, 127, 127)),
+        ],
+        ids=["rgb", "rgba", "grey and alpha"],
+    )
+    def test_sixteen_bits_of_colour(
+        self, colour_type: int, pixel: tuple[int, ...], expected: tuple[int, int, int]
+    ) -> None:
+        data = png(3, 2, bits=16, colour_type=colour_type, pixel=struct.pack(f">{len(pixel)}H", *pixel))
+        assert read_image(data).getpixel((0, 0)) == pytest.approx(expected, abs=1)
+
+    def test_transparency_of_every_kind_shows_the_background(self) -> None:
+        palette = Image.new("P", (3, 2))
+        palette.putpalette([255, 0, 0, 0, 255, 0])
+        clear = [
+            encoded(Image.new("RGBA", (3, 2), (255, 0, 0, 0)), "PNG"),
+            encoded(Image.new("LA", (3, 2), (0, 0)), "PNG"),
+            encoded(palette, "PNG", transparency=0),
+            encoded(palette, "GIF", transparency=0),
+            encoded(Image.new("L", (3, 2), 9), "PNG", transparency=9),
+            encoded(Image.new("RGB", (3, 2), (1, 2, 3)), "PNG", transparency=(1, 2, 3)),
+            encoded(Image.new("RGBA", (3, 2), (255, 0, 0, 0)), "WEBP", lossless=True, exact=True),
+        ]
+        for number, data in enumerate(clear):
+            assert read_image(data).getpixel((0, 0)) == (255, 255, 255), number
+            assert read_image(data, background="#102030").getpixel((0, 0)) == (16, 32, 48), number
+
+    def test_half_transparent_is_half_mixed(self) -> None:
+        photo = read_image(Image.new("RGBA", (3, 2), (255, 0, 0, 128)), background="blue")
+        assert photo.getpixel((0, 0)) == pytest.approx((128, 0, 127), abs=1)
+
+    def test_a_palette_with_several_opacities(self) -> None:
+        image = Image.new("P", (3, 2), 1)
+        image.putpalette([255, 0, 0, 0, 255, 0])
+        photo = read_image(encoded(image, "PNG", transparency=b"\xff\x80"))
+        assert photo.getpixel((0, 0)) == pytest.approx((127, 255, 127), abs=1)
+
+    @pytest.mark.parametrize(
+        ("mode", "value", "expected"),
+        [
+            ("1", 1, (255, 255, 255)),
+            ("L", 70, (70, 70, 70)),
+            ("I", 200, (200, 200, 200)),
+            ("I", 65535, (255, 255, 255)),
+            ("I;16", 257, (1, 1, 1)),
+            ("I;16B", 65535, (255, 255, 255)),
+            ("F", 0.5, (128, 128, 128)),
+            ("HSV", (85, 255, 255), (0, 255, 0)),
+            ("YCbCr", (128, 128, 128), (128, 128, 128)),
+            ("LAB", (255, 128, 128), (255, 255, 255)),
+            ("RGBX", (1, 2, 3, 4), (1, 2, 3)),
+            ("RGBa", (0, 0, 0, 0), (255, 255, 255)),
+            ("La", (0, 0), (255, 255, 255)),
+        ],
+    )
+    def test_every_mode_of_pillow(self, mode: str, value: object, expected: tuple[int, int, int]) -> None:
+        photo = read_image(Image.new(mode, (3, 2), value))  # type: ignore[arg-type]
+        assert photo.getpixel((0, 0)) == pytest.approx(expected, abs=2)
+
+    def test_floats_beyond_one_name_the_picture_and_the_cure(self) -> None:
+        data = encoded(Image.new("F", (3, 2), 200.0), "TIFF")
+        with pytest.raises(ImageError, match=r"the data .* \(mode F\): .* runs from 200 to 200\..*array / 255"):
+            read_image(data)
+
+
+class TestHeic:
+    HEAD = b"\0\0\0\x1cftypheic\0\0\0\0mif1heic" + b"\0" * 40
+
+    @pytest.fixture
+    def absent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Image, "OPEN", {key: value for key, value in Image.OPEN.items() if key != "HEIF"})
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+    @pytest.mark.usefixtures("absent")
+    def test_without_its_package_the_error_names_it(self) -> None:
+        with pytest.raises(ImageError, match=r"is an HEIC photo, .* Run: pip install pillow-heif\. Or save .* JPEG"):
+            read_image(self.HEAD)
+
+    @pytest.mark.usefixtures("absent")
+    def test_with_its_package_it_is_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A stand-in registers itself as pillow-heif does; with the real package the next test runs too."""
+
+        class Plugin(ImageFile.ImageFile):
+            format = "HEIF"
+
+            def _open(self) -> None:
+                self._mode, self._size = "RGB", (3, 2)
+
+            def load(self) -> None:
+                self.im = Image.new("RGB", (3, 2), "red").im
+
+        stand_in = types.ModuleType("pillow_heif")
+        stand_in.register_heif_opener = lambda: Image.register_open("HEIF", Plugin, lambda head: head[4:8] == b"ftyp")  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "pillow_heif", stand_in)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: stand_in)
+        monkeypatch.setattr(Image, "ID", list(Image.ID))
+        assert read_image(self.HEAD).getpixel((0, 0)) == (255, 0, 0)
+
+    @pytest.mark.skipif(importlib.util.find_spec("pillow_heif") is None, reason="pillow-heif is not installed")
+    def test_with_the_real_package(self) -> None:
+        heif = importlib.import_module("pillow_heif")
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        buffer = io.BytesIO()
+        heif.from_pillow(quarters()).save(buffer, quality=90, exif=exif.tobytes())
+        assert corner_names(read_image(buffer.getvalue())) == "BRGW"
+        with pytest.raises(ImageError, match="cut short or damaged"):
+            read_image(buffer.getvalue()[:300])
+
+
+class TestOrientation:
+    # What a viewer shows of a file whose pixels are R G over B W, for each value of EXIF tag 0x0112.
+    SHOWN = {1: "RGWB", 2: "GRBW", 3: "WBRG", 4: "BWGR", 5: "RBWG", 6: "BRGW", 7: "WGRB", 8: "GWBR"}  # noqa: RUF012
+
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_the_photo_is_upright(self, kind: str, orientation: int) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        photo = read_image(encoded(quarters(), kind, exif=exif))
+        assert corner_names(photo) == self.SHOWN[orientation]
+        assert photo.size == ((60, 40) if orientation < 5 else (40, 60))
+        assert read_image(photo) == photo  # and is not turned twice
+
+    @pytest.mark.parametrize(
+        "exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\0\x01"]
+    )
+    def test_broken_exif_leaves_the_photo_as_stored(self, exif: bytes) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SvdkitWarning)
+            assert corner_names(read_image(encoded(quarters(), "JPEG", exif=exif))) == "RGWB"
+
+    def test_exif_that_cannot_be_read_is_a_warning(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(self: Image.Image) -> Image.Exif:
+            raise SyntaxError("not a TIFF file")
+
+        monkeypatch.setattr(Image.Image, "getexif", fail)
+        with pytest.warns(SvdkitWarning, match=r"EXIF data cannot be read \(not a TIFF file\).* as it is stored"):
+            assert corner_names(read_image(quarters())) == "RGWB"
+
+
+class TestColour:
+    def adobe_rgb(self) -> bytes:
+        """The profile of the rocket photograph, whose colours are wider than sRGB's."""
+        with Image.open(SAMPLES / "rocket.jpg") as image:
+            profile = image.info["icc_profile"]
+        assert isinstance(profile, bytes)
+        return profile
+
+    def test_a_wide_profile_is_converted(self) -> None:
+        """Adobe RGB (200, 100, 100) is a stronger red in sRGB; grey stays grey."""
+        given = Image.new("RGB", (4, 4), (200, 100, 100))
+        red, green, blue = np.asarray(read_image(encoded(given, "PNG", icc_profile=self.adobe_rgb())))[0, 0].tolist()
+        assert red > 215
+        assert 95 <= green <= 105
+        assert 95 <= blue <= 105
+        grey = read_image(encoded(Image.new("RGB", (4, 4), (128,) * 3), "PNG", icc_profile=self.adobe_rgb()))
+        assert grey.getpixel((0, 0)) == pytest.approx((128, 128, 128), abs=2)
+
+    def test_srgb_stays_as_it_is(self) -> None:
+        photo = np.asarray(read_image(encoded(sample_photo("cat"), "PNG", icc_profile=SRGB))).astype(int)
+        assert np.abs(photo - np.asarray(sample_photo("cat"))).max() <= 1
+
+    def test_alpha_and_profile_together(self) -> None:
+        given = Image.new("RGBA", (4, 4), (200, 100, 100, 0))
+        assert read_image(encoded(given, "PNG", icc_profile=self.adobe_rgb())).getpixel((0, 0)) == (255, 255, 255)
+
+    @pytest.mark.parametrize("mode", ["L", "LA"])
+    def test_a_grey_profile_is_converted(self, mode: str) -> None:
+        """Half of the light is 188 of 255 in sRGB (IEC 61966-2-1)."""
+        given = Image.new("L", (4, 4), 128).convert(mode)
+        photo = read_image(encoded(given, "PNG", icc_profile=linear_grey_profile()))
+        assert photo.getpixel((0, 0)) == pytest.approx((188, 188, 188), abs=2)
+
+    def test_a_grey_picture_with_an_rgb_profile(self) -> None:
+        photo = read_image(encoded(Image.new("L", (9, 9), 77), "PNG", icc_profile=SRGB))
+        assert photo.getpixel((0, 0)) == pytest.approx((77, 77, 77), abs=1)
+
+    @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+    def test_cmyk_without_a_profile(self, kind: str) -> None:
+        photo = read_image(encoded(Image.new("CMYK", (30, 20), (0, 255, 255, 0)), kind))
+        assert photo.getpixel((5, 5)) == pytest.approx((255, 0, 0), abs=3)
+
+    @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+    def test_cmyk_with_its_profile(self, kind: str) -> None:
+        """The profile says that cyan ink is middle grey, and it knows better than a formula."""
+        given = encoded(Image.new("CMYK", (30, 20), (255, 0, 0, 0)), kind, icc_profile=grey_ink_profile())
+        assert read_image(given).getpixel((5, 5)) == pytest.approx((119, 119, 119), abs=4)
+
+    @pytest.mark.parametrize(
+        ("mode", "profile", "reason"),
+        [
+            ("RGB", b"nonsense", "cannot open profile"),
+            ("RGB", SRGB[:200], "cannot open profile"),
+            ("CMYK", SRGB, "it is for RGB, the picture is CMYK"),
+            ("RGB", grey_ink_profile(), "it is for CMYK, the picture is RGB"),
+            ("RGB", "text", "it is not bytes"),
+        ],
+    )
+    def test_a_broken_profile_is_ignored_with_a_warning(self, mode: str, profile: object, reason: str) -> None:
+        given = Image.new(mode, (4, 4))
+        given.info["icc_profile"] = profile
+        with pytest.warns(SvdkitWarning, match=rf"colour profile cannot be used \(.*{reason}.*colours are taken as"):
+            assert same_pixels(read_image(given), given.convert("RGB"))
+
+    def test_a_pillow_without_colour_management(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def absent(*args: object) -> None:
+            raise ImportError("The _imagingcms C module is not installed")
+
+        monkeypatch.setattr(ImageCms, "ImageCmsProfile", absent)
+        with pytest.warns(SvdkitWarning, match="_imagingcms"):
+            assert same_pixels(read_image(encoded(quarters(), "PNG", icc_profile=SRGB)), quarters())
+
+    @pytest.mark.parametrize("colour", ["", "whiter", "#12", None, 7, "rgb(300,0,0)", "hsl(0,200%,50%)"])
+    def test_a_background_that_is_no_colour(self, colour: object) -> None:
+        with pytest.raises(ImageError, match=r"is not a colour.*#rrggbb"):
+            read_image(quarters(), background=colour)  # type: ignore[arg-type]
+
+    def test_colours_by_name_and_number(self) -> None:
+        assert parse_colour("black") == parse_colour("#000") == parse_colour("#000000") == (0, 0, 0)
+
+
+class TestArrays:
+    @pytest.mark.parametrize(
+        ("array", "expected"),
+        [
+            (np.full((2, 3), 7, np.uint8), (7, 7, 7)),
+            (np.full((2, 3, 1), 7, np.uint8), (7, 7, 7)),
+            (np.full((2, 3, 3), [1, 2, 3], np.uint8), (1, 2, 3)),
+            (np.full((2, 3, 4), [255, 0, 0, 0], np.uint8), (255, 255, 255)),
+            (np.full((2, 3), 65535, np.uint16), (255, 255, 255)),
+            (np.full((2, 3), 128 * 257, ">u2"), (128, 128, 128)),
+            (np.full((2, 3, 3), 0.5, np.float32), (128, 128, 128)),
+            (np.full((2, 3), 1.0005, np.float64), (255, 255, 255)),
+            (np.full((2, 3), 0.25, np.float16), (64, 64, 64)),
+        ],
+    )
+    def test_number_types_and_shapes(self, array: np.ndarray, expected: tuple[int, int, int]) -> None:
+        photo = read_image(array)
+        assert (photo.size, photo.getpixel((0, 0))) == ((3, 2), expected)
+
+    def test_a_view_with_steps(self) -> None:
+        values = np.asarray(sample_photo("cat"))
+        assert (np.asarray(read_image(values[::-2, ::3, ::-1])) == values[::-2, ::3, ::-1]).all()
+
+    def test_anything_that_numpy_can_read(self) -> None:
+        class Tensor:
+            def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+                return np.zeros((2, 3), np.uint8)
+
+        assert read_image(Tensor()).size == (3, 2)
+
+    @pytest.mark.parametrize(
+        ("array", "message"),
+        [
+            (np.zeros(3), r"an array of 3 \(float64\) is not a photo\. .*height × width"),
+            (np.zeros(()), "no dimensions"),
+            (np.zeros((2, 3, 2)), "2 × 3 × 2"),
+            (np.zeros((3, 8, 9)), r"channels come first here: reorder with array\.transpose\(1, 2, 0\)"),
+            (np.zeros((5, 8, 9, 3)), r"several pictures: give one, such as array\[0\]"),
+            (np.zeros((0, 3)), "is empty"),
+            (np.full((2, 2), np.nan), r"NaN or infinite .*np\.nan_to_num"),
+            (np.full((2, 2), np.inf), "NaN or infinite"),
+            (np.full((2, 2), 255.0), r"runs from 255 to 255\. .* array / 255"),
+            (np.full((2, 2), -1.0), r"runs from -1 to -1\. .*\(array \+ 1\) / 2"),
+            (np.zeros((2, 2), np.int64), r"int64 is ambiguous: .*array\.astype\(np\.uint8\)"),
+            (np.zeros((2, 2), bool), "bool is ambiguous"),
+            (np.zeros((2, 2), complex), "complex128 is ambiguous"),
+            (np.array([["a"]]), "ambiguous"),
+            (np.array([[None]]), "object is ambiguous"),
+            (
+                np.broadcast_to(np.uint8(0), (10**6, 10**6)),
+                "1000000 × 1000000 .* too large: at most 178,956,970 pixels",
+            ),
+        ],
+    )
+    def test_what_is_no_photo_says_what_to_do(self, array: object, message: str) -> None:
+        with pytest.raises(ImageError, match=message):
+            read_image(array)
+
+    def test_a_tensor_that_numpy_cannot_read(self) -> None:
+        class CudaTensor:
+            def __array__(self) -> None:
+                raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+        with pytest.raises(ImageError, match=r"CudaTensor cannot be read .*\.cpu\(\)\.numpy\(\)"):
+            read_image(CudaTensor())
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("", "an empty text names no photo. Give a path, an http"),
+            ("no_such_photo_here.jpg", r"no_such_photo_here\.jpg does not exist\. Check the path"),
+            ("rockte", "Did you mean 'rocket'?"),
+            ("a\0b.jpg", r"a\\x00b\.jpg cannot be read"),
+            ("x" * 5000, r"x{100}.*\.\.\. cannot be read"),
+            ("\ud800.jpg", r"\\ud800\.jpg"),
+            ("~nobody_has_this_name/x.jpg", "~nobody_has_this_name/x.jpg"),
+            ("file:///home/me/a.jpg", r"scheme file:, but only http: and https: are allowed\. Give the plain path"),
+            ("data:image/png;base64,AAAA", r"^data:… has the scheme data:.* base64\.b64decode"),
+            ("FTP://me:secret@example.org/a.jpg", r"^ftp://example\.org/a\.jpg has the scheme ftp:.* Download"),
+            ("s3://bucket/a.jpg", "scheme s3:.* Download the picture first"),
+            ("C:\\photos\\a.jpg", "does not exist|cannot be read"),
+        ],
+    )
+    def test_texts(self, text: str, message: str) -> None:
+        with pytest.raises(ImageError, match=message):
+            read_image(text)
+
+    def test_a_near_miss_is_named(self, tmp_path: Path) -> None:
+        quarters().save(tmp_path / "sunset_beach.png")
+        with pytest.raises(ImageError, match=r"does not exist\. Did you mean 'sunset_beach\.png'\?"):
+            read_image(tmp_path / "sunset-beach.png")
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(ImageError, match=r"is a folder, not a photo\. Give the path of one file in it\."):
+            read_image(tmp_path)
+
+    def test_a_file_used_as_a_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "a.txt").write_text("x")
+        with pytest.raises(ImageError, match="does not exist"):
+            read_image(tmp_path / "a.txt" / "b.jpg")
+
+    def test_a_file_that_may_not_be_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Patched, for root may read everything."""
+
+        def refuse(path: Path) -> bytes:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "read_bytes", refuse)
+        quarters().save(tmp_path / "a.png")
+        with pytest.raises(ImageError, match=r"a\.png cannot be read: permission denied\. Allow reading \(chmod \+r"):
+            read_image(tmp_path / "a.png")
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+    def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(ImageError, match="is a device or a pipe, not a file"):
+            read_image(tmp_path / "pipe")
+
+    def test_files_beyond_the_limit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(read, "MAX_FILE_BYTES", 10)
+        quarters().save(tmp_path / "a.png")
+        with pytest.raises(ImageError, match=r"too large for a photo: \d+ bytes, at most 10 are allowed"):
+            read_image(tmp_path / "a.png")
+        with pytest.raises(ImageError, match="the open file is too large for a photo: more than 10 bytes"):
+            read_image(io.BytesIO(encoded(quarters(), "PNG")))
+
+    @pytest.mark.parametrize("source", [None, 3, object(), [[1, 2]], {"a": 1}, Image])
+    def test_what_is_no_source(self, source: object) -> None:
+        with pytest.raises(
+            ImageError, match=r"is not a source of a photo\. Give a path, an http.* rocket, coffee, cat"
+        ):
+            read_image(source)
+
+    def test_a_file_opened_as_text(self, tmp_path: Path) -> None:
+        (tmp_path / "a.txt").write_text("words")
+        with (
+            (tmp_path / "a.txt").open() as opened,
+            pytest.raises(ImageError, match=r"str, not bytes\. .*open\(path, 'rb'\)"),
+        ):
+            read_image(opened)
+
+    def test_a_closed_file(self) -> None:
+        closed = io.BytesIO(b"x")
+        closed.close()
+        with pytest.raises(ImageError, match=r"the open file cannot be read .*keep it open"):
+            read_image(closed)
+
+    def test_a_closed_picture(self, tmp_path: Path) -> None:
+        quarters().save(tmp_path / "a.png")
+        image = Image.open(tmp_path / "a.png")
+        image.close()
+        with pytest.raises(ImageError, match="the PIL image is cut short or damaged"):
+            read_image(image)
+
+    @pytest.mark.parametrize(
+        ("data", "message"),
+        [
+            (b"", r"is empty\. Copy or download it again"),
+            (b"hello", r"is not a photo\. Allowed are JPEG, PNG, .* save it as JPEG or PNG"),
+            (b" <!DOCTYPE html>", "a web page or a drawing"),
+            (b"%PDF-1.7", "a PDF document"),
+            (b"8BPS", "a Photoshop file"),
+            (b"PK\x03\x04", "a ZIP archive"),
+            (b"\x93NUMPY", r"numpy\.load\(file\)"),
+            (b"RIFF\0\0\0\0AVI LIST", "a sound or a video"),
+            (b"\0\0\0\x18ftypmp42", "a video"),
+            (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+            (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not a photo"),
+            (b"RIFF\0\0\0\0WEBP", "cut short or damaged"),
+            (b"\x89PNG\r\n\x1a\n", "cut short or damaged"),
+        ],
+    )
+    def test_what_is_no_photo(self, data: bytes, message: str) -> None:
+        with pytest.raises(ImageError, match=message):
+            read_image(data)
+
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM"])
+    def test_a_photo_cut_short(self, kind: str) -> None:
+        data = encoded(sample_photo("coffee").resize((200, 150)), kind)
+        with pytest.raises(ImageError, match=r"cut short or damaged.* Copy or download it again"):
+            read_image(data[: len(data) // 2])
+
+    def test_too_little_memory_is_not_called_damage(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(self: Image.Image) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(Image.Image, "load", fail)
+        with pytest.raises(ImageError, match="does not fit into this machine's memory"):
+            read_image(Image.new("RGB", (4, 4)))
+
+    def test_an_empty_picture(self) -> None:
+        with pytest.raises(ImageError, match="the PIL image is empty: 0 × 5 pixels"):
+            read_image(Image.new("RGB", (0, 5)))
+
+
+class TestLimits:
+    def test_the_declared_size_is_checked_before_decoding(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(self: ImageFile.ImageFile) -> None:
+            raise AssertionError("a picture that is too large must not be decoded")
+
+        monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+        huge = png(12_000, 12_000, bits=8, colour_type=2, pixel=b"\0\0\0")
+        with pytest.raises(ImageError, match=r"too large \(12,000 × 12,000 = 144,000,000 pixels\); at most 1,000,000"):
+            read_image(huge, max_pixels=1_000_000)
+
+    def test_a_bomb_beyond_pillows_own_limit(self) -> None:
+        bomb = png(60_000, 60_000, bits=8, colour_type=2, pixel=b"\0\0\0")
+        with pytest.raises(
+            ImageError, match=r"too large \(3,600,000,000 pixels\); at most 178,956,970 pixels are allowed"
+        ):
+            read_image(bomb, max_pixels=10**12)
+
+    def test_a_bomb_that_shows_itself_only_when_it_is_decoded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(self: Image.Image) -> None:
+            raise Image.DecompressionBombError("Image size (400000000 pixels) exceeds limit of 178956970 pixels")
+
+        photo = quarters()
+        monkeypatch.setattr(Image.Image, "load", fail)
+        with pytest.raises(ImageError, match=r"too large \(400,000,000 pixels\)"):
+            read_image(photo)
+
+    def test_a_large_photo_below_the_limit_brings_no_warning(self) -> None:
+        """Pillow warns from 89 megapixels; here the data ends early, which shows that decoding was begun."""
+        large = png(12_000, 12_000, bits=1, colour_type=0, pixel=b"\0")
+        with pytest.raises(ImageError, match="cut short or damaged"):
+            read_image(large)
+
+    def test_the_limit_is_the_callers(self) -> None:
+        assert same_pixels(read_image(quarters(), max_pixels=2400), quarters())
+        with pytest.raises(ImageError, match=r"60 × 40 = 2,400 pixels\); at most 2,399 pixels are allowed"):
+            read_image(quarters(), max_pixels=2399)
+
+    @pytest.mark.parametrize("limit", [0, -1, 2.5, None, "many"])
+    def test_a_limit_that_is_none(self, limit: object) -> None:
+        with pytest.raises(ImageError, match=r"max_pixels=.* is not a limit\. Give a whole number"):
+            read_image(quarters(), max_pixels=limit)  # type: ignore[arg-type]
+
+    def test_pillows_settings_are_left_alone(self) -> None:
+        before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
+        read_image("cat")
+        with pytest.raises(ImageError):
+            read_image(b"\x89PNG\r\n\x1a\n")
+        assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)

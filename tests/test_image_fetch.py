@@ -1,0 +1,211 @@
+"""svdkit.image, photos by address: a real server on this machine, with every answer that a server can give."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from svdkit.errors import ImageError
+from svdkit.image import fetch, fit, read_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REDIRECTS = {
+    "/moved": "/photo.png",
+    "/to-ftp": "ftp://example.org/photo.png",
+    "/to-file": "file:///etc/passwd",
+    "/to-data": "data:image/png;base64,AAAA",
+    "/loop": "/loop",
+}
+
+
+def photo_bytes() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (60, 40), "red").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class Server(BaseHTTPRequestHandler):
+    """Answers each path in its own way."""
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path in REDIRECTS:
+            self.answer(302, b"", Location=REDIRECTS[path])
+        elif path.strip("/").isdigit():
+            self.answer(int(path.strip("/")), b"no")
+        elif path == "/page":
+            self.answer(200, b"<!DOCTYPE html><p>A photo</p>", **{"Content-Type": "text/html; charset=utf-8"})
+        elif path == "/declares-much":
+            self.answer(200, b"", **{"Content-Length": "999999999999"})
+        elif path == "/cut-short":
+            self.answer(200, photo_bytes(), **{"Content-Length": "5000"})
+        elif path == "/endless":
+            self.endless(b"\0" * 65536, pause=0.0)
+        elif path == "/drip":
+            self.endless(b"\0", pause=0.02)
+        elif path == "/silent":
+            time.sleep(0.6)
+        elif path == "/nonsense":
+            self.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
+        else:
+            self.answer(200, photo_bytes(), **{"Content-Type": "image/png"})
+
+    def answer(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def endless(self, piece: bytes, *, pause: float) -> None:
+        """Send no length and no end, until the client hangs up."""
+        self.send_response(200)
+        self.end_headers()
+        try:
+            for _ in range(2000):
+                self.wfile.write(piece)
+                time.sleep(pause)
+        except OSError:
+            pass
+
+    def log_message(self, *args: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
+        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever proxy this machine has, it is not for 127.0.0.1."""
+    monkeypatch.setenv("no_proxy", "*")
+
+
+def test_a_photo_by_address(server: str) -> None:
+    photo = read_image(f"{server}/photo.png")
+    assert (photo.size, photo.getpixel((0, 0))) == ((60, 40), (255, 0, 0))
+
+
+def test_a_redirect_on_the_web_is_followed(server: str) -> None:
+    assert read_image(f"  {server}/moved\n").size == (60, 40)
+
+
+def test_odd_characters_in_the_address(server: str) -> None:
+    assert read_image(f"{server}/Äpfel und Birnen.png?größe=1").info == {"svdkit_source": "Äpfel und Birnen.png"}
+    assert read_image(f"{server}/%C3%84pfel.png").info == {"svdkit_source": "Äpfel.png"}
+
+
+def test_the_query_is_neither_kept_nor_shown(server: str) -> None:
+    """Addresses of cloud storage carry access tokens in the query."""
+    assert fit(f"{server}/photo.png?token=secret", height=64, width=64).source == "photo.png"
+    with pytest.raises(ImageError) as caught:
+        read_image(f"{server}/404?token=secret")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/404", r"/404 answered with HTTP error 404, .* check the address for typing errors\. Or save the picture"),
+        ("/401", "asks for a login"),
+        ("/403", "refuses programs"),
+        ("/410", "was taken away"),
+        ("/429", "wait a minute"),
+        ("/503", "HTTP error 503, not with a picture. The server is in trouble: try again later"),
+        ("/418", r"HTTP error 418, not with a picture\. Or save"),
+        ("/to-ftp", "leads on to another address that svdkit does not follow: only http and https are allowed"),
+        ("/to-file", "leads on to another address"),
+        ("/to-data", "leads on to another address"),
+        ("/loop", "at most 10 steps"),
+        ("/page", r"/page is not a photo\. The server calls it text/html\. .* a web page or a drawing"),
+        ("/declares-much", "too large to download: more than the 134,217,728 bytes allowed"),
+        ("/cut-short", r"was cut short: \d+ of 5,000 bytes came\. Try again"),
+        ("/nonsense", "cannot be reached"),
+    ],
+)
+def test_every_other_answer_says_what_to_do(server: str, path: str, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        read_image(server + path)
+
+
+def test_an_endless_answer_is_stopped(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "MAX_DOWNLOAD_BYTES", 300_000)
+    with pytest.raises(ImageError, match="more than the 300,000 bytes allowed"):
+        read_image(f"{server}/endless")
+
+
+def test_a_dripping_answer_is_stopped(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes in time, the whole never would."""
+    monkeypatch.setattr(fetch, "DOWNLOAD_TIMEOUT_SECONDS", 0.2)
+    with pytest.raises(ImageError, match="is too slow"):
+        read_image(f"{server}/drip")
+
+
+def test_no_answer(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "ANSWER_TIMEOUT_SECONDS", 0.2)
+    with pytest.raises(ImageError, match="did not answer within"):
+        read_image(f"{server}/silent")
+
+
+def test_no_server() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(ImageError, match=r"cannot be reached \(.*\)\. Check the address and the network"):
+        read_image(f"http://127.0.0.1:{port}/photo.png")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://", "cannot be reached .no host given"),
+        ("http://[", "not a well-formed address .* looks like https://example.org/photo.jpg"),
+        ("http://127.0.0.1:port/a.jpg", "not a well-formed address"),
+        ("http://a b/c.jpg", "not a well-formed address"),
+        ("https://\ud800/", "not a well-formed address"),
+        (f"http://{'a' * 300}.org/", "not a well-formed address|cannot be reached"),
+    ],
+)
+def test_malformed_addresses(url: str, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        read_image(url)
+
+
+def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
+    with pytest.raises(ImageError, match="with a user name or password in them are not allowed") as caught:
+        read_image("https://me:secret@example.org/a.jpg")
+    assert "secret" not in str(caught.value)
+
+
+def test_the_opener_knows_the_web_only() -> None:
+    """Urllib's own would open ftp:, file: and data: too."""
+    for url in ("file:///etc/passwd", "ftp://example.org/a", "data:text/plain,a"):
+        with pytest.raises(OSError, match="unknown url type"):
+            fetch._opener().open(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://me:secret@example.org/a.jpg?token=1#x", "https://example.org/a.jpg"),
+        ("http://[::1/a.jpg?token=1", "http://[::1/a.jpg"),
+        ("http://me:secret@[/a.jpg", "[/a.jpg"),
+        ("https://example.org/" + "a" * 200, "https://example.org/" + "a" * 97 + "..."),
+    ],
+)
+def test_what_is_shown_of_an_address(url: str, shown: str) -> None:
+    assert fetch.public_address(url) == shown

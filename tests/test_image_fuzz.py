@@ -1,0 +1,277 @@
+"""svdkit.image under fire: whatever comes in, a photo or an ImageError comes out, and nothing else.
+
+About 1,900 inputs: random bytes, damaged files of every format, odd arrays, odd texts, odd settings. The cases are the
+same on every run; ``HYPOTHESIS_PROFILE=explore`` looks for new ones.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import TYPE_CHECKING, Any
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image, ImageCms, ImageFile
+
+from svdkit.errors import ImageError, SvdkitWarning
+from svdkit.image import fetch, fit, preview_fit, read_image, restore, size_advice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MAX_PIXELS = 250_000  # a damaged header may well declare a large picture; keep each example quick
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def valid_files() -> dict[str, bytes]:
+    """One small file of every format and of the modes that have their own code in Pillow's plug-ins."""
+    photo = Image.effect_noise((24, 16), 64)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    dressed: dict[str, Any] = {"exif": exif, "icc_profile": SRGB}
+    kinds: dict[str, tuple[str, str, dict[str, Any]]] = {
+        "jpeg": ("RGB", "JPEG", dressed),
+        "jpeg cmyk": ("CMYK", "JPEG", {}),
+        "jpeg progressive": ("RGB", "JPEG", {"progressive": True}),
+        "mpo": ("RGB", "MPO", {"save_all": True, "append_images": [photo.convert("RGB")]}),
+        "png": ("RGBA", "PNG", dressed),
+        "png palette": ("P", "PNG", {"transparency": b"\x80"}),
+        "png 16": ("I;16", "PNG", {}),
+        "apng": ("RGB", "PNG", {"save_all": True, "append_images": [photo.convert("RGB")]}),
+        "webp": ("RGB", "WEBP", dressed),
+        "webp lossless": ("RGBA", "WEBP", {"lossless": True}),
+        "tiff": ("RGB", "TIFF", {"icc_profile": SRGB}),
+        "tiff lzw": ("CMYK", "TIFF", {"compression": "tiff_lzw"}),
+        "tiff float": ("F", "TIFF", {}),
+        "gif": ("P", "GIF", {"save_all": True, "append_images": [photo.convert("P")]}),
+        "bmp": ("RGB", "BMP", {}),
+        "jpeg 2000": ("RGB", "JPEG2000", {}),
+        "ppm": ("RGB", "PPM", {}),
+        "avif": ("RGB", "AVIF", dressed),
+    }
+    files = {}
+    for name, (mode, kind, options) in kinds.items():
+        buffer = io.BytesIO()
+        try:
+            photo.convert("I").convert(mode).save(buffer, kind, **options) if mode == "I;16" else photo.convert(
+                mode
+            ).save(buffer, kind, **options)
+        except KeyError:  # this Pillow was built without it
+            continue
+        files[name] = buffer.getvalue()
+    return files
+
+
+VALID = valid_files()
+
+
+@st.composite
+def damaged_files(draw: st.DrawFn) -> bytes:
+    """A valid file with bytes changed, a piece cut out, doubled or moved, or its end missing."""
+    data = bytearray(draw(st.sampled_from(sorted(VALID.values()))))
+    places = st.integers(0, len(data) - 1) | st.integers(0, min(64, len(data) - 1))  # headers matter most
+    for _ in range(draw(st.integers(1, 3))):
+        start, length = draw(places), draw(st.integers(1, 12))
+        piece = data[start : start + length]
+        deed = draw(st.sampled_from(["change", "largest", "zero", "cut", "double", "end"]))
+        if deed == "change":
+            data[start : start + length] = draw(st.binary(min_size=length, max_size=length))
+        elif deed in {"largest", "zero"}:
+            data[start : start + 4] = (b"\xff" if deed == "largest" else b"\0") * 4
+        elif deed == "double":
+            data[start:start] = piece
+        elif deed == "cut":
+            del data[start : start + length]
+        else:
+            del data[max(start, 16) :]
+    return bytes(data)
+
+
+def numbers() -> st.SearchStrategy[Any]:
+    """Arrays of every number type and of shapes that are nearly photos."""
+    kinds = st.one_of(
+        *(arrays.scalar_dtypes(), arrays.unicode_string_dtypes(), arrays.byte_string_dtypes()),
+        st.sampled_from([np.dtype(name) for name in ("u1", "<u2", ">u2", "f2", "<f4", ">f8", "O")]),
+    )
+    shapes = st.one_of(
+        arrays.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=5),
+        st.tuples(st.integers(0, 9), st.integers(0, 9), st.sampled_from([1, 2, 3, 4, 5])),
+        st.sampled_from([(10**5, 10**5), (1, 10**4), (2**20, 0, 3)]),
+    )
+
+    def build(kind: np.dtype[Any], shape: tuple[int, ...]) -> st.SearchStrategy[Any]:
+        if np.prod(shape, dtype=float) > 2000:  # no memory behind it: one value seen many times
+            return st.just(np.broadcast_to(np.zeros((), kind), shape))
+        if kind.kind == "O":
+            return st.just(np.full(shape, None))
+        return arrays.arrays(kind, shape)
+
+    return st.tuples(kinds, shapes).flatmap(lambda pair: build(*pair))
+
+
+def texts() -> st.SearchStrategy[str]:
+    """Paths and addresses, with lone surrogates, control characters and any scheme."""
+    anything = st.text(st.characters(exclude_categories=[]), max_size=60)
+    schemes = (
+        "http://",
+        "https://",
+        "HTTP:",
+        "ftp://",
+        "data:",
+        "file://",
+        "s3://",
+        "javascript:",
+        "C:\\",
+        "~",
+        "//",
+        "\\\\",
+    )
+    hosts = ("127.0.0.1/", "[::1]/", "[", "a:b@c/", "example.org:99999/", "é.org/", "%00/", "/")
+    return st.one_of(
+        anything,
+        st.builds(str.__add__, st.sampled_from(schemes), anything),
+        st.builds("{}{}{}".format, st.sampled_from(schemes), st.sampled_from(hosts), anything),
+        st.text("./~\\:", max_size=20),
+        st.just("a" * 10_000),
+    )
+
+
+def odd(usual: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Mostly usual values, and now and then something else altogether."""
+    strange = st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.binary(max_size=4)
+    )
+    strange = strange | st.tuples(strange, strange) | st.lists(strange, max_size=3)
+    return st.integers(0, 9).flatmap(lambda number: usual if number else strange)
+
+
+def outcome(function: Callable[[], Any]) -> Any:
+    """Return the result, or None after an ImageError whose text a person can read; anything else is raised."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SvdkitWarning)  # a warning of anybody else's is still an error
+        try:
+            return function()
+        except ImageError as error:
+            text = str(error)
+            assert 30 < len(text) < 1500
+            text.encode()  # can be printed
+            return None
+
+
+def check_photo(photo: Image.Image | None) -> None:
+    if photo is not None:
+        assert photo.mode == "RGB"
+        assert 1 <= photo.width * photo.height <= MAX_PIXELS
+        assert not set(photo.info) - {"svdkit_source"}
+
+
+def many(examples: int) -> settings:
+    return settings(max_examples=examples, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_changed_and_no_network() -> Iterator[None]:
+    """Addresses end at a stand-in, and Pillow's global settings are as before."""
+
+    class Offline:
+        def open(self, *args: object, **named: object) -> None:
+            raise URLError("tests do not use the network")
+
+    before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fetch, "_opener", Offline)
+        yield
+    assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
+
+
+def test_the_files_are_valid_before_they_are_damaged() -> None:
+    assert len(VALID) >= 14
+    for name, data in VALID.items():
+        if name == "tiff float":
+            continue  # its values are beyond 1, which is an error of its own
+        assert read_image(data, max_pixels=MAX_PIXELS).width in {24, 16}, name
+
+
+@many(200)
+@given(
+    st.binary(max_size=200)
+    | st.builds(bytes.__add__, st.sampled_from([data[:24] for data in VALID.values()]), st.binary())
+)
+def test_random_bytes(data: bytes) -> None:
+    check_photo(outcome(lambda: read_image(data, max_pixels=MAX_PIXELS)))
+
+
+@many(600)
+@given(damaged_files())
+def test_damaged_files(data: bytes) -> None:
+    check_photo(outcome(lambda: read_image(io.BytesIO(data), max_pixels=MAX_PIXELS)))
+
+
+@many(150)
+@given(
+    st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF"]), st.binary(max_size=80), st.integers(0, 200), st.binary(max_size=8)
+)
+def test_damaged_profiles_and_exif(kind: str, exif: bytes, place: int, patch: bytes) -> None:
+    profile = bytearray(SRGB)
+    profile[place : place + len(patch)] = patch
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6), "red").save(buffer, kind, icc_profile=bytes(profile))
+    check_photo(outcome(lambda: read_image(buffer.getvalue(), max_pixels=MAX_PIXELS)))
+    image = Image.new("RGB", (8, 6), "red")
+    image.info |= {"exif": b"Exif\0\0" + exif, "icc_profile": bytes(profile)}
+    check_photo(outcome(lambda: read_image(image)))
+
+
+@many(300)
+@given(numbers())
+def test_odd_arrays(array: Any) -> None:
+    check_photo(outcome(lambda: read_image(array, max_pixels=MAX_PIXELS)))
+
+
+@many(250)
+@given(texts())
+def test_odd_texts(text: str) -> None:
+    assert outcome(lambda: read_image(text)) is None
+
+
+@many(100)
+@given(odd(st.just("cat")), odd(st.integers(1, 10**6)), odd(st.sampled_from(["white", "#123456"])))
+def test_odd_sources_limits_and_backgrounds(source: Any, limit: Any, background: Any) -> None:
+    photo = outcome(lambda: read_image(source, max_pixels=limit, background=background))
+    assert photo is None or photo.size == (451, 300)
+
+
+@many(300)
+@given(
+    st.tuples(st.integers(1, 40), st.integers(1, 40)) | st.sampled_from([(1, 9000), (9000, 1), (1, 1)]),
+    odd(st.integers(8, 96)),
+    odd(st.integers(8, 96)),
+    odd(st.sampled_from(["crop", "pad", "stretch"])),
+    odd(st.tuples(st.floats(0, 1), st.floats(0, 1))),
+    odd(st.sampled_from(["blur", "#000000", "white"])),
+)
+def test_odd_fits(size: tuple[int, int], height: Any, width: Any, mode: Any, focus: Any, border: Any) -> None:
+    asked = {"height": height, "width": width, "mode": mode, "focus": focus, "border": border}
+    photo = Image.new("RGB", size, "red")
+    frame = outcome(lambda: fit(photo, **asked))
+    preview = outcome(lambda: preview_fit(photo, **asked))
+    assert (frame is None) == (preview is None)
+    if frame is not None:
+        left, top, right, bottom = frame.box
+        assert 0 <= left < right <= size[0]
+        assert 0 <= top < bottom <= size[1]
+        back = restore(np.asarray(frame.image)[None], frame)
+        assert back.dtype == np.uint8
+        assert min(back.shape) >= 1
+
+
+@many(100)
+@given(*[st.integers(8, 4096)] * 2, *[st.integers(8, 2048)] * 2)
+def test_advice_for_any_size(height: int, width: int, trained_height: int, trained_width: int) -> None:
+    advice = size_advice(height=height, width=width, trained_height=trained_height, trained_width=trained_width)
+    assert advice is None or "Nearest good size" in advice
