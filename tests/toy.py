@@ -168,7 +168,7 @@ def _save_network(network: nn.Module, folder: Path, *, sharded: bool, variant: s
 
     for weights in folder.glob("*.safetensors*"):
         weights.unlink()
-    options: dict[str, Any] = {"max_shard_size": "1MB"} if sharded else {}
+    options: dict[str, Any] = {"max_shard_size": "300KB"} if sharded else {}
     if variant is not None:
         options["variant"] = variant
         network = copy.deepcopy(network).to(torch.float16)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import ModelError
-from svdkit.models.catalogue import read_json
+from svdkit.models.info import read_json
 
 if TYPE_CHECKING:
-    from svdkit.models.catalogue import ModelInfo
+    from svdkit.models.info import ModelInfo
 
 _UNET: dict[str, Any] = {
     "sample_size": 96,

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svdkit.errors import DownloadError, GatedModelError, ModelError, UnsafeWeightsError, VariantError
-from svdkit.models.catalogue import PICKLE_SUFFIXES
 from svdkit.models.folder import check_folder
+from svdkit.models.info import PICKLE_SUFFIXES
 from svdkit.models.layout import STEMS, allow_patterns
 
 if TYPE_CHECKING:
-    from svdkit.models.catalogue import ModelInfo
+    from svdkit.models.info import ModelInfo
 
 # huggingface_hub's network layer was requests, then httpx, then httpx2; their errors reach its callers.
 _NETWORK_LIBRARIES = {"requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2"}

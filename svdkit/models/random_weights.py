@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from svdkit.models.catalogue import ModelInfo, find_model
 from svdkit.models.configurations import configurations
+from svdkit.models.info import ModelInfo, find_model
 from svdkit.models.quiet import quiet
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import DownloadError, IncompleteModelError, ModelError, SettingsError
 from svdkit.models import hub
-from svdkit.models.catalogue import ModelInfo, find_model
 from svdkit.models.folder import check_folder
+from svdkit.models.info import ModelInfo, find_model
 from svdkit.models.layout import allow_patterns
 from svdkit.units import format_bytes
 
