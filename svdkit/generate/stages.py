@@ -1,0 +1,294 @@
+"""The three stages of a clip: encode, denoise, decode; the output of each can be kept and handed on.
+
+Together they give the same bits as one call of diffusers' ``StableVideoDiffusionPipeline`` with
+``generator=torch.Generator("cpu").manual_seed(seed)`` (``tests/test_stages.py`` compares them). What they add: work
+whose inputs did not change is not repeated, progress is shown, a run can be stopped between steps, and when memory
+runs out only the stage in which it did is tried again.
+
+All random numbers come from that one generator on the CPU, so that a seed begins from the same noise on every
+machine. The noise on the photo is drawn first, then the latents: ``Encoded`` carries the generator's state over.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from svdkit.clip import Clip
+from svdkit.errors import Cancelled, SettingsError, SvdkitWarning
+from svdkit.generate import loop
+from svdkit.generate.keys import model_identity, stage_key
+from svdkit.generate.origin import origin
+from svdkit.generate.outputs import Denoised, Encoded, Resolved
+from svdkit.generate.progress import Meter, Report, reporter
+
+if TYPE_CHECKING:
+    from svdkit.image import Frame
+    from svdkit.settings import ClipSettings
+
+OnStep = Callable[[int, Any], object]
+
+# What LoadReport says when memory does not limit the chunk.
+_USUAL_CHUNK = 5
+_BLACK = 8  # of 255: what is darker looks black
+
+
+def encode(
+    pipe: Any,
+    frame: Frame,
+    settings: ClipSettings,
+    *,
+    progress: bool | str | Report = False,
+    reuse: Encoded | None = None,
+    free: bool = True,
+) -> Encoded:
+    """Show the photo to CLIP and to the VAE.
+
+    Args:
+        pipe: A ``StableVideoDiffusionPipeline``.
+        frame: The fitted photo; its size is the clip's size.
+        settings: Of the clip. Height, width, frames and seed may be None: they are then those of the frame and the
+            model, and the seed is drawn.
+        progress: Where to show it, as in ``reporter``.
+        reuse: An earlier result of the same photo and model. What CLIP says does not depend on the seed, and is
+            taken from it; with another photo it is ignored.
+        free: Whether to move offloaded networks off the device at the end; False when another stage follows at once.
+
+    Returns:
+        The encoded photo, on the pipeline's device.
+
+    Raises:
+        SettingsError: when the settings ask for another size than the frame has.
+
+    Example:
+        >>> encoded = encode(pipe, fit("rocket", height=72, width=128), ClipSettings(seed=1))  # doctest: +SKIP
+    """
+    import torch
+
+    settings = resolve(pipe, settings, frame)
+    key = stage_key("encode", settings, image_sha256=frame.sha256, model=model_identity(pipe))
+    known = reuse is not None and (reuse.key.model, reuse.key.image_sha256) == (key.model, key.image_sha256)
+    generator = torch.Generator("cpu").manual_seed(settings.seed)
+    with loop.in_use(pipe, free=free) as device, _meter("encode", steps=2, progress=progress, device=device) as meter:
+        embeddings = reuse.image_embeddings if reuse and known else loop.embed_image(pipe, frame, device)
+        meter.step()
+        latents = loop.encode_image(pipe, frame, settings, generator=generator, device=device)
+    return Encoded(
+        key=key,
+        settings=settings,
+        frame=frame,
+        image_embeddings=embeddings,
+        image_latents=latents.to(embeddings.dtype),
+        generator_state=generator.get_state(),
+        seconds=meter.seconds,
+    )
+
+
+def denoise(
+    pipe: Any,
+    encoded: Encoded,
+    settings: ClipSettings | None = None,
+    *,
+    progress: bool | str | Report = False,
+    on_step: OnStep | None = None,
+    free: bool = True,
+) -> Denoised:
+    """Turn noise into the latents of a clip, step by step.
+
+    Args:
+        pipe: A ``StableVideoDiffusionPipeline``.
+        encoded: The encoded photo.
+        settings: Of the clip; None for those of ``encoded``. They may differ from these in what this stage adds
+            (frames, steps, guidance, fps, motion), not in what the encoded photo depends on.
+        progress: Where to show it, as in ``reporter``.
+        on_step: Called as ``on_step(step, latents)`` after each step, from 1. Returning False, or raising
+            ``Cancelled``, stops the run. The latents are the run's own: copy them to keep or change them.
+        free: Whether to move offloaded networks off the device at the end.
+
+    Returns:
+        The clip in latents, on the pipeline's device.
+
+    Raises:
+        SettingsError: when ``encoded`` was made for other settings or another model; it names the difference.
+        Cancelled: when ``on_step`` said so; ``finished`` is the encoded photo.
+
+    Example:
+        >>> still, wild = (
+        ...     denoise(pipe, encoded, settings.replace(motion_bucket_id=bucket)) for bucket in (20, 220)
+        ... )  # doctest: +SKIP
+    """
+    settings = _resolve_like(pipe, settings, encoded)
+    key = stage_key("denoise", settings, image_sha256=encoded.frame.sha256, model=model_identity(pipe))
+    with loop.in_use(pipe, free=free) as device:
+        # diffusers sets the schedule a little later; nothing in between depends on it.
+        pipe.scheduler.set_timesteps(settings.num_inference_steps, device=device)
+        with _meter("denoise", steps=len(pipe.scheduler.timesteps), progress=progress, device=device) as meter:
+            latents = _denoise_steps(pipe, encoded, settings, device=device, meter=meter, on_step=on_step)
+    return Denoised(
+        key=key,
+        settings=settings,
+        frame=encoded.frame,
+        latents=latents,
+        seconds=meter.seconds,
+        encode_seconds=encoded.seconds,
+    )
+
+
+def _denoise_steps(
+    pipe: Any, encoded: Encoded, settings: ClipSettings, *, device: Any, meter: Meter, on_step: OnStep | None
+) -> Any:
+    told = loop.conditions(
+        pipe,
+        settings,
+        image_embeddings=encoded.image_embeddings,
+        image_latents=encoded.image_latents,
+        device=device,
+    )
+    dtype = told.image_embeddings.dtype
+    latents = loop.start_latents(pipe, settings, generator_state=encoded.generator_state, dtype=dtype, device=device)
+    steps = loop.denoise_steps(pipe, latents, told)
+    for step, latents in enumerate(steps, start=1):
+        meter.step()
+        if on_step is not None:
+            _tell(on_step, step, latents, encoded)
+    return latents
+
+
+def _tell(on_step: OnStep, step: int, latents: Any, encoded: Encoded) -> None:
+    """Tell the caller of a step; when that cancels the run, hand back what was finished."""
+    try:
+        cancelled = on_step(step, latents) is False
+    except Cancelled as error:
+        error.finished = error.finished or encoded
+        raise
+    if cancelled:
+        raise Cancelled(f"stopped by on_step after denoising step {step}", finished=encoded)
+
+
+def decode(
+    pipe: Any,
+    denoised: Denoised,
+    settings: ClipSettings | None = None,
+    *,
+    progress: bool | str | Report = False,
+    notes: tuple[str, ...] = (),
+    free: bool = True,
+) -> Clip:
+    """Turn latents into the frames of a clip, a chunk of frames at a time.
+
+    Args:
+        pipe: A ``StableVideoDiffusionPipeline``.
+        denoised: The clip in latents.
+        settings: Of the clip; None for those of ``denoised``. They may differ from these in ``decode_chunk_size`` and
+            ``playback_fps``.
+        progress: Where to show it, as in ``reporter``. A function given here may raise ``Cancelled`` to stop between
+            two chunks.
+        notes: Sentences for the clip's provenance.
+        free: Whether to move offloaded networks off the device at the end.
+
+    Returns:
+        The clip. A warning is given, and noted in it, when the frames are black or not numbers.
+
+    Raises:
+        SettingsError: when ``denoised`` was made for other settings or another model; it names the difference.
+
+    Example:
+        >>> clip = decode(pipe, denoised)  # doctest: +SKIP
+    """
+    now = _resolve_like(pipe, settings, denoised)
+    starts = range(0, now.num_frames, now.decode_chunk_size)
+    parts, finite = [], True
+    with (
+        loop.in_use(pipe, free=free) as device,
+        _meter("decode", steps=len(starts), progress=progress, device=device) as meter,
+    ):
+        for start in starts:
+            pixels, all_numbers = loop.decode_chunk(pipe, denoised.latents[:, start : start + starts.step])
+            parts.append(pixels)
+            finite = finite and all_numbers
+            meter.step()
+    pixels = np.concatenate(parts)
+    notes = (*notes, *_complaints(pixels, denoised, finite=finite))
+    seconds = {"encode": denoised.encode_seconds, "denoise": denoised.seconds, "decode": meter.seconds}
+    made = origin(pipe, denoised.frame, now, stage_seconds=seconds, notes=notes)
+    return Clip(frames=pixels, fps=now.playback_fps, provenance=made, photo=denoised.frame.image)
+
+
+def _complaints(pixels: np.ndarray, denoised: Denoised, *, finite: bool) -> tuple[str, ...]:
+    """Warn of frames that are not numbers or all black, and return the warning as a note."""
+    import torch
+
+    if not finite:
+        culprit = "VAE" if bool(torch.isfinite(denoised.latents).all()) else "UNet"
+        note = (
+            f"the {culprit} gave values that are not numbers, shown black; half precision overflows with some sizes "
+            "and models: load with dtype='fp32' or 'bf16'"
+        )
+    elif pixels.max() <= _BLACK and np.asarray(denoised.frame.image).max() > 4 * _BLACK:
+        note = (
+            "all frames are black though the photo is not; the fp16 VAE does this at small sizes: load with "
+            "dtype='fp32' or 'bf16', or choose a size nearer to what the model was trained on"
+        )
+    else:
+        return ()
+    warnings.warn(note, SvdkitWarning, stacklevel=3)
+    return (note,)
+
+
+def _meter(stage: str, *, steps: int, progress: bool | str | Report, device: Any) -> Meter:
+    return Meter(stage, steps=steps, report=reporter(progress), synchronize=partial(loop.synchronize, device))
+
+
+def resolve(pipe: Any, settings: ClipSettings, frame: Frame, *, seed: int | None = None) -> Resolved:
+    """Fill what is None in the settings: from the frame, the model, its memory plan, and chance.
+
+    Args:
+        pipe: The pipeline, for its own number of frames and the decode chunk that its memory plan counted with.
+        settings: Of the clip.
+        frame: The fitted photo.
+        seed: Used when the settings have none; None draws one.
+
+    Returns:
+        Settings without None.
+
+    Raises:
+        SettingsError: when the settings ask for another size than the frame has.
+
+    Example:
+        >>> resolve(pipe, ClipSettings(), frame).num_frames  # doctest: +SKIP
+        14
+    """
+    size = {"height": frame.height, "width": frame.width}
+    limit = getattr(getattr(pipe, "svdkit", None), "decode_chunk_size", _USUAL_CHUNK)
+    if settings.decode_chunk_size is None and limit < _USUAL_CHUNK:
+        settings = settings.replace(decode_chunk_size=limit)
+    settings = settings.resolve(**size, num_frames=pipe.unet.config.num_frames, seed=seed)
+    if (settings.height, settings.width) != (frame.height, frame.width):
+        message = (
+            f"the settings ask for height={settings.height}, width={settings.width}, but the photo was fitted to "
+            f"height={frame.height}, width={frame.width}; fit it to that size, or leave height and width out"
+        )
+        raise SettingsError(message)
+    return settings
+
+
+def _resolve_like(pipe: Any, settings: ClipSettings | None, earlier: Encoded | Denoised) -> Resolved:
+    """Fill what is None from the earlier stage, and refuse what that stage was not made for."""
+    given = earlier.settings
+    settings = settings or given
+    if settings.num_frames is None:
+        settings = settings.replace(num_frames=given.num_frames)
+    settings = resolve(pipe, settings, earlier.frame, seed=given.seed)
+    stage = earlier.key.stage
+    wanted = stage_key(stage, settings, image_sha256=earlier.frame.sha256, model=model_identity(pipe))
+    if differences := earlier.key.differences(wanted):
+        message = (
+            f"this {type(earlier).__name__} was made for other settings ({'; '.join(differences)} now); "
+            f"call {stage} again with the settings of now, or go on with those it was made for"
+        )
+        raise SettingsError(message)
+    return settings

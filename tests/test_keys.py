@@ -1,0 +1,100 @@
+"""Stage keys: equal for what a stage does not depend on, different for what it does."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from types import SimpleNamespace
+
+import pytest
+
+from svdkit.errors import SettingsError
+from svdkit.generate.keys import STAGES, StageKey, model_identity, stage_key
+from svdkit.settings import ClipSettings
+
+SETTINGS = ClipSettings(seed=1).resolve(height=64, width=128, num_frames=14)
+
+# The first stage whose output changes with each setting; playback_fps goes only into the file.
+FIRST_STAGE = {
+    "height": ("encode", 72),
+    "width": ("encode", 64),
+    "noise_aug_strength": ("encode", 0.1),
+    "seed": ("encode", 2),
+    "num_frames": ("denoise", 25),
+    "num_inference_steps": ("denoise", 10),
+    "min_guidance_scale": ("denoise", 1.5),
+    "max_guidance_scale": ("denoise", 2.5),
+    "fps": ("denoise", 9),
+    "motion_bucket_id": ("denoise", 40),
+    "decode_chunk_size": ("decode", 2),
+    "playback_fps": (None, 24.0),
+}
+
+
+def key(stage: str, settings: ClipSettings = SETTINGS, *, photo: str = "a" * 64, model: str = "micro") -> StageKey:
+    return stage_key(stage, settings, image_sha256=photo, model=model)
+
+
+def test_every_setting_has_its_place() -> None:
+    """A setting added to ClipSettings must be given a stage, or be named here as one that no stage needs."""
+    assert FIRST_STAGE.keys() == {field.name for field in fields(ClipSettings)}
+
+
+@pytest.mark.parametrize("name", FIRST_STAGE)
+def test_a_setting_changes_the_keys_from_its_stage_on(name: str) -> None:
+    first, value = FIRST_STAGE[name]
+    changed = SETTINGS.replace(**{name: value})
+    expected = STAGES[STAGES.index(first) :] if first else ()
+    assert [stage for stage in STAGES if key(stage) != key(stage, changed)] == list(expected)
+
+
+def test_photo_and_model_change_every_key() -> None:
+    for stage in STAGES:
+        assert len({key(stage), key(stage, photo="b" * 64), key(stage, model="svd"), key(stage)}) == 3
+
+
+def test_jobs_group_by_key() -> None:
+    """Two chunk sizes and two motions: one encoding, two denoisings, four decodings."""
+    jobs = [SETTINGS.replace(decode_chunk_size=c, motion_bucket_id=b) for c in (2, 7) for b in (40, 180)]
+    assert [len({key(stage, job) for job in jobs}) for stage in STAGES] == [1, 2, 4]
+
+
+def test_differences_are_named() -> None:
+    other = key("denoise", SETTINGS.replace(seed=2, fps=9), photo="b" * 64)
+    assert key("denoise").differences(other) == [
+        f"photo: {'a' * 12!r} and {'b' * 12!r}",
+        "seed: 1 and 2",
+        "fps: 7 and 9",
+    ]
+    assert key("denoise").differences(key("denoise")) == []
+
+
+def test_an_open_setting_has_no_key() -> None:
+    message = "a decode key needs height, width, seed, num_frames, decode_chunk_size, still None here; call"
+    with pytest.raises(SettingsError, match=message):
+        key("decode", ClipSettings())
+
+
+def test_an_unknown_stage_is_refused() -> None:
+    with pytest.raises(SettingsError, match="stage='upscale' is not known; give one of encode, denoise, decode"):
+        key("upscale")
+
+
+def report(*, weights: str = "trained", random_seed: int = 0, dtype: str = "fp16") -> SimpleNamespace:
+    return SimpleNamespace(
+        model=SimpleNamespace(name="svd"),
+        revision="9f1c",
+        weights=weights,
+        settings=SimpleNamespace(random_seed=random_seed, dtype=dtype),
+    )
+
+
+def test_a_loaded_model_is_known_by_name_revision_weights_and_dtype() -> None:
+    assert model_identity(SimpleNamespace(svdkit=report())) == "svd, revision 9f1c, trained weights, fp16"
+    random = SimpleNamespace(svdkit=report(weights="random", random_seed=3, dtype="fp32"))
+    assert model_identity(random) == "svd, revision 9f1c, random weights 3, fp32"
+
+
+def test_own_pipelines_are_one_when_they_share_their_networks() -> None:
+    vae, other = object(), object()
+    first, second, third = (SimpleNamespace(vae=network) for network in (vae, vae, other))
+    assert model_identity(first) == model_identity(second) != model_identity(third)

@@ -1,0 +1,271 @@
+"""Out of memory: recognised, stepped down from, said, recorded; or an error with advice."""
+
+from __future__ import annotations
+
+import gc
+import re
+import weakref
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from svdkit.errors import OutOfMemoryError, SvdkitWarning
+from svdkit.generate import generate, generate_batch, is_out_of_memory
+from svdkit.generate import ladder as ladder_module
+from svdkit.generate.ladder import MemoryLadder
+from svdkit.pipeline import active_techniques, undo_technique
+from svdkit.settings import ClipSettings
+from tests.toy import toy_pipeline
+
+# numpy says so of torch inside diffusers' scheduler, which calls np.array(tensor).
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+
+SETTINGS = ClipSettings(height=64, width=64, num_inference_steps=2, seed=3, decode_chunk_size=4)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        torch.cuda.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("MPS backend out of memory (MPS allocated: 17.9 GB, other allocations: 1 GB, max allowed: 18 GB)"),
+        RuntimeError("Invalid buffer size: 12.00 GiB"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:128] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=str,
+)
+def test_out_of_memory_is_recognised(error: Exception) -> None:
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("CUDA error: device-side assert"), ValueError("out of memory"), OSError()]
+)
+def test_other_errors_are_not(error: Exception) -> None:
+    assert not is_out_of_memory(error)
+
+
+def limit_decode(pipe: Any, patch: pytest.MonkeyPatch, frames: int) -> None:
+    """Let the VAE run out of memory above a number of frames at once."""
+    decode = pipe.vae.decode
+
+    def limited(latents: Any, **kwargs: Any) -> Any:
+        if len(latents) > frames:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return decode(latents, **kwargs)
+
+    patch.setattr(pipe.vae, "decode", limited)
+
+
+def limit_unet(pipe: Any, patch: pytest.MonkeyPatch, *, fits: Any) -> list[int]:
+    """Let the UNet run out of memory unless `fits(batch)`; return the list of batches that ran."""
+    forward, ran = pipe.unet.forward, []
+
+    def limited(sample: Any, *args: Any, **kwargs: Any) -> Any:
+        if not fits(len(sample)):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
+        ran.append(len(sample))
+        return forward(sample, *args, **kwargs)
+
+    patch.setattr(pipe.unet, "forward", limited)
+    return ran
+
+
+def said(caught: pytest.WarningsRecorder) -> list[str]:
+    return [str(warning.message) for warning in caught if warning.category is SvdkitWarning]
+
+
+def run(pipe: Any, **options: Any) -> Any:
+    return generate(pipe, "rocket", SETTINGS, progress=False, **options)
+
+
+@pytest.fixture
+def pipe() -> Any:
+    return toy_pipeline()
+
+
+def test_the_decode_chunk_is_halved_until_it_fits(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = generate(pipe, "rocket", SETTINGS.replace(decode_chunk_size=1), progress=False)
+    limit_decode(pipe, monkeypatch, 1)
+    ran = limit_unet(pipe, monkeypatch, fits=lambda batch: True)
+    with pytest.warns(SvdkitWarning) as caught:
+        clip = run(pipe)
+    notes = [
+        "decode ran out of memory: decoding again with decode_chunk_size=2 instead of 4",
+        "decode ran out of memory: decoding again with decode_chunk_size=1 instead of 2",
+    ]
+    assert said(caught) == notes
+    assert clip.provenance.notes == tuple(notes)
+    assert clip.provenance.settings["decode_chunk_size"] == 1
+    assert np.array_equal(clip.frames, expected.frames)
+    assert ran == [2, 2], "the latents are kept: denoising ran once"
+
+
+def test_guidance_runs_in_two_passes_when_both_do_not_fit(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = run(pipe)
+    ran = limit_unet(pipe, monkeypatch, fits=lambda batch: batch == 1)
+    with pytest.warns(SvdkitWarning, match="denoise ran out of memory: applied 'two-pass-guidance' and ran denoise"):
+        clip = run(pipe)
+    assert ran == [1, 1, 1, 1]
+    assert active_techniques(pipe) == ("two-pass-guidance",)
+    assert "undo_technique(pipe, 'two-pass-guidance')" in clip.provenance.notes[0]
+    assert np.abs(clip.frames.astype(int) - expected.frames).max() <= 1, "the same maths, rounded elsewhere"
+
+
+def test_techniques_stay_for_the_next_clip_and_can_be_undone(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = run(pipe)
+    with monkeypatch.context() as patch:
+        limit_unet(pipe, patch, fits=lambda batch: batch == 1)
+        with pytest.warns(SvdkitWarning, match="two-pass-guidance"):
+            run(pipe)
+        assert run(pipe).provenance.notes == (), "no warning the second time"
+    undo_technique(pipe, "two-pass-guidance")
+    assert np.array_equal(run(pipe).frames, expected.frames)
+
+
+def test_forward_chunking_comes_second(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_unet(pipe, monkeypatch, fits=lambda batch: "forward-chunking" in active_techniques(pipe))
+    with pytest.warns(SvdkitWarning) as caught:
+        run(pipe)
+    assert re.findall(r"applied '([\w-]+)'", " ".join(said(caught))) == ["two-pass-guidance", "forward-chunking"]
+
+
+def test_without_guidance_two_passes_would_change_nothing(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_unet(pipe, monkeypatch, fits=lambda batch: "forward-chunking" in active_techniques(pipe))
+    with pytest.warns(SvdkitWarning, match="applied 'forward-chunking'") as caught:
+        generate(pipe, "rocket", SETTINGS.replace(max_guidance_scale=1.0), progress=False)
+    assert len(said(caught)) == 1
+
+
+@pytest.mark.parametrize(
+    ("stage", "steps"),
+    [
+        ("encode", ["offload"]),
+        ("denoise", ["two-pass-guidance", "forward-chunking", "offload", "group-offload"]),
+        ("decode", ["smaller", "smaller", "offload"]),
+    ],
+)
+def test_the_whole_ladder_of_a_gpu(stage: str, steps: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU the last steps are offload plans; which are on is kept in a set here, since there is no GPU."""
+    on: list[str] = []
+    ladder = MemoryLadder(gpu_pipe(), SETTINGS.resolve(height=64, width=64, num_frames=4), step_down=True)
+    monkeypatch.setattr(ladder_module, "active_techniques", lambda pipe: tuple(on))
+    monkeypatch.setattr(ladder_module, "apply_technique", lambda pipe, name: on.append(name))
+    tried: list[int] = []
+
+    def attempt(settings: ClipSettings) -> None:
+        tried.append(settings.decode_chunk_size or 0)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.warns(SvdkitWarning), pytest.raises(OutOfMemoryError, match=f"^{stage} ran out of memory at height=64"):
+        ladder.run(stage, attempt)
+    assert on == [step for step in steps if step != "smaller"]
+    assert len(tried) == len(steps) + 1
+    assert tried[-1] == (1 if stage == "decode" else 4)
+
+
+def gpu_pipe(**report: Any) -> Any:
+    pipe = SimpleNamespace(_execution_device=torch.device("cuda"), maybe_free_model_hooks=lambda: None)
+    if report:
+        pipe.svdkit = SimpleNamespace(settings=SimpleNamespace(**report))
+    return pipe
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_compiled_pipeline_is_not_offloaded(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ladder_module, "active_techniques", lambda pipe: ())
+    settings = SETTINGS.resolve(height=64, width=64, num_frames=4)
+    ladder = MemoryLadder(gpu_pipe(compile=compiled), settings, step_down=True)
+    assert ladder._next_step("encode") == (None if compiled else "offload")
+
+
+@pytest.mark.parametrize("plan", ["group-offload", "sequential"])
+def test_a_stronger_plan_is_not_replaced_by_a_weaker(plan: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        ladder_module, "active_techniques", lambda pipe: (plan, "two-pass-guidance", "forward-chunking")
+    )
+    settings = SETTINGS.resolve(height=64, width=64, num_frames=4)
+    assert MemoryLadder(gpu_pipe(), settings, step_down=True)._next_step("denoise") is None
+
+
+def test_the_end_of_the_ladder_is_an_error_with_advice(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_decode(pipe, monkeypatch, 0)
+    expected = (
+        "decode ran out of memory at height=64, width=64, num_frames=4, decode_chunk_size=1 after decode ran out of "
+        "memory: decoding again with decode_chunk_size=2 instead of 4; decode ran out of memory: decoding again with "
+        "decode_chunk_size=1 instead of 2; make a smaller or shorter clip, load with memory='sequential' or "
+        "dtype='fp8', or close what else uses the device"
+    )
+    with pytest.warns(SvdkitWarning), pytest.raises(OutOfMemoryError) as caught:
+        run(pipe)
+    assert str(caught.value) == expected
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+
+
+def test_stepping_down_can_be_switched_off(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_unet(pipe, monkeypatch, fits=lambda batch: batch == 1)
+    message = "denoise ran out of memory at height=64, width=64, num_frames=4; allow smaller steps with step_down=True"
+    with pytest.raises(OutOfMemoryError, match=message):
+        run(pipe, step_down=False)
+    assert active_techniques(pipe) == ()
+
+
+def test_the_pipeline_works_after_an_error(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = run(pipe)
+    with monkeypatch.context() as patch:
+        limit_unet(pipe, patch, fits=lambda batch: False)
+        with pytest.raises(OutOfMemoryError):
+            run(pipe, step_down=False)
+    assert np.array_equal(run(pipe).frames, expected.frames)
+
+
+def test_other_errors_pass_through(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(pipe.unet, "forward", broken)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        run(pipe)
+
+
+@pytest.mark.parametrize("step_down", [True, False])
+def test_a_failed_attempt_holds_no_tensors(step_down: bool) -> None:
+    """The error's traceback would keep them: for the next attempt, and in a notebook until the next error."""
+    alive: list[weakref.ref[Any]] = []
+    seen: list[int] = []
+    settings = SETTINGS.resolve(height=64, width=64, num_frames=4)
+    ladder = MemoryLadder(toy_pipeline(), settings, step_down=step_down)
+
+    def attempt(now: Any) -> str:
+        gc.collect()
+        seen.append(sum(ref() is not None for ref in alive))
+        activations = torch.zeros(8)
+        alive.append(weakref.ref(activations))
+        if now.decode_chunk_size == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return "done"
+
+    if step_down:
+        with pytest.warns(SvdkitWarning, match="decode_chunk_size=2"):
+            assert ladder.run("decode", attempt) == "done"
+        assert seen == [0, 0]
+    else:
+        with pytest.raises(OutOfMemoryError) as caught:
+            ladder.run("decode", attempt)
+        assert caught.value.__cause__ is not None
+        assert alive[0]() is None
+
+
+def test_a_batch_keeps_the_smaller_chunk(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_decode(pipe, monkeypatch, 2)
+    with pytest.warns(SvdkitWarning) as caught:
+        clips = list(generate_batch(pipe, ["rocket"], SETTINGS, seeds=(1, 2), progress=False))
+    assert len(said(caught)) == 1
+    assert [clip.provenance.settings["decode_chunk_size"] for clip in clips if clip.provenance] == [2, 2]
+    assert [len(clip.provenance.notes) for clip in clips if clip.provenance] == [1, 0]

@@ -1,0 +1,230 @@
+"""Progress: counted by a meter, shown in a terminal, a log or a notebook."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from svdkit.errors import Cancelled, SettingsError
+from svdkit.generate import progress as module
+from svdkit.generate.progress import Meter, NotebookReport, Progress, TerminalReport, describe, reporter
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    """A clock that a test winds by hand, in place of time.perf_counter and time.monotonic."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: self.now, monotonic=lambda: self.now))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def at(step: int, *, stage: str = "denoise", steps: int = 4, remaining: float | None = 6.0) -> Progress:
+    return Progress(stage=stage, step=step, steps=steps, elapsed_seconds=2.0 * step, remaining_seconds=remaining)
+
+
+def test_the_meter_tells_the_start_every_step_and_the_end(clock: Clock) -> None:
+    told: list[Progress] = []
+    with Meter("denoise", steps=3, report=told.append, synchronize=lambda: None) as meter:
+        for _ in range(3):
+            clock.now += 2.0
+            meter.step()
+    assert [(progress.step, progress.steps, progress.done) for progress in told] == [
+        (0, 3, False),
+        (1, 3, False),
+        (2, 3, False),
+        (3, 3, True),
+    ]
+    assert [progress.elapsed_seconds for progress in told] == [0.0, 2.0, 4.0, 6.0]
+    assert meter.seconds == 6.0
+
+
+def test_the_remaining_time_leaves_out_the_first_step_which_warms_up(clock: Clock) -> None:
+    told: list[Progress] = []
+    with Meter("denoise", steps=5, report=told.append, synchronize=lambda: None) as meter:
+        for seconds in (10.0, 1.0, 1.0):
+            clock.now += seconds
+            meter.step()
+        assert [progress.remaining_seconds for progress in told] == [None, 40.0, 3.0, 2.0]
+
+
+def test_the_device_is_waited_for_only_where_a_stage_begins_and_ends(clock: Clock) -> None:
+    """The wait belongs to the stage that caused it: it is inside the seconds of the stage."""
+    events: list[str] = []
+
+    def synchronize() -> None:
+        events.append("wait")
+        clock.now += 5.0
+
+    with Meter("decode", steps=2, report=lambda p: events.append(f"{p.step}"), synchronize=synchronize) as meter:
+        meter.step()
+        meter.step()
+    assert events == ["wait", "0", "1", "wait", "2"]
+    assert meter.seconds == 5.0
+
+
+def test_a_failed_stage_is_not_reported_as_done(clock: Clock) -> None:
+    told: list[Progress] = []
+    with (
+        pytest.raises(ZeroDivisionError),
+        Meter("decode", steps=1, report=told.append, synchronize=lambda: None),
+    ):
+        raise ZeroDivisionError
+    assert [progress.step for progress in told] == [0]
+
+
+def test_a_report_may_cancel(clock: Clock) -> None:
+    def report(progress: Progress) -> None:
+        if progress.step == 1:
+            raise Cancelled("enough")
+
+    with (
+        pytest.raises(Cancelled, match="enough"),
+        Meter("denoise", steps=9, report=report, synchronize=lambda: None) as meter,
+    ):
+        meter.step()
+
+
+@pytest.mark.parametrize(
+    ("progress", "text"),
+    [
+        (at(0, remaining=None), "0/4"),
+        (at(1), "1/4, 2.0 s, about 6.0 s left"),
+        (at(4, remaining=0.0), "8.0 s"),
+    ],
+)
+def test_describe(progress: Progress, text: str) -> None:
+    assert describe(progress) == text
+
+
+def test_a_terminal_gets_one_line_a_stage_rewritten_in_place(clock: Clock) -> None:
+    stream = Terminal()
+    report = TerminalReport(stream)
+    for step in range(5):
+        clock.now += 1.0
+        report(at(step))
+    text = stream.getvalue()
+    assert text.count("\n") == 1
+    assert text.count("\r") == 5
+    last = re.sub(r"\x1b\[K", "", text.rsplit("\r", 1)[1])
+    assert last == "denoise [####################] 8.0 s\n"
+    assert "denoise [##########----------] 2/4, 4.0 s, about 6.0 s left" in text
+
+
+def test_a_log_gets_only_the_lines_of_finished_stages(clock: Clock) -> None:
+    stream = io.StringIO()
+    report = TerminalReport(stream)
+    for stage, step in itertools.product(("encode", "denoise"), range(5)):
+        clock.now += 1.0
+        report(at(step, stage=stage))
+    assert stream.getvalue() == "encode  8.0 s\ndenoise 8.0 s\n"
+
+
+def test_a_terminal_is_not_flooded(clock: Clock) -> None:
+    """A thousand steps within a second become about ten updates; the first and the last always show."""
+    stream = Terminal()
+    report = TerminalReport(stream)
+    for step in range(1001):
+        clock.now += 0.001
+        report(at(step, steps=1000))
+    assert 9 <= stream.getvalue().count("\r") <= 13
+    assert stream.getvalue().endswith("\n")
+
+
+def test_an_error_in_the_middle_of_a_line_begins_on_its_own_line(clock: Clock) -> None:
+    stream = Terminal()
+    report = TerminalReport(stream)
+    with (
+        pytest.raises(ZeroDivisionError),
+        Meter("denoise", steps=2, report=report, synchronize=lambda: None),
+    ):
+        raise ZeroDivisionError
+    assert stream.getvalue().endswith("\n")
+    report.stop()
+    assert stream.getvalue().count("\n") == 1
+
+
+class Display:
+    """Stands in for IPython.display.display and the handle it returns."""
+
+    def __init__(self) -> None:
+        self.shown: list[dict[str, str]] = []
+        self.displays = 0
+
+    def __call__(self, bundle: dict[str, str], *, raw: bool, display_id: bool) -> Display:
+        assert raw
+        assert display_id
+        self.displays += 1
+        self.shown.append(bundle)
+        return self
+
+    def update(self, bundle: dict[str, str], *, raw: bool) -> None:
+        assert raw
+        self.shown.append(bundle)
+
+
+def test_a_notebook_gets_one_display_updated_in_place(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    display = Display()
+    monkeypatch.setattr("IPython.display.display", display)
+    report = NotebookReport()
+    for stage, step in itertools.product(("encode", "denoise"), (0, 1, 4)):
+        clock.now += 1.0
+        report(at(step, stage=stage))
+    assert display.displays == 1
+    assert len(display.shown) == 6
+    last = display.shown[-1]
+    assert last["text/plain"] == "encode  8.0 s\ndenoise 8.0 s"
+    assert last["text/html"].count("<tr>") == 2
+    assert '<progress aria-label="denoise" value="4" max="4">' in last["text/html"]
+
+
+def test_a_real_ipython_display_takes_the_bundle(capsys: pytest.CaptureFixture[str]) -> None:
+    """Outside a notebook IPython prints instead; what counts is that it accepts the call."""
+    NotebookReport()(at(4, steps=4))
+    assert "denoise 8.0 s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "expected"),
+    [
+        ("terminal", "auto", TerminalReport),
+        ("terminal", True, TerminalReport),
+        ("colab", "auto", NotebookReport),
+        ("kaggle", "auto", NotebookReport),
+        ("jupyter", True, NotebookReport),
+        ("jupyter", "terminal", TerminalReport),
+        ("terminal", "notebook", NotebookReport),
+    ],
+)
+def test_where_progress_is_shown(monkeypatch: pytest.MonkeyPatch, kind: str, given: bool | str, expected: type) -> None:
+    monkeypatch.setattr(module, "notebook_kind", lambda: kind)
+    assert isinstance(reporter(given), expected)
+
+
+def test_a_function_is_taken_as_it_is() -> None:
+    told: list[Progress] = []
+    assert reporter(told.append) == told.append
+
+
+def test_false_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter(False)(at(1))
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("given", ["loud", None, 3])
+def test_other_values_are_refused(given: object) -> None:
+    with pytest.raises(SettingsError, match=re.escape(f"progress={given!r} is not known; give 'auto', 'notebook'")):
+        reporter(given)  # type: ignore[arg-type]
