@@ -1,6 +1,6 @@
 """svdkit.image under fire: whatever comes in, a photo or an ImageError comes out, and nothing else.
 
-About 1,900 inputs: random bytes, damaged files of every format, odd arrays, odd texts, odd settings. The cases are the
+About 2,000 inputs: random bytes, damaged files of every format, odd arrays, odd texts, odd settings. The cases are the
 same on every run; ``HYPOTHESIS_PROFILE=explore`` looks for new ones.
 """
 
@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageCms, ImageFile
 
 from svdkit.errors import ImageError, SvdkitWarning
-from svdkit.image import fetch, fit, preview_fit, read_image, restore, size_advice
+from svdkit.image import Frame, fetch, fit, preview_fit, read_image, restore, size_advice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -268,6 +268,23 @@ def test_odd_fits(size: tuple[int, int], height: Any, width: Any, mode: Any, foc
         back = restore(np.asarray(frame.image)[None], frame)
         assert back.dtype == np.uint8
         assert min(back.shape) >= 1
+
+
+@many(150)
+@given(st.data())
+def test_odd_descriptions_of_a_frame(data: st.DataObject) -> None:
+    """They come from files beside clips, which anybody can have changed."""
+    frame = fit("cat", height=8, width=16)
+    anything = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+        max_leaves=6,
+    )
+    description = frame.to_dict()
+    for name in data.draw(st.lists(st.sampled_from(sorted(description)), min_size=1, max_size=3, unique=True)):
+        description[name] = data.draw(anything)
+    again = outcome(lambda: Frame.from_dict(data.draw(st.one_of(st.just(description), anything)), image=frame.image))
+    assert again is None or (again.sha256 == frame.sha256 and isinstance(again.source, str | None))
 
 
 @many(100)

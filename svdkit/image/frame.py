@@ -69,6 +69,8 @@ class Frame:
                 f"a frame of {self.height} × {self.width} (height × width) needs an RGB image of that size, not "
                 f"{self.image.mode} of {self.image.height} × {self.image.width}. Make frames with svdkit.fit."
             )
+        if not isinstance(self.source, str | None):
+            raise ImageError(f"source={self.source!r} is not a name. Give the name of a file or sample, or None.")
         _check_box("box", self.box, self.photo_width, self.photo_height)
         _check_box("content_box", self.content_box, self.width, self.height)
         object.__setattr__(self, "sha256", _hash(self.image))

@@ -43,7 +43,7 @@ def size_advice(*, height: int, width: int, trained_height: int, trained_width: 
     remarks = []
     if ratio > _MOST_AREA_RATIO:
         remarks.append(
-            f"is {ratio:.2g} × the area {{trained}}: expect repeated or frozen content, and much more memory"
+            f"is {ratio:,.1f} × the area {{trained}}: expect repeated or frozen content, and much more memory"
         )
     elif ratio < _LEAST_AREA_RATIO:
         remarks.append(f"is {ratio:.2g} of the area {{trained}}: expect blur and flicker")
@@ -78,4 +78,4 @@ def _nearest(aspect: float, ratio: float, trained_area: int, grid: int) -> tuple
         if _LEAST_AREA_RATIO * trained_area <= height * width <= trained_area
         and 1 / _MOST_ASPECT <= height / width <= _MOST_ASPECT
     ]
-    return min(good, key=distance, default=(trained_area, trained_area))
+    return min(good, key=distance)
