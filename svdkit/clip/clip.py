@@ -192,7 +192,7 @@ class Clip:
 
         Example:
             >>> Clip(np.zeros((14, 72, 128, 3), np.uint8), fps=7).contact_sheet().size
-            (1048, 456)
+            (1048, 448)
         """
         return contact_sheet(self.frames, caption=self._settings_line(), columns=columns, cell_width=cell_width)
 

@@ -101,7 +101,7 @@ def contact_sheet(
     Example:
         >>> import numpy as np
         >>> contact_sheet(np.zeros((14, 72, 128, 3), np.uint8), caption="micro").size
-        (1048, 456)
+        (1048, 448)
     """
     count, height, width = frames.shape[:3]
     columns = min(5, count) if columns is None else columns

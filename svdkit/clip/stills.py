@@ -102,9 +102,9 @@ def check_size(*, height: int, width: int, num_frames: int) -> None:
     """
     if height * width > MAX_PIXELS:
         raise ClipError(f"frames of {width}x{height} pixels are larger than 8K ({MAX_PIXELS:,}); scale them down")
-    if (size := height * width * 3 * num_frames) > MAX_BYTES:
+    if num_frames > (fitting := MAX_BYTES // (height * width * 3)):
         limit = format_bytes(MAX_BYTES)
-        raise ClipError(f"{num_frames} frames of {width}x{height} are {format_bytes(size)}; {limit} fit: cut the clip")
+        raise ClipError(f"{num_frames} frames of {width}x{height}: {fitting} fit into {limit}; cut the clip")
 
 
 def resize(frames: Frames, *, scale: float) -> Frames:

@@ -73,14 +73,24 @@ def encode(frames: Frames, *, suffix: str, fps: float, tags: Tags | None = None,
     size, rate = f"{frames.shape[2]}x{frames.shape[1]}", str(Fraction(fps).limit_denominator(1001))
     source = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-framerate", rate, "-i", "pipe:0")
     quality = () if crf is None else ("-crf", str(crf))
-    with tempfile.TemporaryDirectory() as folder:  # a file, not a pipe: the index goes to the front at the end
-        path = Path(folder, f"clip{suffix}")
-        output = (*_CODECS[suffix], *quality, *_metadata(tags), str(path))
-        _ffmpeg(*source, *output, subject=f"a {suffix} file", given=frames.tobytes(), seconds=_ENCODE_SECONDS)
-        data = path.read_bytes()
+    data = _ffmpeg_file(*source, *_CODECS[suffix], *quality, *_metadata(tags), suffix=suffix, given=frames.tobytes())
     if suffix == ".gif" and tags:
         return _with_comment(data, tags.comment.encode())
     return data + _xmp_box() if suffix == ".mp4" and tags and tags.title else data
+
+
+def _ffmpeg_file(*arguments: str, suffix: str, given: bytes) -> bytes:
+    """Let ffmpeg write a file, for an index moved to the front cannot go through a pipe; return its bytes."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, f"clip{suffix}")
+            _ffmpeg(*arguments, str(path), subject=f"a {suffix} file", given=given)
+            return path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ClipError(
+            f"the folder for temporary files cannot be used ({reason}); free space or set TMPDIR"
+        ) from error
 
 
 def _with_comment(gif: bytes, comment: bytes) -> bytes:
@@ -135,7 +145,7 @@ def _decode(path: Path, *, demuxer: str) -> Decoded:
     """Decode with a fixed demuxer and local files only, so that no playlist can lead ffmpeg elsewhere."""
     address = f"file:{path.absolute()}"  # a bare name may start with "-" or look like a URL
     source = ("-protocol_whitelist", "file", "-max_pixels", str(MAX_PIXELS), "-f", demuxer, "-i", address)
-    tags, log = _ffmpeg(*source, "-f", "ffmetadata", "pipe:1", subject=path.name)
+    tags, log = _ffmpeg(*source, "-f", "ffmetadata", "pipe:1", subject=path.name)  # its log tells the rate
     frames_as_ppm = ("-c:v", "ppm", "-f", "image2pipe", "-fs", str(MAX_BYTES), "pipe:1")
     quality = ("-sws_flags", "accurate_rnd+full_chroma_int+bicubic")
     data, _ = _ffmpeg(*source, "-map", "0:v:0", "-fps_mode", "passthrough", *quality, *frames_as_ppm, subject=path.name)
@@ -163,10 +173,11 @@ def _parse_ppm(data: bytes, *, name: str) -> Frames:
     return rows[:, header.end() :].reshape(-1, height, width, 3)
 
 
-def _ffmpeg(*arguments: str, subject: str, given: bytes = b"", seconds: float = _DECODE_SECONDS) -> tuple[bytes, bytes]:
+def _ffmpeg(*arguments: str, subject: str, given: bytes = b"") -> tuple[bytes, bytes]:
     """Run ffmpeg to its end; return its output and its log."""
     import imageio_ffmpeg
 
+    seconds = _ENCODE_SECONDS if given else _DECODE_SECONDS
     try:
         command = (imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-y", *arguments)
         done = subprocess.run(command, input=given, capture_output=True, timeout=seconds, check=False)
@@ -176,7 +187,9 @@ def _ffmpeg(*arguments: str, subject: str, given: bytes = b"", seconds: float = 
         raise ClipError(f"{subject}: ffmpeg cannot be started ({error}); run: pip install imageio-ffmpeg") from error
     if done.returncode == 0:
         return done.stdout, done.stderr
-    lines = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
-    reason = lines[-1].strip() if lines else f"it stopped with code {done.returncode}"
-    advice = "the disk is full; free some space" if "No space left" in reason else "is the file whole?"
+    log = done.stderr.decode("utf-8", "replace")
+    complaint = re.search(r"(?im)^(?:\[[^\n\]]*\] )*([^\n]*(?:error|invalid|fail|no space)[^\n]*)$", log)
+    reason = complaint[1].strip() if complaint else f"it stopped with code {done.returncode}"
+    advice = "try another format, such as .png" if given else "it may be cut short: save or download it again"
+    advice = "the disk is full; free some space" if "No space left" in log else advice
     raise ClipError(f"{subject}: ffmpeg failed ({reason}); {advice}")

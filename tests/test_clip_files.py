@@ -1,0 +1,181 @@
+"""Writing is all or nothing: a full or read-only disk is a ClipError that says what to do and leaves nothing behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from svdkit.clip.files import write_files
+from svdkit.errors import ClipError
+from tests.clips import micro_clip
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder with its content."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def fail_at(call: int, error: BaseException) -> Any:
+    """Return a stand-in for an os function that works until it raises at the given call."""
+    calls = iter(range(1, 1000))
+    real: dict[str, Any] = {"fsync": os.fsync, "replace": os.replace}
+
+    def stand_in(name: str) -> Any:
+        def act(*arguments: Any) -> Any:
+            if next(calls) == call:
+                raise error
+            return real[name](*arguments)
+
+        return act
+
+    return stand_in
+
+
+REFUSALS = {
+    errno.ENOSPC: "the disk is full; free some space or save to another disk",
+    errno.EDQUOT: "your disk quota is used up",
+    errno.EROFS: "that disk is read-only; save to another folder",
+    errno.EACCES: "you may not write there; save to a folder of your own",
+    errno.EIO: "Input/output error; save to another folder",
+}
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png"])
+@pytest.mark.parametrize("number", REFUSALS)
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_a_disk_that_refuses_leaves_nothing_behind(
+    number: int, call: int, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Whichever of photo, clip and JSON it is that does not fit."""
+    (tmp_path / "other.txt").write_text("untouched")
+    monkeypatch.setattr(os, "fsync", fail_at(call, OSError(number, os.strerror(number)))("fsync"))
+    with pytest.raises(ClipError, match=rf"could not be saved in '.*': {REFUSALS[number]}.*Nothing was changed"):
+        micro_clip().save(tmp_path / f"walk{suffix}")
+    assert listing(tmp_path) == {"other.txt": b"untouched"}
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png"])
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_a_rename_that_fails_takes_the_others_back(
+    call: int, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(os, "replace", fail_at(call, OSError(errno.ENOSPC, "full"))("replace"))
+    with pytest.raises(ClipError, match="the disk is full"):
+        micro_clip().save(tmp_path / f"walk{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+def test_an_old_folder_of_frames_survives_a_failed_rename(call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    micro_clip(2).save(tmp_path / "walk.png")
+    before = listing(tmp_path)
+    monkeypatch.setattr(os, "replace", fail_at(call, OSError(errno.EIO, "cable"))("replace"))
+    with pytest.raises(ClipError, match="cable"):
+        micro_clip(4).save(tmp_path / "walk.png")
+    assert (listing(tmp_path) == before) == (call < 4)  # at the fourth, the JSON, the frames are already the new ones
+    assert all("svdkit" not in path.name for path in tmp_path.iterdir())
+
+
+def test_stopping_by_hand_leaves_nothing_behind_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "fsync", fail_at(2, KeyboardInterrupt())("fsync"))
+    with pytest.raises(KeyboardInterrupt):
+        micro_clip().save(tmp_path / "walk.gif")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_limit_set_by_the_system_is_an_error_without_leftovers(tmp_path: Path):
+    """A real refusal of the kernel, in a process of its own: no file may grow over 1,000 bytes there."""
+    pytest.importorskip("resource", reason="Windows has no such limits")
+    code = (
+        "import resource\nfrom tests.clips import micro_clip\nfrom svdkit.errors import ClipError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "for name in ('walk.webp', 'walk.mp4', 'walk.png'):\n"
+        "    try:\n        micro_clip().save(name)\n"
+        "    except ClipError as error:\n        print(error)\n"
+    )
+    path = {"PYTHONPATH": os.getcwd(), "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}  # noqa: PTH109
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=path, capture_output=True, check=False)
+    said = done.stdout.decode().splitlines()
+    assert len(said) == 3, done.stderr.decode()
+    assert "the file is larger than this disk or account allows" in said[0]
+    assert "ffmpeg failed" in said[1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path):
+    with pytest.raises(ClipError, match="that folder does not exist; create it first"):
+        micro_clip().save(tmp_path / "new" / "walk.gif")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path):
+    (tmp_path / "clips").write_text("a file")
+    with pytest.raises(ClipError, match="a part of that path is a file, not a folder; save to another folder"):
+        micro_clip().save(tmp_path / "clips" / "walk.gif")
+    assert listing(tmp_path) == {"clips": b"a file"}
+
+
+def test_a_name_that_is_too_long(tmp_path: Path):
+    with pytest.raises(ClipError, match=r"is not a usable path|the name is too long; choose a shorter one"):
+        micro_clip().save(tmp_path / f"{'x' * 300}.gif")
+    assert not list(tmp_path.iterdir())
+
+
+def test_existing_files_are_kept_on_request(tmp_path: Path):
+    micro_clip().save(tmp_path / "walk.gif")
+    before = listing(tmp_path)
+    with pytest.raises(ClipError, match="exists; pass overwrite=True to replace it, or choose another name"):
+        micro_clip(2).save(tmp_path / "walk.gif", overwrite=False)
+    assert listing(tmp_path) == before
+    micro_clip(2).save(tmp_path / "walk.gif")
+    assert listing(tmp_path).keys() == before.keys()
+    assert listing(tmp_path) != before
+
+
+def test_frames_of_an_older_clip_do_not_stay(tmp_path: Path):
+    micro_clip(4).save(tmp_path / "walk.png")
+    folder = micro_clip(2).save(tmp_path / "walk.png")
+    assert len(list(folder.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_folder_with_other_things_is_not_replaced(tmp_path: Path):
+    folder = micro_clip().save(tmp_path / "walk.png")
+    (folder / "diary.txt").write_text("mine")
+    before = listing(tmp_path)
+    with pytest.raises(ClipError, match="walk_frames holds more than numbered PNG frames and is not replaced"):
+        micro_clip(2).save(tmp_path / "walk.png")
+    assert listing(tmp_path) == before
+
+
+def test_a_folder_in_the_way(tmp_path: Path):
+    (tmp_path / "walk.gif").mkdir()
+    with pytest.raises(ClipError, match=r"walk.gif is a folder; choose another name"):
+        micro_clip().save(tmp_path / "walk.gif")
+
+
+def test_the_json_is_renamed_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """So that its presence says that the clip is complete."""
+    names = []
+    real = os.replace
+
+    def replace(old: Path, new: Path) -> None:
+        names.append(new.name)
+        real(old, new)
+
+    monkeypatch.setattr(os, "replace", replace)
+    micro_clip().save(tmp_path / "walk.gif")
+    assert names == ["walk.photo.png", "walk.gif", "walk.json"]
+
+
+def test_plain_files_and_folders_together(tmp_path: Path):
+    write_files({tmp_path / "a.txt": b"one", tmp_path / "b": {"1.png": b"two"}})
+    assert listing(tmp_path) == {"a.txt": b"one", "b/1.png": b"two"}

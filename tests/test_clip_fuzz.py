@@ -1,0 +1,228 @@
+"""Malformed and odd files thrown at Clip.read: a clip or a ClipError comes out, soon, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import warnings
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from svdkit.clip import Clip
+from svdkit.clip.provenance import Document, Provenance
+from svdkit.clip.video import encode
+from svdkit.errors import ClipError, SvdkitWarning
+from tests.clips import micro_clip, moving, provenance
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECONDS = 20.0
+SUFFIXES = (".mp4", ".webm", ".gif", ".webp", ".png", ".json", ".mov", ".txt", "")
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("/home/alice/x"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+DOCUMENT = json.loads(Document(fps=7.0, num_frames=3, height=16, width=24, provenance=provenance()).to_text())
+
+
+def read(path: Any) -> Clip | None:
+    """Read; None for a ClipError. Any other error fails the test, and so does any warning that is not svdkit's."""
+    begin, clip = time.monotonic(), None
+    with warnings.catch_warnings(), contextlib.suppress(ClipError):
+        warnings.simplefilter("ignore", SvdkitWarning)
+        clip = Clip.read(path)
+    assert time.monotonic() - begin < SECONDS
+    if clip is not None:
+        assert clip.frames.shape == (clip.num_frames, clip.height, clip.width, 3)
+        assert 0.1 <= clip.fps <= 240
+        assert clip.label
+    return clip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with one small clip in every format, to be changed by the examples."""
+    home = tmp_path_factory.mktemp("fuzz")
+    clip = Clip(moving(3, height=16, width=24), fps=7, provenance=provenance(), photo=micro_clip().photo)
+    for suffix in (".mp4", ".webm", ".gif", ".webp", ".png"):
+        clip.save(home / f"good{suffix}")
+    return home
+
+
+@st.composite
+def damage(draw: st.DrawFn, *, most: int = 6) -> list[tuple[str, float, bytes]]:
+    """Draw edits: (what to do, where from 0 to 1, bytes)."""
+    edits = st.tuples(st.sampled_from(("set", "insert", "cut", "drop", "flip")), st.floats(0, 1), st.binary(max_size=9))
+    return draw(st.lists(edits, min_size=1, max_size=most))
+
+
+def damaged(data: bytes, edits: list[tuple[str, float, bytes]]) -> bytes:
+    for kind, where, extra in edits:
+        at = int(where * len(data))
+        if kind == "set":
+            data = data[:at] + extra + data[at + len(extra) :]
+        elif kind == "insert":
+            data = data[:at] + extra + data[at:]
+        elif kind == "cut":
+            data = data[: max(at, len(data) // 4)]
+        elif kind == "drop":
+            data = data[:at] + data[at + len(extra) * 7 :]
+        elif data:
+            at = min(at, len(data) - 1)
+            data = data[:at] + bytes([data[at] ^ 1 << len(extra) % 8]) + data[at + 1 :]
+    return data
+
+
+@settings(max_examples=200)
+@given(edits=damage())
+def test_damaged_gifs(folder: Path, edits: list[tuple[str, float, bytes]]):
+    path = folder / "damaged.gif"
+    path.write_bytes(damaged((folder / "good.gif").read_bytes(), edits))
+    read(path)
+
+
+@settings(max_examples=200)
+@given(edits=damage())
+def test_damaged_webps(folder: Path, edits: list[tuple[str, float, bytes]]):
+    path = folder / "damaged.webp"
+    path.write_bytes(damaged((folder / "good.webp").read_bytes(), edits))
+    read(path)
+
+
+@settings(max_examples=60)
+@given(edits=damage(), suffix=st.sampled_from((".mp4", ".webm")))
+def test_damaged_videos(folder: Path, edits: list[tuple[str, float, bytes]], suffix: str):
+    path = folder / f"damaged{suffix}"
+    path.write_bytes(damaged((folder / f"good{suffix}").read_bytes(), edits))
+    read(path)
+
+
+@settings(max_examples=60)
+@given(field=st.integers(0, 1200), number=st.integers(0, 2**32 - 1))
+def test_mp4_boxes_with_odd_numbers(folder: Path, field: int, number: int):
+    """Sizes, counts and times of the index, which stands in front, each replaced by any number."""
+    data = bytearray((folder / "good.mp4").read_bytes())
+    data[field : field + 4] = number.to_bytes(4, "big")
+    path = folder / "odd.mp4"
+    path.write_bytes(bytes(data))
+    read(path)
+
+
+@settings(max_examples=100)
+@given(edits=damage(), frame=st.integers(1, 3))
+def test_damaged_frames(folder: Path, edits: list[tuple[str, float, bytes]], frame: int):
+    target = folder / "broken_frames"
+    target.mkdir(exist_ok=True)
+    for path in (folder / "good_frames").iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    path = target / f"{frame:04d}.png"
+    path.write_bytes(damaged(path.read_bytes(), edits))
+    read(target)
+
+
+MAGIC = (
+    b"",
+    b"GIF89a",
+    b"RIFF\0\0\1\0WEBPVP8X",
+    b"\0\0\0\x20ftypisom",
+    b"\x1a\x45\xdf\xa3",
+    b"\x89PNG\r\n\x1a\n",
+    b"{",
+)
+
+
+@settings(max_examples=150)
+@given(data=st.builds(bytes.__add__, st.sampled_from(MAGIC), st.binary(max_size=200)), suffix=st.sampled_from(SUFFIXES))
+def test_random_bytes_under_any_name(folder: Path, data: bytes, suffix: str):
+    path = folder / f"noise{suffix}"
+    path.write_bytes(data)
+    assert read(path) is None or suffix != ".json"
+
+
+@settings(max_examples=200)
+@given(key=st.sampled_from([*sorted(DOCUMENT), "extra"]), value=JSON)
+def test_sidecars_with_one_odd_value(folder: Path, key: str, value: Any):
+    """The video itself is whole, so it is always read."""
+    plain = folder / "plain.gif"
+    if not plain.exists():
+        plain.write_bytes(encode(moving(3, height=16, width=24), suffix=".gif", fps=7))
+    (folder / "plain.json").write_text(json.dumps(DOCUMENT | {key: value}))
+    assert read(plain) is not None
+    read(folder / "plain.json")
+
+
+@settings(max_examples=200)
+@given(name=st.sampled_from(sorted(DOCUMENT["provenance"])), value=JSON, drop=st.booleans())
+def test_provenances_with_one_odd_value(name: str, value: Any, drop: bool):
+    """Whatever is accepted can be saved, and comes back equal."""
+    values = DOCUMENT["provenance"] | {name: value}
+    if drop:
+        del values[name]
+    with contextlib.suppress(ClipError):
+        made = Provenance.from_dict(values)
+        assert Provenance.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+        assert "alice" not in json.dumps(made.to_dict())
+
+
+@settings(max_examples=100)
+@given(text=st.text(max_size=60) | JSON.map(json.dumps) | st.binary(max_size=60))
+def test_texts_that_are_no_document(folder: Path, text: str | bytes):
+    path = folder / "good.json"
+    kept = path.read_bytes()
+    try:
+        path.write_bytes(text.encode("utf-8", "replace") if isinstance(text, str) else text)
+        assert read(folder / "good.gif") is not None
+        assert read(path) is None
+    finally:
+        path.write_bytes(kept)
+
+
+NAMES = st.one_of(
+    st.text(max_size=40),
+    st.text(alphabet="./\\~:*?-_ \0\n%", max_size=12),
+    st.builds(str.__add__, st.text(max_size=300), st.sampled_from(SUFFIXES)),
+)
+
+
+@settings(max_examples=150)
+@given(name=NAMES)
+def test_odd_names(folder: Path, name: str):
+    before = sorted(folder.iterdir())
+    path = f"{folder}/nowhere/{name}"
+    assert read(path) is None
+    with pytest.raises(ClipError):
+        micro_clip(1).save(path)
+    assert sorted(folder.iterdir()) == before
+
+
+@settings(max_examples=50)
+@given(path=st.none() | st.integers() | st.floats() | st.binary() | st.lists(st.text()))
+def test_what_is_no_path(path: Any):
+    assert read(path) is None
+
+
+@pytest.mark.parametrize("path", ["http://127.0.0.1:9/a.mp4", "concat:a.mp4|b.mp4", "pipe:0", "-i", "NUL", "CON.mp4"])
+def test_addresses_are_only_names(path: str):
+    assert read(path) is None
+
+
+def test_damage_is_neither_harmless_nor_always_fatal(folder: Path):
+    """Else the tests above would try nothing: most single bytes of a gif may change, but not all."""
+    data = (folder / "good.gif").read_bytes()
+    seen: Counter[bool] = Counter()
+    path = folder / "one.gif"
+    for at in range(0, len(data), max(1, len(data) // 40)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
+        clip = read(path)
+        seen[clip is not None and np.array_equal(clip.frames, Clip.read(folder / "good.gif").frames)] += 1
+    assert seen[True] >= 3
+    assert seen[False] >= 3

@@ -1,0 +1,262 @@
+"""Video files: what players need, true colours and timing, metadata where other programs look, limits that hold."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from svdkit.clip import Clip, stills, video
+from svdkit.clip.stills import Decoded, Tags, check_size
+from svdkit.clip.video import decode, encode
+from svdkit.errors import ClipError
+from tests.clips import micro_clip, moving
+
+IPTC = b"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+
+def ffmpeg_says(path: Path) -> str:
+    """Return what ffmpeg prints about a file."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-i", str(path)]
+    return subprocess.run(command, capture_output=True, check=False).stderr.decode()
+
+
+def boxes(data: bytes) -> list[str]:
+    """List the top-level boxes of an mp4 file, and check that they fill it."""
+    found, at = [], 0
+    while at < len(data):
+        found.append(data[at + 4 : at + 8].decode())
+        at += int.from_bytes(data[at : at + 4], "big")
+    assert at == len(data)
+    return found
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+class TestPlayability:
+    @pytest.mark.parametrize(("height", "width"), [(72, 128), (71, 127), (2, 2), (1, 1)])
+    def test_mp4_is_what_browsers_play(self, height: int, width: int, tmp_path: Path):
+        """H.264, 4:2:0, even sizes, colours and rate declared."""
+        path = write(tmp_path / "a.mp4", encode(moving(14, height=height, width=width), suffix=".mp4", fps=7))
+        said = ffmpeg_says(path)
+        size = f"{width + width % 2}x{height + height % 2}"
+        assert re.search(rf"Video: h264 .*yuv420p\(tv, bt709/bt709/iec61966-2-1, progressive\), {size}\b", said)
+        assert re.search(r" 7 fps,", said)
+        assert "Duration: 00:00:02.00" in said
+
+    def test_mp4_has_its_index_in_front(self):
+        assert boxes(encode(moving(), suffix=".mp4", fps=7)) == ["ftyp", "moov", "free", "mdat"]
+
+    def test_webm_is_vp9(self, tmp_path: Path):
+        said = ffmpeg_says(write(tmp_path / "a.webm", encode(moving(14), suffix=".webm", fps=7)))
+        assert re.search(r"Video: vp9 .*yuv420p\(tv, bt709/bt709/iec61966-2-1, progressive\), 48x32", said)
+        assert "Duration: 00:00:02.00" in said
+
+    @pytest.mark.parametrize("suffix", [".gif", ".webp"])
+    def test_animations_loop_forever_and_last_as_long_as_the_clip(self, suffix: str):
+        """A gif counts in 1/100 s and 7 fps is 14.29 of them: delays alternate instead of drifting."""
+        with Image.open(io.BytesIO(encode(moving(14), suffix=suffix, fps=7))) as image:
+            assert image.info["loop"] == 0
+            delays = [still.convert("RGB").info["duration"] for still in ImageSequence.Iterator(image)]
+        assert sum(delays) == 2000
+        assert max(delays) - min(delays) <= 10
+
+    @pytest.mark.parametrize("fps", [0.1, 6.5, 29.97, 240])
+    def test_unusual_rates(self, fps: float, tmp_path: Path):
+        for suffix in (".mp4", ".webm", ".webp"):
+            path = write(tmp_path / f"a{suffix}", encode(moving(), suffix=suffix, fps=fps))
+            assert decode(path).fps == pytest.approx(fps, rel=0.05)
+            assert decode(path).at(fps).shape[0] == 4
+
+    def test_a_gif_that_browsers_would_slow_down_is_refused(self):
+        with pytest.raises(ClipError, match=r"a gif shows at most 50 frames a second, not 60; save as .mp4 or .webp"):
+            encode(moving(), suffix=".gif", fps=60)
+
+    def test_the_display_quality_is_smaller(self):
+        frames = moving(14, height=144, width=256)
+        assert len(encode(frames, suffix=".mp4", fps=7, crf=30)) < len(encode(frames, suffix=".mp4", fps=7))
+
+
+class TestColour:
+    @pytest.mark.parametrize("suffix", [".mp4", ".webm", ".webp"])
+    @pytest.mark.parametrize(
+        "colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0), (255, 255, 255), (90, 140, 60)]
+    )
+    def test_flat_colours_come_back(self, suffix: str, colour: tuple[int, int, int], tmp_path: Path):
+        """A wrong matrix or range shifts them by 10 levels and more."""
+        frames = np.full((3, 64, 64, 3), colour, np.uint8)
+        frames[:, :8] = 128  # a picture of one colour would hide a codec that only keeps the mean
+        read = decode(write(tmp_path / f"a{suffix}", encode(frames, suffix=suffix, fps=7))).frames
+        assert np.abs(read[0, 20:-4, 4:-4].astype(int) - colour).max() <= 4
+
+    @pytest.mark.parametrize("suffix", [".mp4", ".webm", ".webp"])
+    def test_smooth_content_is_near(self, suffix: str, tmp_path: Path):
+        frames = moving(6, height=144, width=256)
+        read = decode(write(tmp_path / f"a{suffix}", encode(frames, suffix=suffix, fps=7))).frames
+        assert np.abs(read.astype(int) - frames).mean() < 2
+
+    def test_a_gif_has_one_palette(self):
+        data = encode(moving(6), suffix=".gif", fps=7)
+        with Image.open(io.BytesIO(data)) as image:
+            palettes = {bytes(still.palette.getdata()[1]) for still in ImageSequence.Iterator(image) if still.palette}
+        assert len(palettes) <= 1
+
+
+class TestMetadata:
+    def test_mp4_carries_tags_and_the_iptc_mark(self, tmp_path: Path):
+        path = micro_clip().save(tmp_path / "a.mp4")
+        assert re.search(r"title +: AI-generated video \(micro, svdkit [\d.]+\)", ffmpeg_says(path))
+        assert re.search(r'comment +: {"svdkit_clip": 1, "digital_source_type": "http://cv.iptc', ffmpeg_says(path))
+        assert boxes(path.read_bytes()) == ["ftyp", "moov", "free", "mdat", "uuid"]
+        assert b'Iptc4xmpExt:DigitalSourceType="' + IPTC in path.read_bytes()
+
+    def test_webm_carries_them(self, tmp_path: Path):
+        said = ffmpeg_says(micro_clip().save(tmp_path / "a.webm"))
+        assert re.search(rf"DIGITAL_SOURCE_TYPE *: {IPTC.decode()}", said)
+        assert re.search(r"SOFTWARE +: svdkit", said)
+
+    def test_webp_and_png_carry_the_xmp_mark(self, tmp_path: Path):
+        for path in (micro_clip().save(tmp_path / "a.webp"), micro_clip().save(tmp_path / "a.png") / "0003.png"):
+            with Image.open(path) as image:
+                xmp = image.getxmp()["xmpmeta"]["RDF"]["Description"]
+            assert (xmp["CreatorTool"], xmp["DigitalSourceType"].encode()) == ("svdkit", IPTC)
+
+    @pytest.mark.parametrize("length", [0, 1, 254, 255, 256, 510, 24_000])
+    def test_a_gif_comment_of_any_length(self, length: int, tmp_path: Path):
+        """It is stored in blocks of 255 bytes."""
+        comment = "0123456789" * 2400
+        data = encode(moving(), suffix=".gif", fps=7, tags=Tags(comment=comment[:length]))
+        read = decode(write(tmp_path / "a.gif", data))
+        assert (read.comment or "", len(read.frames)) == (comment[:length], 4)
+
+    @pytest.mark.parametrize("suffix", [".mp4", ".webm", ".gif", ".webp"])
+    def test_signs_that_need_escaping(self, suffix: str, tmp_path: Path):
+        comment = '{"a": "x=1; #2 \\\\ \\n \\u00e9 \'q\' \\"Q\\" % $HOME"}'
+        data = encode(moving(), suffix=suffix, fps=7, tags=Tags(comment=comment))
+        assert decode(write(tmp_path / f"a{suffix}", data)).comment == comment
+
+
+class TestLimits:
+    def test_sizes(self):
+        check_size(height=576, width=1024, num_frames=606)
+        with pytest.raises(ClipError, match=r"607 frames of 1024x576: 606 fit into 1.0 GiB; cut the clip"):
+            check_size(height=576, width=1024, num_frames=607)
+        with pytest.raises(ClipError, match=r"frames of 7681x4320 pixels are larger than 8K \(33,177,600\)"):
+            check_size(height=4320, width=7681, num_frames=1)
+
+    @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+    def test_a_film_is_not_decoded_to_its_end(self, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        path = write(tmp_path / f"film{suffix}", encode(moving(30), suffix=suffix, fps=7))
+        monkeypatch.setattr(video, "MAX_BYTES", 20_000)
+        with pytest.raises(
+            ClipError, match=rf"film{suffix} is longer than svdkit reads \(20,000 bytes of raw frames\)"
+        ):
+            decode(path)
+
+    @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+    def test_huge_pictures_are_not_decoded(self, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        path = write(tmp_path / f"huge{suffix}", encode(moving(), suffix=suffix, fps=7))
+        monkeypatch.setattr(video, "MAX_PIXELS", 100)
+        with pytest.raises(ClipError, match=rf"huge{suffix}"):
+            decode(path)
+
+    @pytest.mark.parametrize("suffix", [".gif", ".webp"])
+    def test_animations_stop_at_the_limit(self, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        path = write(tmp_path / f"a{suffix}", encode(moving(5), suffix=suffix, fps=7))
+        monkeypatch.setattr(stills, "MAX_BYTES", 4 * 32 * 48 * 3)
+        with pytest.raises(ClipError, match="5 frames of 48x32: 4 fit"):
+            decode(path)
+
+    def test_a_gif_that_declares_a_huge_canvas(self, tmp_path: Path):
+        data = bytearray(encode(moving(), suffix=".gif", fps=7))
+        data[6:10] = b"\xff\xff\xff\xff"
+        with pytest.raises(ClipError, match=r"65535|exceeds limit"):
+            decode(write(tmp_path / "bomb.gif", bytes(data)))
+
+    def test_delays_that_would_fill_the_memory(self):
+        slow = Decoded(frames=np.zeros((2, 500, 500, 3), np.uint8), fps=100, delays=(10.0, 655_350.0))
+        with pytest.raises(ClipError, match="65536 frames of 500x500: 1431 fit"):
+            slow.at(100)
+
+    def test_ffmpeg_is_stopped_when_it_takes_too_long(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        def hang(*_: Any, timeout: float, **__: Any) -> None:
+            raise subprocess.TimeoutExpired("ffmpeg", timeout)
+
+        path = write(tmp_path / "slow.mp4", encode(moving(), suffix=".mp4", fps=7))
+        monkeypatch.setattr(subprocess, "run", hang)
+        with pytest.raises(ClipError, match=r"slow.mp4: ffmpeg was stopped after 120 s; try a smaller clip"):
+            decode(path)
+
+
+class TestFailures:
+    def test_ffmpeg_is_missing(self, monkeypatch: pytest.MonkeyPatch):
+        def missing() -> str:
+            raise RuntimeError("No ffmpeg exe could be found.")
+
+        monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", missing)
+        with pytest.raises(ClipError, match=r"ffmpeg cannot be started \(No ffmpeg .*run: pip install imageio-ffmpeg"):
+            encode(moving(), suffix=".mp4", fps=7)
+        monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: "/nowhere/ffmpeg")
+        with pytest.raises(ClipError, match="ffmpeg cannot be started"):
+            encode(moving(), suffix=".mp4", fps=7)
+
+    def test_no_folder_for_temporary_files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+        with pytest.raises(
+            ClipError, match=r"temporary files cannot be used \(No such file .*free space or set TMPDIR"
+        ):
+            encode(moving(), suffix=".mp4", fps=7)
+
+    def test_a_full_disk_under_ffmpeg(self, monkeypatch: pytest.MonkeyPatch):
+        full = subprocess.CompletedProcess(
+            "ffmpeg", 228, b"", b"av_interleaved_write_frame(): No space left on device\n"
+        )
+        monkeypatch.setattr(subprocess, "run", lambda *_, **__: full)
+        with pytest.raises(ClipError, match=r"a .mp4 file: ffmpeg failed \(.*No space left.*the disk is full"):
+            encode(moving(), suffix=".mp4", fps=7)
+
+    @pytest.mark.parametrize("suffix", [".mp4", ".webm", ".gif", ".webp"])
+    @pytest.mark.parametrize("kept", [0, 4, 13, 100, 300])
+    def test_files_that_were_cut_short(self, suffix: str, kept: int, tmp_path: Path):
+        data = encode(moving(6), suffix=suffix, fps=7)[:kept]
+        with pytest.raises(
+            ClipError, match=r"^part(\.| ).*(is not an mp4|ffmpeg failed|cannot be read|holds no video)"
+        ):
+            decode(write(tmp_path / f"part{suffix}", data))
+
+    def test_an_mp4_of_sound_alone(self, tmp_path: Path):
+        path = tmp_path / "song.mp4"
+        tone = ["-f", "lavfi", "-i", "sine=duration=0.1", "-c:a", "aac", str(path)]
+        subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *tone], check=True)
+        with pytest.raises(
+            ClipError, match=r"song.mp4: ffmpeg failed \(.+\); it may be cut short: save or download it again"
+        ):
+            decode(path)
+
+    def test_frames_of_changing_size(self):
+        def ppm(width: int) -> bytes:
+            return b"P6\n%d 1\n255\n" % width + bytes(3 * width)
+
+        assert video._parse_ppm(ppm(2) + ppm(2), name="a.mp4").shape == (2, 1, 2, 3)
+        for odd in (ppm(2) + ppm(3), ppm(2) + ppm(5), ppm(2)[:-1]):
+            with pytest.raises(ClipError, match=r"a.mp4 changes its frame size on the way"):
+                video._parse_ppm(odd, name="a.mp4")
+
+    def test_a_video_turned_by_its_metadata_is_read_upright(self, tmp_path: Path):
+        """As phones record them."""
+        path = write(tmp_path / "a.mp4", encode(moving(), suffix=".mp4", fps=7))
+        turned = tmp_path / "turned.mp4"
+        turn = ["-display_rotation", "90", "-i", str(path), "-c", "copy", str(turned)]
+        subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *turn], check=True)
+        assert Clip.read(turned).frames.shape == (4, 48, 32, 3)
