@@ -68,7 +68,10 @@ def random_pipeline(
 
 def _empty_pipeline(configuration: dict[str, dict[str, Any]]) -> StableVideoDiffusionPipeline:
     """The pipeline with networks on the meta device; their few buffers are real, as no seed could restore those."""
-    with quiet():
+    import torch
+
+    # Constructors draw from the global generator even where nothing is kept.
+    with quiet(), torch.random.fork_rng(devices=[]):
         from accelerate import init_empty_weights
         from diffusers import (
             AutoencoderKLTemporalDecoder,
