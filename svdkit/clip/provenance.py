@@ -92,6 +92,7 @@ class Provenance:
         for name in ("svdkit_version", "created_at"):
             if not isinstance(getattr(self, name), str):
                 raise ClipError(f"provenance {name} is {getattr(self, name)!r}; give a text")
+            object.__setattr__(self, name, _scrub(getattr(self, name)))
         if (length := len(json.dumps(self.to_dict()))) > _MAX_CHARACTERS:
             raise ClipError(f"the provenance is {length:,} characters long; {_MAX_CHARACTERS:,} fit: shorten the notes")
 
@@ -246,7 +247,9 @@ def _plain(value: Any, *, where: str, depth: int = 0) -> Any:
 def _scrub(text: str) -> str:
     """Shorten absolute paths to their last name and blank tokens; lone surrogates, which no file takes, become "?"."""
     text = text.encode("utf-8", "replace").decode("utf-8")
-    return _PATH.sub(_last_name, _SECRET.sub("…", text))
+    while (clean := _PATH.sub(_last_name, _SECRET.sub("…", text))) != text:
+        text = clean  # until nothing is left, so that reading a file back cleans nothing more
+    return text
 
 
 def _last_name(match: re.Match[str]) -> str:
