@@ -50,6 +50,7 @@ def replay(
         The new clip. A warning names what differs here (versions, GPU, dtype, revision), since frames may then differ.
 
     Raises:
+        ImageError: when the photo given cannot be read.
         ClipError: when the file was not made by svdkit, its photo is not to be found or is another one, or its model
             is another one or cannot be loaded.
 
@@ -131,14 +132,12 @@ def _compare(pipe: Any, made: Provenance) -> None:
     for part, values in known.items():
         recorded, found = made.model.get(part), here[part]
         if recorded != found and recorded in values and found in values:
-            message = (
-                f"the clip is of a model with {part} {recorded!r}, this pipeline has {found!r}; pass the right pipe="
-            )
+            message = f"the clip's model has {part} {recorded!r}, this pipeline {found!r}; pass the right pipe="
             raise ClipError(message)
     report = getattr(pipe, "svdkit", None)
     loaded = {} if report is None else report.settings.to_dict()
     differences = [
-        *_differences(made.model, here, ("name", "revision")),
+        *_differences(made.model, here, ("name", "weights", "revision")),
         *_differences(made.load, loaded, ("dtype", "random_seed", "compile", "forward_chunking", "two_pass_guidance")),
         *_differences(made.environment, machine(), _DECIDE_BITS),
     ]

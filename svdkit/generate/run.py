@@ -203,7 +203,7 @@ def _clips(maker: _Maker, frames: list[Frame], each: list[ClipSettings]) -> Iter
 
 def _listed(name: str, given: Any) -> list[Any]:
     """Make a list, and refuse one photo or one seed: a text would else be taken as a list of letters."""
-    single = isinstance(given, str | bytes | PurePath | Frame) or hasattr(given, "shape")
-    if single or not isinstance(given, Iterable):
-        raise SettingsError(f"{name}={given!r:.80} is not a list; write {name}=[…], also for one")
+    is_one = isinstance(given, str | bytes | PurePath | Frame) or hasattr(given, "read")
+    if is_one or getattr(given, "ndim", 1) in {2, 3} or not isinstance(given, Iterable):
+        raise SettingsError(f"{name} is one {type(given).__name__}, not a list; write {name}=[…], also for one")
     return list(given)

@@ -1,0 +1,302 @@
+"""From a photo to a clip in one call; many photos and seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from svdkit.errors import Cancelled, ImageError, SettingsError, SvdkitWarning
+from svdkit.generate import Progress, generate, generate_batch
+from svdkit.generate.run import fit_photo
+from svdkit.image import fit, sample_photo
+from svdkit.models import find_model
+from svdkit.pipeline import LoadReport
+from svdkit.settings import ClipSettings, LoadSettings
+from tests.toy import toy_pipeline
+
+if TYPE_CHECKING:
+    from svdkit.clip import Clip
+
+# numpy says so of torch inside diffusers' scheduler, which calls np.array(tensor).
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+
+SETTINGS = ClipSettings(height=64, width=64, num_inference_steps=2, seed=3)
+SAY_NOTHING: dict[str, Any] = {"progress": False}
+
+
+def run(pipe: Any, photo: Any = "rocket", settings: ClipSettings = SETTINGS, **options: Any) -> Clip:
+    return generate(pipe, photo, settings, **(SAY_NOTHING | options))
+
+
+def made(clip: Clip) -> Any:
+    assert clip.provenance is not None
+    return clip.provenance
+
+
+@pytest.fixture
+def loaded(toy_pipe: Any) -> Iterator[Any]:
+    """The toy as if svdkit.load had made it of svd, trained at 64 by 64 and 4 frames."""
+    model = dataclasses.replace(find_model("svd"), height=64, width=64, num_frames=4)
+    toy_pipe.svdkit = LoadReport(
+        settings=LoadSettings(model="svd", dtype="fp32", memory="resident", device="cpu"),
+        model=model,
+        revision="9f1c2d",
+        weights="trained",
+        reasons=(),
+        load_seconds=1.0,
+    )
+    yield toy_pipe
+    del toy_pipe.svdkit
+
+
+def test_one_call_of_svdkit_is_one_call_of_diffusers(toy_pipe: Any) -> None:
+    clip = run(toy_pipe)
+    frames = toy_pipe(
+        fit("rocket", height=64, width=64).image,
+        height=64,
+        width=64,
+        num_inference_steps=2,
+        decode_chunk_size=made(clip).settings["decode_chunk_size"],
+        generator=torch.Generator("cpu").manual_seed(3),
+    ).frames[0]
+    assert np.array_equal(clip.frames, np.stack([np.asarray(frame) for frame in frames]))
+
+
+def test_the_clip_says_what_was_loaded(loaded: Any) -> None:
+    clip = run(loaded)
+    assert made(clip).kind == "svd"
+    assert made(clip).model == {"name": "svd", "revision": "9f1c2d", "weights": "trained"}
+    assert LoadSettings.from_dict(made(clip).load) == loaded.svdkit.settings
+    assert made(clip).environment["torch"] == torch.__version__
+    assert made(clip).notes == ()
+
+
+def test_micro_is_called_micro(loaded: Any) -> None:
+    loaded.svdkit = dataclasses.replace(loaded.svdkit, model=dataclasses.replace(loaded.svdkit.model, name="micro"))
+    assert made(run(loaded)).kind == "micro"
+
+
+@pytest.mark.parametrize("photo", ["rocket", "the photo", "a frame"])
+def test_a_photo_may_be_many_things(toy_pipe: Any, photo: str) -> None:
+    given = {"the photo": sample_photo("rocket"), "a frame": fit("rocket", height=64, width=64)}.get(photo, photo)
+    clip = run(toy_pipe, given)
+    assert np.array_equal(clip.frames, run(toy_pipe).frames)
+    assert made(clip).image["source"] == "rocket"
+
+
+def test_the_size_is_that_of_the_settings_else_of_the_model_else_of_diffusers(loaded: Any) -> None:
+    def size(pipe: Any, settings: ClipSettings) -> tuple[int, int]:
+        frame = fit_photo(pipe, "cat", settings, fit_mode="crop", focus=(0.5, 0.5), border="blur")
+        return frame.height, frame.width
+
+    assert size(loaded, ClipSettings(height=72, width=80)) == (72, 80)
+    assert size(loaded, ClipSettings(width=80)) == (64, 80)
+    assert size(loaded, ClipSettings()) == (64, 64)
+    assert size(object(), ClipSettings()) == (576, 1024)
+
+
+def test_how_a_photo_is_fitted(toy_pipe: Any) -> None:
+    clip = run(toy_pipe, fit_mode="pad", border="#102030")
+    assert (made(clip).image["mode"], made(clip).image["border"]) == ("pad", "#102030")
+    top, bottom = (made(run(toy_pipe, focus=(0.2, y))).image["box"] for y in (0.0, 1.0))
+    assert top == bottom, "this photo is wider than the frame: only x moves the cut"
+    assert made(run(toy_pipe, focus=(0.8, 0.5))).image["box"] != top
+
+
+def test_a_frame_of_another_size_than_the_settings_is_refused(toy_pipe: Any) -> None:
+    with pytest.raises(
+        SettingsError, match="settings ask for height=64, width=64, but the photo was fitted to height=72"
+    ):
+        run(toy_pipe, fit("cat", height=72, width=64))
+
+
+def test_an_unreadable_photo_is_found_before_anything_runs(toy_pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy_pipe, "_encode_image", None)
+    with pytest.raises(ImageError, match="missing"):
+        run(toy_pipe, "missing.jpg")
+
+
+def test_a_drawn_seed_is_recorded_and_repeats_the_clip(toy_pipe: Any) -> None:
+    first = run(toy_pipe, settings=SETTINGS.replace(seed=None))
+    second = run(toy_pipe, settings=SETTINGS.replace(seed=None))
+    assert made(first).settings["seed"] != made(second).settings["seed"]
+    again = run(toy_pipe, settings=ClipSettings.from_dict(made(first).settings))
+    assert np.array_equal(again.frames, first.frames)
+
+
+def test_playback_follows_fps_unless_it_is_set(toy_pipe: Any) -> None:
+    assert run(toy_pipe, settings=SETTINGS.replace(fps=9)).fps == 9.0
+    clip = run(toy_pipe, settings=SETTINGS.replace(fps=9, playback_fps=24.0))
+    assert (clip.fps, made(clip).conditioning["fps"]) == (24.0, 8)
+
+
+def test_a_size_far_from_training_is_warned_of_and_noted(loaded: Any) -> None:
+    with pytest.warns(SvdkitWarning, match=r"192×64 .* the area that the model was trained on"):
+        clip = run(loaded, settings=SETTINGS.replace(height=192))
+    assert len(made(clip).notes) == 1
+    assert made(clip).notes[0].startswith("192×64")
+
+
+def test_the_decode_chunk_keeps_to_the_memory_plan(loaded: Any) -> None:
+    """A small card's plan counts with two frames at once; what the user asks for still wins."""
+    loaded.svdkit = dataclasses.replace(loaded.svdkit, decode_chunk_size=2)
+    assert made(run(loaded)).settings["decode_chunk_size"] == 2
+    assert made(run(loaded, settings=SETTINGS.replace(decode_chunk_size=3))).settings["decode_chunk_size"] == 3
+
+
+def test_progress_goes_through_the_stages(toy_pipe: Any) -> None:
+    told: list[Progress] = []
+    clip = run(toy_pipe, progress=told.append)
+    assert [stage for stage, _ in itertools.groupby(progress.stage for progress in told)] == [
+        "encode",
+        "denoise",
+        "decode",
+    ]
+    last = {progress.stage: progress.elapsed_seconds for progress in told if progress.done}
+    assert last == made(clip).stage_seconds
+
+
+def test_progress_in_a_log_and_none_when_silent(toy_pipe: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run(toy_pipe, progress="terminal")
+    assert re.fullmatch(r"encode  .*\ndenoise .*\ndecode  .*\n", capsys.readouterr().err)
+    run(toy_pipe)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_word_that_progress_does_not_know_is_refused_before_anything_runs(
+    toy_pipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toy_pipe, "_encode_image", None)
+    with pytest.raises(SettingsError, match="progress='loud' is not known"):
+        run(toy_pipe, progress="loud")
+
+
+def test_on_step_cancels_and_the_pipeline_works_again(toy_pipe: Any) -> None:
+    expected = run(toy_pipe)
+    with pytest.raises(Cancelled, match="stopped by on_step after denoising step 1"):
+        run(toy_pipe, on_step=lambda step, latents: False)
+    assert np.array_equal(run(toy_pipe).frames, expected.frames)
+
+
+def test_a_report_cancels_between_chunks_and_the_pipeline_works_again(toy_pipe: Any) -> None:
+    """A chunk cannot be interrupted; between two of them a run can be stopped by what shows its progress."""
+    settings = SETTINGS.replace(decode_chunk_size=1)
+    expected = run(toy_pipe, settings=settings)
+
+    def report(progress: Progress) -> None:
+        if progress.stage == "decode" and progress.step == 2:
+            raise Cancelled("closed")
+
+    with pytest.raises(Cancelled, match="closed"):
+        run(toy_pipe, settings=settings, progress=report)
+    assert np.array_equal(run(toy_pipe, settings=settings).frames, expected.frames)
+
+
+def test_offloaded_networks_are_put_back_once_a_clip(toy_pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    freed: list[None] = []
+    monkeypatch.setattr(toy_pipe, "maybe_free_model_hooks", lambda: freed.append(None))
+    run(toy_pipe)
+    assert len(freed) == 1
+    with pytest.raises(Cancelled):
+        run(toy_pipe, on_step=lambda step, latents: False)
+    assert len(freed) == 2
+
+
+def batch(pipe: Any, photos: Any, **options: Any) -> Iterator[Clip]:
+    return generate_batch(pipe, photos, SETTINGS, **(SAY_NOTHING | options))
+
+
+def test_a_batch_is_every_photo_with_every_seed(toy_pipe: Any) -> None:
+    clips = list(batch(toy_pipe, ["rocket", "cat"], seeds=(1, 2)))
+    assert [(made(clip).image["source"], made(clip).settings["seed"]) for clip in clips] == [
+        ("rocket", 1),
+        ("rocket", 2),
+        ("cat", 1),
+        ("cat", 2),
+    ]
+    for clip in clips:
+        alone = run(toy_pipe, made(clip).image["source"], ClipSettings.from_dict(made(clip).settings))
+        assert np.array_equal(clip.frames, alone.frames)
+
+
+def test_a_batch_asks_clip_once_a_photo(toy_pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[None] = []
+    encode_image = toy_pipe._encode_image
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        asked.append(None)
+        return encode_image(*args, **kwargs)
+
+    monkeypatch.setattr(toy_pipe, "_encode_image", counted)
+    list(batch(toy_pipe, ["rocket", "cat"], seeds=(1, 2, 3)))
+    assert len(asked) == 2
+
+
+def test_seeds_of_a_batch(toy_pipe: Any) -> None:
+    assert [made(clip).settings["seed"] for clip in batch(toy_pipe, ["cat"])] == [3]
+    first, second = (made(clip).settings["seed"] for clip in batch(toy_pipe, ["cat"], seeds=[None, None]))
+    assert first != second
+    assert list(batch(toy_pipe, ["cat"], seeds=[])) == []
+
+
+def test_all_photos_are_read_before_the_first_clip(toy_pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy_pipe, "_encode_image", None)
+    with pytest.raises(ImageError, match="missing"):
+        batch(toy_pipe, ["rocket", "missing.jpg"])
+    with pytest.raises(SettingsError, match="seed=-1"):
+        batch(toy_pipe, ["rocket"], seeds=(1, -1))
+
+
+def test_a_failure_loses_none_of_the_finished_clips(toy_pipe: Any) -> None:
+    """``extend`` keeps what an iterator gave before it failed; so does saving inside a loop."""
+    steps = itertools.count(1)
+    clips: list[Clip] = []
+    with pytest.raises(Cancelled, match="after denoising step 1"):
+        clips.extend(batch(toy_pipe, ["rocket"], seeds=(1, 2, 3), on_step=lambda step, latents: next(steps) < 5))
+    assert [made(clip).settings["seed"] for clip in clips] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "photos",
+    [
+        "rocket",
+        Path("rocket.jpg"),
+        b"the bytes of a file",
+        io.BytesIO(b"an open file"),
+        sample_photo("cat"),
+        fit("cat", height=8, width=8),
+        np.zeros((8, 8, 3), np.uint8),
+        None,
+    ],
+    ids=lambda photo: type(photo).__name__,
+)
+def test_one_photo_is_not_a_list(toy_pipe: Any, photos: Any) -> None:
+    with pytest.raises(SettingsError, match=r"photos is one \w+, not a list; write photos=\[…\], also for one"):
+        batch(toy_pipe, photos)
+
+
+def test_one_seed_is_not_a_list(toy_pipe: Any) -> None:
+    with pytest.raises(SettingsError, match=r"seeds is one int, not a list; write seeds=\[…\], also for one"):
+        batch(toy_pipe, ["rocket"], seeds=3)
+
+
+def test_photos_and_seeds_may_be_arrays(toy_pipe: Any) -> None:
+    photos = np.stack([np.full((16, 16, 3), grey, dtype=np.uint8) for grey in (60, 180)])
+    clips = list(batch(toy_pipe, photos, seeds=np.arange(2)))
+    assert [made(clip).settings["seed"] for clip in clips] == [0, 1, 0, 1]
+    assert len({made(clip).image["sha256"] for clip in clips}) == 2
+
+
+def test_two_toys_do_not_share_what_clip_said() -> None:
+    """The guard of reuse sees which pipeline an encoding is of."""
+    first, second = toy_pipeline(seed=0), toy_pipeline(seed=1)
+    assert not np.array_equal(run(first).frames, run(second).frames)

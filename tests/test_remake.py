@@ -1,0 +1,260 @@
+"""A saved clip is made again: same photo, same model, same settings, or an error that says what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from svdkit.clip import Clip
+from svdkit.errors import ClipError, ImageError, ModelError, SettingsError, SvdkitWarning
+from svdkit.generate import generate, replay
+from svdkit.generate import remake as module
+from svdkit.image import fit, sample_photo
+from svdkit.models import find_model
+from svdkit.pipeline import LoadReport
+from svdkit.settings import ClipSettings, LoadSettings
+from tests.toy import toy_pipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# numpy says so of torch inside diffusers' scheduler, which calls np.array(tensor).
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+
+SETTINGS = ClipSettings(height=64, width=64, num_inference_steps=2, seed=3)
+
+
+def report(name: str = "svd", **changes: Any) -> LoadReport:
+    settings = LoadSettings(model=name, dtype="fp32", memory="resident", device="cpu")
+    model = dataclasses.replace(find_model(name), height=64, width=64, num_frames=4)
+    values: dict[str, Any] = {"revision": "9f1c2d", "weights": "trained", "reasons": (), "load_seconds": 1.0} | changes
+    return LoadReport(settings=settings, model=model, **values)
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    return toy_pipeline()
+
+
+@pytest.fixture
+def loaded(pipe: Any) -> Iterator[Any]:
+    """The toy as if svdkit.load had made it."""
+    pipe.svdkit = report()
+    yield pipe
+    del pipe.svdkit
+
+
+def make(pipe: Any, photo: Any = "rocket", **options: Any) -> Clip:
+    return generate(pipe, photo, SETTINGS, progress=False, **options)
+
+
+def again(file: Any, **options: Any) -> Clip:
+    return replay(file, progress=False, **options)
+
+
+def same(first: Clip, second: Clip) -> bool:
+    return np.array_equal(first.frames, second.frames) and first.provenance == second.provenance
+
+
+def change(file: Path, **changes: Any) -> Path:
+    """Rewrite parts of the provenance in the JSON that lies beside a clip, and return it."""
+    path = file.with_suffix(".json")
+    document = json.loads(path.read_text(encoding="utf-8"))
+    for name, value in changes.items():
+        part = document["provenance"][name]
+        document["provenance"][name] = part | value if isinstance(value, dict) else value
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+def edited(clip: Clip, **changes: Any) -> Clip:
+    """Copy a clip with parts of its provenance changed."""
+    assert clip.provenance is not None
+    merged = {
+        name: getattr(clip.provenance, name) | value if isinstance(value, dict) else value
+        for name, value in changes.items()
+    }
+    return dataclasses.replace(clip, provenance=dataclasses.replace(clip.provenance, **merged))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".png"])
+def test_a_saved_clip_is_made_again_to_the_bit(loaded: Any, tmp_path: Path, suffix: str) -> None:
+    clip = make(loaded)
+    file = clip.save(tmp_path / f"walk{suffix}")
+    assert same(again(file, pipe=loaded), clip)
+
+
+def test_a_clip_in_memory_is_made_again(loaded: Any) -> None:
+    clip = make(loaded)
+    assert same(again(clip, pipe=loaded), clip)
+
+
+def test_the_recorded_model_is_loaded(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Device and memory plan are chosen anew, for they change no frame and this may be another machine."""
+    clip = make(loaded)
+    asked: list[tuple[str, LoadSettings]] = []
+
+    def load(model: str, *, settings: LoadSettings) -> Any:
+        asked.append((model, settings))
+        return loaded
+
+    monkeypatch.setattr(module, "load", load)
+    assert same(again(clip), clip)
+    assert asked == [("svd", LoadSettings(model="svd", dtype="fp32", memory="auto", device="auto"))]
+
+
+def test_a_sample_photo_needs_no_copy(loaded: Any, tmp_path: Path) -> None:
+    clip = make(loaded, fit_mode="pad", border="#102030")
+    file = clip.save(tmp_path / "walk.mp4", keep_photo=False)
+    assert same(again(file, pipe=loaded), clip)
+
+
+@pytest.mark.parametrize("mode", ["crop", "pad", "stretch"])
+def test_the_original_photo_is_fitted_as_recorded(loaded: Any, tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "holiday.png"
+    sample_photo("coffee").save(path)
+    clip = make(loaded, path, fit_mode=mode, focus=(0.1, 0.9))
+    file = clip.save(tmp_path / "walk.mp4", keep_photo=False)
+    assert same(again(file, pipe=loaded, photo=path), clip)
+
+
+def test_the_fitted_photo_or_the_frame_will_do_too(loaded: Any) -> None:
+    frame = fit("cat", height=64, width=64, mode="pad")
+    clip = make(loaded, frame)
+    for photo in (frame, frame.image):
+        assert same(again(dataclasses.replace(clip, photo=None), pipe=loaded, photo=photo), clip)
+
+
+def test_another_photo_is_refused(loaded: Any) -> None:
+    clip = make(loaded)
+    with pytest.raises(ClipError, match=r"the photo, fitted as recorded, is not what the clip was made of .* Pass"):
+        again(clip, pipe=loaded, photo="cat")
+    with pytest.raises(ClipError, match="this frame is not what the clip was made of"):
+        again(clip, pipe=loaded, photo=fit("cat", height=64, width=64))
+
+
+def test_an_unreadable_photo_is_an_image_error(loaded: Any) -> None:
+    with pytest.raises(ImageError, match="missing"):
+        again(make(loaded), pipe=loaded, photo="missing.jpg")
+
+
+def test_a_photo_that_is_nowhere_is_asked_for(loaded: Any, tmp_path: Path) -> None:
+    path = tmp_path / "holiday.png"
+    sample_photo("coffee").save(path)
+    file = make(loaded, path).save(tmp_path / "walk.mp4", keep_photo=False)
+    message = r"the photo of this clip \(holiday.png\) is not beside it and is no sample photo; pass photo="
+    with pytest.raises(ClipError, match=message):
+        again(file, pipe=loaded)
+
+
+def test_a_video_of_others_is_refused() -> None:
+    video = Clip(np.zeros((2, 8, 8, 3), np.uint8), fps=7)
+    with pytest.raises(ClipError, match="this video carries no svdkit provenance"):
+        again(video)
+
+
+def test_a_pipeline_of_ones_own_must_be_given(pipe: Any) -> None:
+    clip = make(pipe)
+    with pytest.raises(ClipError, match="made with a pipeline that svdkit did not load; pass that pipeline as pipe="):
+        again(clip)
+    assert same(again(clip, pipe=pipe), clip)
+
+
+def test_a_model_that_cannot_be_loaded_is_said_with_its_reason(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(model: str, *, settings: LoadSettings) -> Any:
+        raise ModelError("no network")
+
+    monkeypatch.setattr(module, "load", load)
+    message = r"the model of this clip cannot be loaded here \(no network\); load it yourself and pass it as pipe="
+    with pytest.raises(ClipError, match=message) as caught:
+        again(make(loaded))
+    assert isinstance(caught.value.__cause__, ModelError)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (report("svd-xt"), "the clip's model has name 'svd', this pipeline 'svd-xt'; pass the right pipe="),
+        (report(weights="random"), "the clip's model has weights 'trained', this pipeline 'random'; pass the right"),
+    ],
+)
+def test_another_model_is_refused(loaded: Any, other: LoadReport, words: str) -> None:
+    clip = make(loaded)
+    loaded.svdkit = other
+    with pytest.raises(ClipError, match=words):
+        again(clip, pipe=loaded)
+
+
+def test_what_may_change_bits_is_warned_of(loaded: Any) -> None:
+    clip = edited(
+        make(loaded),
+        model={"revision": "0a1b2c"},
+        load={"dtype": "fp16", "two_pass_guidance": True},
+        environment={"torch": "2.9.1", "gpu": "NVIDIA L4"},
+    )
+    expected = (
+        "frames may differ from the recorded clip: revision was 0a1b2c, is 9f1c2d here; dtype was fp16, is fp32 here; "
+        f"two_pass_guidance was True, is False here; torch was 2.9.1, is {sys.modules['torch'].__version__} here; "
+        "gpu was NVIDIA L4, is None here"
+    )
+    with pytest.warns(SvdkitWarning, match=f"^{re.escape(expected)}$"):
+        new = again(clip, pipe=loaded)
+    assert np.array_equal(new.frames, clip.frames)
+
+
+def test_a_folder_of_the_same_weights_is_only_warned_of(loaded: Any) -> None:
+    """A name outside the catalogue says nothing about the weights."""
+    clip = edited(make(loaded), model={"name": "my-svd"})
+    with pytest.warns(SvdkitWarning, match="name was my-svd, is svd here"):
+        again(clip, pipe=loaded)
+
+
+def test_settings_of_a_newer_svdkit_are_refused(loaded: Any, tmp_path: Path) -> None:
+    file = make(loaded).save(tmp_path / "walk.mp4")
+    clip = edited(Clip.read(file), settings={"shutter_angle": 180}, svdkit_version="9.0.0")
+    with pytest.raises(
+        ClipError, match=r"recorded settings do not fit this svdkit .*shutter_angle.*; the clip is of svdkit 9"
+    ):
+        again(clip, pipe=loaded)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image": {"height": "tall"}},
+        {"image": {"mode": None}},
+        {"image": {"focus": 3}},
+        {"image": {"source": ["rocket"]}},
+        {"image": {"sha256": 1}},
+        {"settings": {"fps": -1}},
+        {"settings": {"height": 72}},
+        {"load": {"dtype": 3}},
+        {"load": {"shoe_size": 44}},
+    ],
+    ids=str,
+)
+def test_damaged_provenance_raises_svdkits_own_errors(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(module, "load", lambda model, *, settings: loaded)
+    clip = edited(dataclasses.replace(make(loaded), photo=None), **changes)
+    with pytest.raises((ClipError, ImageError, SettingsError)):
+        again(clip)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"model": {"name": ["svd"]}}, {"model": {"weights": {"a": 1}}}, {"environment": {"torch": [1]}}],
+    ids=str,
+)
+def test_odd_values_that_decide_nothing_only_cost_a_warning(loaded: Any, changes: dict[str, Any]) -> None:
+    clip = make(loaded)
+    with pytest.warns(SvdkitWarning, match="frames may differ"):
+        assert np.array_equal(again(edited(clip, **changes), pipe=loaded).frames, clip.frames)
