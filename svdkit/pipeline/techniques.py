@@ -61,11 +61,7 @@ def apply_technique(pipe: StableVideoDiffusionPipeline, name: str, *, device: st
         import torch
 
         target = torch.device(device or pipe._execution_device)  # noqa: SLF001 - diffusers has no public name for it
-        if target.type != "cuda":
-            raise PipelineError(
-                f"{name} moves weights between a CUDA GPU and memory, and this pipeline computes on {target.type}: use "
-                "memory='resident'; where memory is short, 'two-pass-guidance' and 'forward-chunking' help"
-            )
+        _check_gpu(name, target)
         _unhook(pipe)
         _hook(pipe, name, device=target)
     _tell(pipe, name, on=True)
@@ -219,3 +215,11 @@ def _check_name(name: str) -> None:
         close = difflib.get_close_matches(name, TECHNIQUES, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise SettingsError(f"technique {name!r} is not known{hint}: give one of {', '.join(TECHNIQUES)}")
+
+
+def _check_gpu(name: str, device: torch.device) -> None:
+    if device.type != "cuda":
+        raise PipelineError(
+            f"{name} moves weights between a CUDA GPU and memory, and this pipeline computes on {device.type}: use "
+            "memory='resident'; where memory is short, 'two-pass-guidance' and 'forward-chunking' help"
+        )
