@@ -25,7 +25,7 @@ _INK, _PAPER, _MARGIN = (32, 32, 32), (255, 255, 255), 8
 # Colours are inherited and only dimmed, so that text is readable in light and dark notebooks.
 _CAPTION_STYLE = "font:13px/1.5 system-ui,sans-serif;opacity:.8;margin-top:4px"
 _VIDEO_STYLE = "display:block;width:100%;height:auto;image-rendering:auto;border-radius:4px"
-_ROW_STYLE = "display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start"
+_ROW_STYLE = "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(240px,100%),1fr));gap:0 16px"
 
 # Without this script the players still run, each from the moment it is ready.
 _START_TOGETHER = (

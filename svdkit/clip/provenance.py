@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-import svdkit
+from svdkit import __version__
 from svdkit.errors import ClipError
 
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -71,7 +71,7 @@ class Provenance:
     stage_seconds: dict[str, float] = field(default_factory=dict, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
     environment: dict[str, Any] = field(default_factory=dict, compare=False)
-    svdkit_version: str = field(default=svdkit.__version__, compare=False)
+    svdkit_version: str = field(default=__version__, compare=False)
     created_at: str = field(
         default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"), compare=False
     )
