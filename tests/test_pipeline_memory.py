@@ -7,24 +7,19 @@ import itertools
 
 import pytest
 
-from svdkit.pipeline.memory import GIB, PLANS, choose_memory, expected_peak
+from svdkit.errors import PipelineError
+from svdkit.pipeline.memory import GIB, PLANS, Need, Rung, choose_memory, possible_plans
 
 SVD = {"unet": int(2.84 * GIB), "image_encoder": int(1.18 * GIB), "vae": int(0.18 * GIB)}
 TINY = dict.fromkeys(SVD, 2**20)
 
 
 def peak(memory, *, two=False, chunked=False, chunk=5, **clip):
-    return expected_peak(
-        memory,
-        two_pass_guidance=two,
-        forward_chunking=chunked,
-        decode_chunk_size=chunk,
-        **{"weight_bytes": SVD, **clip},
-    )
+    return Need(**{"weight_bytes": SVD, **clip}).peak(Rung(memory, two, chunked, chunk))
 
 
-def choose(gib, **options):
-    return choose_memory(**{"free_bytes": int(gib * GIB), "weight_bytes": SVD, **options})
+def choose(gib, *, need=None, **options):
+    return choose_memory(need or Need(weight_bytes=SVD), free_bytes=int(gib * GIB), **options)
 
 
 # Size of the need
@@ -101,28 +96,26 @@ def test_published_size_of_14_frames_is_met():
 )
 def test_cards(gib, memory, two, chunked, chunk):
     choice = choose(gib)
-    assert (choice.memory, choice.two_pass_guidance, choice.forward_chunking) == (memory, two, chunked)
-    assert choice.decode_chunk_size == chunk
+    assert choice.rung == (memory, two, chunked, chunk)
     assert choice.fits
     assert choice.peak_bytes <= gib * GIB
 
 
 def test_the_choice_only_goes_down_as_memory_does():
-    ranks = [(-c.decode_chunk_size, PLANS.index(c.memory)) for c in (choose(gib / 4) for gib in range(100, 8, -1))]
+    rungs = [choose(gib / 4).rung for gib in range(100, 8, -1)]
+    ranks = [(-rung.decode_chunk_size, PLANS.index(rung.memory)) for rung in rungs]
     assert ranks == sorted(ranks)
 
 
 def test_what_keeps_the_maths_comes_before_smaller_chunks():
-    assert choose(9.0).decode_chunk_size == 5
-    assert choose(9.0).memory != "resident"
+    assert choose(9.0).rung.decode_chunk_size == 5
+    assert choose(9.0).rung.memory != "resident"
 
 
 def test_nothing_fits():
     choice = choose(0.1)
     assert not choice.fits
-    assert choice.decode_chunk_size == 1
-    assert choice.two_pass_guidance
-    assert choice.forward_chunking
+    assert choice.rung[1:] == (True, True, 1)
     assert choice.reasons[-1] == (
         "memory: expected not to fit; make smaller or shorter clips, or close what else uses the device"
     )
@@ -130,27 +123,24 @@ def test_nothing_fits():
 
 def test_a_plan_asked_for_is_kept_and_its_need_told():
     choice = choose(8, memory="resident")
-    assert (choice.memory, choice.two_pass_guidance, choice.forward_chunking) == ("resident", False, False)
+    assert choice.rung[:3] == ("resident", False, False)
     assert not choice.fits
     assert choice.reasons[0] == "memory: resident; 25 frames of 576x1024 need about 15.3 GiB of 8.0 GiB free"
 
 
 def test_switches_asked_for_stay_on():
     choice = choose(80, forward_chunking=True, two_pass_guidance=True)
-    assert (choice.memory, choice.two_pass_guidance, choice.forward_chunking) == ("resident", True, True)
-    assert choose(80, memory="offload", forward_chunking=True).forward_chunking
-    assert not choose(1, memory="offload", forward_chunking=True).two_pass_guidance
+    assert choice.rung[:3] == ("resident", True, True)
+    assert choose(1, memory="offload", forward_chunking=True).rung[:3] == ("offload", False, True)
 
 
 def test_auto_adds_to_what_was_asked_for():
-    choice = choose(7.4, forward_chunking=True)
-    assert choice.two_pass_guidance
-    assert choice.forward_chunking
+    assert choose(7.4, forward_chunking=True).rung[1:3] == (True, True)
 
 
 def test_only_possible_plans_are_chosen():
-    assert choose(1, plans=("resident",)).memory == "resident"
-    assert choose(3.6, plans=PLANS[:2]).memory == "offload"
+    assert choose(1, plans=("resident",)).rung.memory == "resident"
+    assert choose(3.6, plans=PLANS[:2]).rung.memory == "offload"
 
 
 def test_reasons_say_what_would_have_been_faster():
@@ -167,9 +157,39 @@ def test_reasons_name_a_smaller_chunk():
 
 
 def test_a_small_model_is_resident_anywhere():
-    assert choose(1.5, weight_bytes=TINY, height=72, width=128, num_frames=14, downscale=4).memory == "resident"
+    micro = Need(weight_bytes=TINY, height=72, width=128, num_frames=14, downscale=4)
+    assert choose(1.5, need=micro).rung.memory == "resident"
 
 
 def test_a_choice_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        choose(80).memory = "offload"
+        choose(80).fits = False
+
+
+# What works together
+
+
+def possible(device="cuda", *, memory="auto", dtype="fp16", compiled=False):
+    return possible_plans(device, memory=memory, dtype=dtype, compiled=compiled)
+
+
+def test_possible_plans():
+    assert possible() == PLANS
+    assert possible("cuda:1", memory="sequential") == PLANS
+    assert possible("mps") == ("resident",)
+    assert possible(compiled=True) == ("resident",)
+    assert possible(dtype="fp8") == ("resident", "offload", "group-offload")
+
+
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ({"memory": "offload", "compiled": True}, r"cannot be combined with compile=True, .*: use memory='resident'"),
+        ({"memory": "sequential", "dtype": "fp8"}, "keeps one layer on the GPU, where 8-bit storage saves nothing"),
+        ({"compiled": True, "dtype": "fp8"}, "which compile=True cannot trace: choose one"),
+        ({"device": "mps", "memory": "offload"}, "needs a CUDA GPU to move weights to, and the device is mps"),
+    ],
+)
+def test_combinations_that_cannot_work(asked, text):
+    with pytest.raises(PipelineError, match=text):
+        possible(**asked)

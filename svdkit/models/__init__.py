@@ -1,6 +1,6 @@
 """Which models there are and where their weights come from; or networks of full size with random weights.
 
-The files import each other in one direction: ``info`` (what there is) → ``layout`` (which files) →
+The files import each other in one direction: ``files`` → ``info`` (what there is) → ``layout`` (which files) →
 ``folder`` (is it complete and safe) → ``hub`` → ``weights`` (find or download). ``configurations`` →
 ``random_weights`` build without weights; ``quiet`` silences libraries while they load.
 """

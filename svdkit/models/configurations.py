@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import ModelError
-from svdkit.models.info import read_json
+from svdkit.models.files import read_json
 
 if TYPE_CHECKING:
     from svdkit.models.info import ModelInfo

@@ -7,7 +7,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from svdkit.errors import IncompleteModelError, ModelError, UnsafeWeightsError, VariantError
-from svdkit.models.info import PICKLE_SUFFIXES, read_json, single_file_error
+from svdkit.models.files import PICKLE_SUFFIXES, read_json, single_file_error
 from svdkit.models.layout import AGAIN, COMPONENTS, CONFIGURATIONS, STEMS, half_precision, weight_files
 from svdkit.units import format_bytes
 

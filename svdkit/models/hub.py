@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svdkit.errors import DownloadError, GatedModelError, ModelError, UnsafeWeightsError, VariantError
+from svdkit.models.files import PICKLE_SUFFIXES
 from svdkit.models.folder import check_folder
-from svdkit.models.info import PICKLE_SUFFIXES
 from svdkit.models.layout import STEMS, allow_patterns
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from svdkit.errors import IncompleteModelError
-from svdkit.models.info import read_json
+from svdkit.models.files import read_json
 
 # Component -> the classes allowed in model_index.json. Anything else would run code or sample something else:
 # other schedulers run on SVD's network and are silently wrong.

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import DownloadError, IncompleteModelError, ModelError, SettingsError
-from svdkit.models import hub
 from svdkit.models.folder import check_folder
+from svdkit.models.hub import UnreachableError, cache_folder, cached, fetch, plan
 from svdkit.models.info import ModelInfo, find_model
 from svdkit.models.layout import allow_patterns
 from svdkit.units import format_bytes
@@ -73,7 +73,7 @@ def locate(
         return _from_modelscope(info, revision=revision, variant=variant, ram_bytes=ram_bytes)
     try:
         return _from_hub(info, revision=revision, variant=variant, ram_bytes=ram_bytes)
-    except hub.UnreachableError:
+    except UnreachableError:
         if source == "auto" and info.modelscope_id and _installed("modelscope"):
             # A branch or commit of the hub means nothing on ModelScope.
             return _from_modelscope(info, revision=None, variant=variant, ram_bytes=ram_bytes)
@@ -128,14 +128,14 @@ def _from_folder(info: ModelInfo, *, source: str, variant: str | None) -> Path:
 
 
 def _from_hub(info: ModelInfo, *, revision: str | None, variant: str | None, ram_bytes: int | None) -> Path:
-    cached = hub.cached(info, revision=revision, variant=variant)
-    if cached is not None:
-        return cached
-    plan = hub.plan(info, revision=revision, variant=variant)
-    needed = plan.download_bytes if ram_bytes is None else ram_bytes
-    check_room(download_bytes=plan.download_bytes, ram_bytes=needed, folder=hub.cache_folder(), what=info.name)
-    folder = hub.fetch(info, revision=revision, variant=plan.variant)
-    check_folder(folder, variant=plan.variant)
+    earlier = cached(info, revision=revision, variant=variant)
+    if earlier is not None:
+        return earlier
+    wanted = plan(info, revision=revision, variant=variant)
+    needed = wanted.download_bytes if ram_bytes is None else ram_bytes
+    check_room(download_bytes=wanted.download_bytes, ram_bytes=needed, folder=cache_folder(), what=info.name)
+    folder = fetch(info, revision=revision, variant=wanted.variant)
+    check_folder(folder, variant=wanted.variant)
     return folder
 
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from svdkit.pipeline.loading import load
-from svdkit.pipeline.memory import MemoryChoice, choose_memory, expected_peak
+from svdkit.pipeline.memory import MemoryChoice, Need, Rung, choose_memory
 from svdkit.pipeline.report import LoadReport
 from svdkit.pipeline.techniques import TECHNIQUES, active_techniques, apply_technique, undo_technique
 
@@ -15,7 +15,8 @@ __all__ = [
     "load",
     "LoadReport",
     "choose_memory",
-    "expected_peak",
+    "Need",
+    "Rung",
     "MemoryChoice",
     "TECHNIQUES",
     "apply_technique",

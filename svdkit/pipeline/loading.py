@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from svdkit.errors import PipelineError
 from svdkit.models import ModelInfo, describe_folder, find_model, fingerprint, locate, random_pipeline
 from svdkit.models.layout import STEMS, half_precision
 from svdkit.models.quiet import quiet
-from svdkit.pipeline import device as devices
-from svdkit.pipeline.memory import PLANS, MemoryChoice, choose_memory
+from svdkit.pipeline.device import choose_device, choose_precision, cuda_capability, free_bytes, torch_dtype
+from svdkit.pipeline.memory import MemoryChoice, Need, choose_memory, possible_plans
 from svdkit.pipeline.report import LoadReport
 from svdkit.pipeline.techniques import apply_technique
 from svdkit.settings import LoadSettings
@@ -87,9 +86,9 @@ def load(
         random_seed=random_seed,
     )
     info = find_model(asked.model)
-    where, why_there = devices.choose_device(asked.device)
-    precision = devices.choose_precision(asked.dtype, device=where, capability=devices.cuda_capability(where))
-    plans = _possible_plans(asked, precision=precision, device=where)
+    where, why_there = choose_device(asked.device)
+    precision = choose_precision(asked.dtype, device=where, capability=cuda_capability(where))
+    plans = possible_plans(where, memory=asked.memory, dtype=precision.name, compiled=asked.compile)
     build = _random if asked.weights == "random" else _trained
     pipe, choice, info, revision, notes = build(info, asked, precision=precision, device=where, plans=plans)
     _place(pipe, choice, device=where)
@@ -103,30 +102,13 @@ def load(
         weights=asked.weights,
         reasons=tuple(reasons),
         load_seconds=time.perf_counter() - start,
-        decode_chunk_size=choice.decode_chunk_size,
+        decode_chunk_size=choice.rung.decode_chunk_size,
     )
     return pipe
 
 
 def _merge(settings: LoadSettings, **given: object) -> LoadSettings:
     return settings.replace(**{name: value for name, value in given.items() if value is not None})
-
-
-def _possible_plans(asked: LoadSettings, *, precision: Precision, device: str) -> tuple[str, ...]:
-    """The memory plans that work with the other settings; an error if the one asked for does not."""
-    possible: tuple[str, ...] = PLANS
-    why = ""
-    if not device.startswith("cuda"):
-        possible, why = ("resident",), f"needs a CUDA GPU to move weights to, and the device is {device}"
-    elif asked.compile:
-        possible, why = ("resident",), "cannot be combined with compile=True, which needs the weights to stay"
-    elif precision.name == "fp8":
-        possible, why = PLANS[:3], "keeps one layer on the GPU, where 8-bit storage saves nothing and does not work"
-    if asked.compile and precision.name == "fp8":
-        raise PipelineError("dtype='fp8' raises weights layer by layer, which compile=True cannot trace: choose one")
-    if asked.memory not in {"auto", *possible}:
-        raise PipelineError(f"memory={asked.memory!r} {why}: use memory='resident' or 'auto'")
-    return possible
 
 
 def _trained(
@@ -147,11 +129,11 @@ def _random(
     info: ModelInfo, asked: LoadSettings, *, precision: Precision, device: str, plans: tuple[str, ...]
 ) -> tuple[StableVideoDiffusionPipeline, MemoryChoice, ModelInfo, str, list[str]]:
     """Weigh the model without storage, choose the plan, then fill it where the plan wants it."""
-    dtype = devices.torch_dtype(precision.compute)
+    dtype = torch_dtype(precision.compute)
     blueprint = random_pipeline(info, dtype=dtype, device="meta")
     _store_in_fp8(blueprint, precision)
     choice = _choose(blueprint, info, asked, precision=precision, device=device, plans=plans)
-    place = device if choice.memory == "resident" else "cpu"
+    place = device if choice.rung.memory == "resident" else "cpu"
     pipe = random_pipeline(info, dtype=dtype, device=place, seed=asked.random_seed)
     _store_in_fp8(pipe, precision)
     notes = ["weights: random, so time and memory are real and the picture is noise"]
@@ -165,7 +147,7 @@ def _read(folder: Path, *, dtype: str) -> StableVideoDiffusionPipeline:
 
         return StableVideoDiffusionPipeline.from_pretrained(
             folder,
-            torch_dtype=devices.torch_dtype(dtype),
+            torch_dtype=torch_dtype(dtype),
             variant="fp16" if half_precision(folder) else None,
             use_safetensors=True,
             local_files_only=True,
@@ -181,24 +163,26 @@ def _choose(
     device: str,
     plans: tuple[str, ...],
 ) -> MemoryChoice:
-    weight_bytes = {
-        name: sum(weight.numel() * weight.element_size() for weight in getattr(pipe, name).parameters())
-        for name in STEMS
-    }
-    free = devices.free_bytes(device)
-    if not device.startswith("cuda") and pipe.unet.device.type != "meta":
-        free += sum(weight_bytes.values())  # read into this memory already, and counted again by the plan
-    return choose_memory(
-        free_bytes=free,
-        weight_bytes=weight_bytes,
-        memory=asked.memory,
-        two_pass_guidance=asked.two_pass_guidance,
-        forward_chunking=asked.forward_chunking,
+    need = Need(
+        weight_bytes={
+            name: sum(weight.numel() * weight.element_size() for weight in getattr(pipe, name).parameters())
+            for name in STEMS
+        },
         height=info.height,
         width=info.width,
         num_frames=info.num_frames,
         downscale=pipe.vae_scale_factor,
         element_bytes=4 if precision.compute == "fp32" else 2,
+    )
+    free = free_bytes(device)
+    if not device.startswith("cuda") and pipe.unet.device.type != "meta":
+        free += sum(need.weight_bytes.values())  # read into this memory already, and counted again by the plan
+    return choose_memory(
+        need,
+        free_bytes=free,
+        memory=asked.memory,
+        two_pass_guidance=asked.two_pass_guidance,
+        forward_chunking=asked.forward_chunking,
         plans=plans,
     )
 
@@ -208,19 +192,19 @@ def _store_in_fp8(pipe: StableVideoDiffusionPipeline, precision: Precision) -> N
         return
     import torch
 
-    compute = devices.torch_dtype(precision.compute)
+    compute = torch_dtype(precision.compute)
     pipe.unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=compute)
 
 
 def _place(pipe: StableVideoDiffusionPipeline, choice: MemoryChoice, *, device: str) -> None:
-    if choice.memory == "resident":
+    if choice.rung.memory == "resident":
         with quiet():
             pipe.to(device)
     else:
-        apply_technique(pipe, choice.memory, device=device)
-    if choice.two_pass_guidance:
+        apply_technique(pipe, choice.rung.memory, device=device)
+    if choice.rung.two_pass_guidance:
         apply_technique(pipe, "two-pass-guidance")
-    if choice.forward_chunking:
+    if choice.rung.forward_chunking:
         apply_technique(pipe, "forward-chunking")
 
 
@@ -237,9 +221,9 @@ def _resolved(
     return asked.replace(
         model=info.name,
         dtype=precision.name,
-        memory=choice.memory,
-        two_pass_guidance=choice.two_pass_guidance,
-        forward_chunking=choice.forward_chunking,
+        memory=choice.rung.memory,
+        two_pass_guidance=choice.rung.two_pass_guidance,
+        forward_chunking=choice.rung.forward_chunking,
         device=device,
     )
 

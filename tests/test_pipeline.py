@@ -1,0 +1,417 @@
+"""load(): a user's folder or download becomes diffusers' own pipeline, with what was chosen and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import shutil
+
+import pytest
+import torch
+from huggingface_hub import constants
+from PIL import Image
+
+import svdkit.models.info
+from svdkit.errors import IncompleteModelError, ModelError, PipelineError, SettingsError
+from svdkit.models import fingerprint
+from svdkit.pipeline import LoadReport, active_techniques, load, loading
+from svdkit.pipeline import device as devices
+from svdkit.pipeline.memory import PLANS, choose_memory
+from svdkit.settings import LoadSettings
+from tests.hub_server import COMMIT, serve
+from tests.toy import toy_pipeline, write_hub_folder
+
+# diffusers' scheduler meets numpy 2's new __array__ protocol; nothing of ours.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+XT = "stabilityai/stable-video-diffusion-img2vid-xt"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A user's download of svd-xt at toy size."""
+    return write_hub_folder(tmp_path_factory.mktemp("models") / "my-svd")
+
+
+@pytest.fixture
+def micro_folder(tmp_path, monkeypatch):
+    """A toy of micro's shape where the built-in model lives: 8 latent channels, four pixels a cell."""
+    made = write_hub_folder(tmp_path / "micro", pipe=toy_pipeline(latent_channels=8, downscale=4))
+    monkeypatch.setattr(svdkit.models.info, "_MICRO_FOLDER", made)
+    return made
+
+
+def clip(pipe, *, height=64, width=64):
+    pipe.set_progress_bar_config(disable=True)
+    return pipe(
+        Image.linear_gradient("L").convert("RGB").resize((width, height)),
+        height=height,
+        width=width,
+        num_inference_steps=2,
+        decode_chunk_size=2,
+        generator=torch.Generator().manual_seed(0),
+        output_type="pt",
+    ).frames
+
+
+# Loading
+
+
+def test_load_returns_diffusers_own_pipeline(folder):
+    from diffusers import StableVideoDiffusionPipeline
+
+    pipe = load(folder)
+    assert type(pipe) is StableVideoDiffusionPipeline
+    assert isinstance(pipe.svdkit, LoadReport)
+    assert clip(pipe).shape == (1, 4, 3, 64, 64)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_download_in_the_hubs_layout_is_read_bit_by_bit(tmp_path, sharded):
+    """The fp16 variant, in one file or in shards, gives the weights that were saved."""
+    source = toy_pipeline(seed=7)
+    pipe = load(write_hub_folder(tmp_path / "svd", sharded=sharded, pipe=source))
+    for name in ("unet", "vae", "image_encoder"):
+        saved, read = getattr(source, name).state_dict(), getattr(pipe, name).state_dict()
+        assert saved.keys() == read.keys()
+        assert all(torch.equal(saved[key].half().to(read[key].dtype), read[key]) for key in saved)
+
+
+def test_a_name_is_downloaded_and_its_commit_reported(folder, tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(
+        "svdkit.models.weights.check_room", lambda **_: None
+    )  # svd-xt needs more than a laptop may have
+    with serve({XT: folder}) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        report = load("svd-xt").svdkit
+    assert (report.model.name, report.revision, report.weights) == ("svd-xt", COMMIT, "trained")
+
+
+def test_another_hub_model_is_described_once_it_is_here(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with serve({"someone/my-svd": folder}) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        model = load("someone/my-svd").svdkit.model
+    assert (model.name, model.num_frames, model.height, model.width) == ("someone/my-svd", 4, 64, 64)
+
+
+def test_loading_is_silent_and_leaves_the_random_state_alone(folder, capfd):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    load(folder)
+    assert capfd.readouterr() == ("", "")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_loading_gives_the_libraries_their_voices_back(folder):
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    load(folder)
+    assert [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries] == before
+
+
+def test_full_precision_is_read_where_there_is_no_fp16(tmp_path):
+    report = load(write_hub_folder(tmp_path / "full", variant=None)).svdkit
+    assert report.reasons[-1] == (
+        "weights: image_encoder, unet, vae read from full precision, as there is no fp16 variant"
+    )
+
+
+def test_a_mixed_folder_says_which_part_is_full(folder, tmp_path):
+    mixed = shutil.copytree(folder, tmp_path / "mixed")
+    unet = mixed / "unet" / "diffusion_pytorch_model.fp16.safetensors"
+    unet.rename(unet.with_name("diffusion_pytorch_model.safetensors"))
+    assert load(mixed).svdkit.reasons[-1] == "weights: unet read from full precision, as there is no fp16 variant"
+
+
+def test_micro_is_loaded_by_default(micro_folder):
+    """Nothing in loading depends on four latent channels or on eight pixels a cell."""
+    pipe = load()
+    assert pipe.svdkit.model.name == "micro"
+    assert pipe.svdkit.model.kind == "micro"
+    assert pipe.svdkit.revision == fingerprint(micro_folder)
+    assert clip(pipe, height=72, width=128).shape == (1, 4, 3, 72, 128)
+
+
+def test_micro_without_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(svdkit.models.info, "_MICRO_FOLDER", tmp_path)
+    with pytest.raises(IncompleteModelError, match="the built-in model 'micro' has no weights in this installation"):
+        load("micro")
+
+
+def test_a_damaged_folder_is_refused_before_torch_reads_it(folder, tmp_path):
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    (broken / "unet" / "config.json").unlink()
+    with pytest.raises(IncompleteModelError, match=r"the model folder 'broken' lacks unet/config\.json"):
+        load(broken)
+
+
+def test_an_unknown_model():
+    with pytest.raises(ModelError, match="did you mean 'svd-xt'"):
+        load("svd_xt")
+
+
+# Random weights
+
+
+def test_random_weights_need_no_weights(folder, tmp_path):
+    bare = shutil.copytree(folder, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    pipe = load(bare, weights="random", random_seed=5)
+    assert (pipe.svdkit.weights, pipe.svdkit.revision) == ("random", "seed 5")
+    assert pipe.svdkit.reasons[-1].startswith("weights: random, so time and memory are real")
+    assert torch.isfinite(clip(pipe)).all()
+
+
+def test_random_weights_follow_their_seed(folder):
+    first, second, other = (load(folder, weights="random", random_seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first.unet.conv_in.weight, second.unet.conv_in.weight)
+    assert not torch.equal(first.unet.conv_in.weight, other.unet.conv_in.weight)
+
+
+# Precision
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [("auto", torch.float32), ("fp32", torch.float32), ("fp16", torch.float16)]
+)
+def test_precision_on_a_cpu(folder, dtype, expected):
+    pipe = load(folder, dtype=dtype)
+    assert {pipe.unet.dtype, pipe.vae.dtype, pipe.image_encoder.dtype} == {expected}
+    assert pipe.svdkit.settings.dtype == {"auto": "fp32"}.get(dtype, dtype)
+
+
+def test_bf16_runs(folder):
+    pipe = load(folder, dtype="bf16")
+    assert torch.isfinite(clip(pipe)).all()
+    assert "dtype: bf16, as asked; rarely faster than fp32 on a CPU" in pipe.svdkit.reasons
+
+
+@pytest.mark.parametrize("weights", ["trained", "random"])
+def test_fp8_stores_the_unet_in_8_bits_and_computes_in_more(folder, weights):
+    plain, small = load(folder, weights=weights), load(folder, weights=weights, dtype="fp8")
+    stored = {weight.dtype for weight in small.unet.parameters()}
+    assert torch.float8_e4m3fn in stored
+    assert small.unet.dtype == torch.float32
+    assert {weight.dtype for weight in small.vae.parameters()} == {torch.float32}
+    difference = (clip(small) - clip(plain)).abs().mean()
+    assert 0 < difference < 0.1
+    assert any("fp8" in reason and "lossy" in reason for reason in small.svdkit.reasons)
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "capability", "name", "compute"),
+    [
+        ("auto", "cuda", (7, 5), "fp16", "fp16"),
+        ("auto", "cuda:1", (9, 0), "fp16", "fp16"),
+        ("auto", "cpu", None, "fp32", "fp32"),
+        ("auto", "mps", None, "fp32", "fp32"),
+        ("fp16", "mps", None, "fp16", "fp16"),
+        ("bf16", "cuda", (8, 0), "bf16", "bf16"),
+        ("fp8", "cuda", (7, 5), "fp8", "fp16"),
+        ("fp8", "cpu", None, "fp8", "fp32"),
+    ],
+)
+def test_choose_precision(asked, device, capability, name, compute):
+    chosen = devices.choose_precision(asked, device=device, capability=capability)
+    assert (chosen.name, chosen.compute) == (name, compute)
+    assert chosen.reason.startswith(f"dtype: {name}")
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "capability", "text"),
+    [
+        ("bf16", "cuda", (7, 5), r"this GPU \(compute capability 7\.5\) is older than 8\.0 .*: use dtype='fp16'"),
+        ("bf16", "mps", None, "dtype='bf16' does not work on Apple GPUs with torch: use dtype='fp32'"),
+        ("fp8", "mps", None, "dtype='fp8' does not work on Apple GPUs with torch: use dtype='fp32'"),
+    ],
+)
+def test_precision_that_cannot_work(asked, device, capability, text):
+    with pytest.raises(PipelineError, match=text):
+        devices.choose_precision(asked, device=device, capability=capability)
+
+
+# Device
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretend another machine: how many CUDA GPUs, and whether an Apple GPU."""
+
+    def pretend(*, cuda=0, mps=False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("here", "asked", "device"),
+    [
+        ({}, "auto", "cpu"),
+        ({"mps": True}, "auto", "mps"),
+        ({"cuda": 1, "mps": True}, "auto", "cuda"),
+        ({"cuda": 2}, "cuda:1", "cuda:1"),
+        ({"cuda": 1}, "cpu", "cpu"),
+    ],
+)
+def test_choose_device(machine, here, asked, device):
+    machine(**here)
+    chosen, reason = devices.choose_device(asked)
+    assert chosen == device
+    assert reason.startswith(f"device: {device}, ")
+
+
+@pytest.mark.parametrize(
+    ("here", "asked", "text"),
+    [
+        (
+            {},
+            "cuda",
+            "device='cuda' but this torch .* sees no CUDA GPU: use device='auto', or install a torch with CUDA",
+        ),
+        ({"cuda": 2}, "cuda:2", "device='cuda:2' but the last CUDA GPU here is 'cuda:1': use that or 'cuda'"),
+        ({"cuda": 1}, "mps", "device='mps' but there is no Apple GPU that torch can use: use device='auto'"),
+    ],
+)
+def test_a_device_that_is_not_here(machine, here, asked, text):
+    machine(**here)
+    with pytest.raises(PipelineError, match=text):
+        devices.choose_device(asked)
+
+
+def test_free_memory_of_a_cpu_is_that_of_the_machine():
+    import psutil
+
+    assert 0 < devices.free_bytes("cpu") < psutil.virtual_memory().total
+
+
+# Plans
+
+
+@pytest.mark.parametrize("memory", PLANS[1:])
+def test_offload_plans_on_a_cpu_say_what_to_do(folder, memory):
+    with pytest.raises(PipelineError) as caught:
+        load(folder, memory=memory)
+    assert str(caught.value) == (
+        f"memory={memory!r} needs a CUDA GPU to move weights to, and the device is cpu: use memory='resident' or 'auto'"
+    )
+
+
+def test_switches_asked_for_are_on(folder):
+    pipe = load(folder, two_pass_guidance=True, forward_chunking=True)
+    assert active_techniques(pipe) == ("forward-chunking", "two-pass-guidance")
+    assert pipe.svdkit.settings.two_pass_guidance
+    assert pipe.svdkit.settings.forward_chunking
+
+
+def test_scarce_memory_switches_techniques_on(folder, tmp_path, monkeypatch):
+    """On a CPU only the switches are left to save memory with; here for clips of SVD's own size."""
+    large = shutil.copytree(folder, tmp_path / "large")
+    config = large / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "sample_size": 96, "num_frames": 25}))
+    monkeypatch.setattr(loading, "free_bytes", lambda _: 6 * 2**30)
+    pipe = load(large)
+    assert pipe.svdkit.settings.memory == "resident"
+    assert active_techniques(pipe) == ("forward-chunking", "two-pass-guidance")
+    assert pipe.svdkit.decode_chunk_size == 1
+    assert "memory: resident would need about 21.0 GiB" in pipe.svdkit.reasons
+
+
+@pytest.mark.parametrize("weights", ["trained", "random"])
+def test_a_chosen_offload_plan_is_applied_on_the_gpu(folder, monkeypatch, weights):
+    """What a small CUDA card would do, as far as it goes without one: weights stay in memory, the plan is applied."""
+    applied = []
+    monkeypatch.setattr(loading, "choose_device", lambda _: ("cuda", "device: cuda, the fastest here"))
+    monkeypatch.setattr(loading, "cuda_capability", lambda _: (8, 6))
+    monkeypatch.setattr(loading, "free_bytes", lambda _: 2**30)
+    monkeypatch.setattr(loading, "apply_technique", lambda _pipe, name, **where: applied.append((name, where)))
+    # As wide as SVD in weights: else a toy is resident anywhere.
+    heavy = {"unet": 2**30, "image_encoder": 2**30, "vae": 2**27}
+    monkeypatch.setattr(
+        loading,
+        "choose_memory",
+        lambda need, **given: choose_memory(dataclasses.replace(need, weight_bytes=heavy), **given),
+    )
+    pipe = load(folder, weights=weights)
+    assert applied == [("group-offload", {"device": "cuda"})]
+    assert pipe.unet.device.type == "cpu"
+    assert pipe.unet.dtype == torch.float16
+    assert pipe.svdkit.settings.memory == "group-offload"
+    assert pipe.svdkit.settings.device == "cuda"
+
+
+def test_weights_on_the_machine_count_as_free(folder, monkeypatch):
+    """On a CPU they are in memory already when the plan is chosen, and must not be counted twice."""
+    seen = []
+
+    def spy(need, **given):
+        seen.append((need, given))
+        return choose_memory(need, **given)
+
+    monkeypatch.setattr(loading, "free_bytes", lambda _: 10**9)
+    monkeypatch.setattr(loading, "choose_memory", spy)
+    load(folder)
+    [(need, given)] = seen
+    assert given["free_bytes"] == 10**9 + sum(need.weight_bytes.values())
+    assert given["plans"] == ("resident",)
+    assert (need.height, need.width, need.num_frames, need.downscale) == (64, 64, 4, 8)
+    assert need.element_bytes == 4
+
+
+def test_compile_is_applied_to_the_unet_and_the_decoder(folder):
+    """Compiling itself takes minutes, and happens at the first clip."""
+    pipe = load(folder, compile=True)
+    assert pipe.unet._compiled_call_impl is not None
+    assert pipe.vae.decoder._compiled_call_impl is not None
+    assert pipe.image_encoder._compiled_call_impl is None
+    assert any(reason.startswith("compile: UNet and VAE decoder") for reason in pipe.svdkit.reasons)
+    assert load(folder).unet._compiled_call_impl is None
+
+
+# Settings and the report
+
+
+def test_load_takes_every_setting():
+    names = {*inspect.signature(load).parameters} - {"settings"}
+    assert names == {*LoadSettings().to_dict()} - {"preset"}
+
+
+def test_arguments_win_over_settings(folder, tmp_path):
+    settings = LoadSettings(model=str(tmp_path / "nothing"), dtype="bf16", two_pass_guidance=True)
+    resolved = load(folder, settings=settings, dtype="fp32").svdkit.settings
+    assert (resolved.model, resolved.dtype, resolved.two_pass_guidance) == ("my-svd", "fp32", True)
+
+
+def test_a_bad_value_is_refused():
+    with pytest.raises(SettingsError, match="dtype='int4'"):
+        load(dtype="int4")
+
+
+def test_resolved_settings_leave_nothing_automatic(folder):
+    values = load(folder).svdkit.settings.to_dict()
+    assert values.pop("source") == "auto"  # where it came from is not chosen, but found
+    assert "auto" not in values.values()
+
+
+def test_resolved_settings_tell_no_path(folder):
+    """They go into clips and records, which people share."""
+    assert str(folder.parent) not in str(load(folder).svdkit.settings.to_dict())
+
+
+def test_the_report_reads_well(folder):
+    report = load(folder).svdkit
+    lines = str(report).splitlines()
+    assert lines[0].startswith(f"my-svd (trained weights, revision {fingerprint(folder)}) loaded in ")
+    assert lines[1].startswith("- device: cpu, because there is no CUDA GPU")
+    assert lines[2] == "- dtype: fp32, half precision gains nothing on cpu"
+    assert lines[3].startswith("- memory: resident; 4 frames of 64x64 need about ")
+    assert 0 < report.load_seconds < 60
