@@ -22,28 +22,25 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def in_use(pipe: Any, *, free: bool) -> Iterator[Any]:
+def in_use(pipe: Any, *, free: bool) -> Iterator[None]:
     """Run a passage without gradients and leave the pipeline usable, also after an error or an interrupt.
 
     Args:
         pipe: The pipeline.
         free: Whether to move offloaded networks off the device at the end, as diffusers does after a call.
-
-    Yields:
-        The device that computes, also when the weights are offloaded.
     """
     import torch
 
     try:
         with torch.no_grad():
-            yield execution_device(pipe)
+            yield
     finally:
         if free:
             pipe.maybe_free_model_hooks()
 
 
 def execution_device(pipe: Any) -> Any:
-    """Find the device that computes, also when the weights are offloaded."""
+    """Find the device that computes, also when the weights are offloaded; it asks every module, so ask it once."""
     return pipe._execution_device
 
 

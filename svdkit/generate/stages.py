@@ -73,7 +73,8 @@ def encode(
     key = stage_key("encode", settings, image_sha256=frame.sha256, model=model_identity(pipe))
     known = reuse is not None and (reuse.key.model, reuse.key.image_sha256) == (key.model, key.image_sha256)
     generator = torch.Generator("cpu").manual_seed(settings.seed)
-    with loop.in_use(pipe, free=free) as device, _meter("encode", steps=2, progress=progress, device=device) as meter:
+    device = loop.execution_device(pipe)
+    with loop.in_use(pipe, free=free), _meter("encode", steps=2, progress=progress, device=device) as meter:
         embeddings = reuse.image_embeddings if reuse and known else loop.embed_image(pipe, frame, device)
         meter.step()
         latents = loop.encode_image(pipe, frame, settings, generator=generator, device=device)
@@ -123,7 +124,8 @@ def denoise(
     """
     settings = _resolve_like(pipe, settings, encoded)
     key = stage_key("denoise", settings, image_sha256=encoded.frame.sha256, model=model_identity(pipe))
-    with loop.in_use(pipe, free=free) as device:
+    device = loop.execution_device(pipe)
+    with loop.in_use(pipe, free=free):
         # diffusers sets the schedule a little later; nothing in between depends on it.
         pipe.scheduler.set_timesteps(settings.num_inference_steps, device=device)
         with _meter("denoise", steps=len(pipe.scheduler.timesteps), progress=progress, device=device) as meter:
@@ -202,12 +204,11 @@ def decode(
     now = _resolve_like(pipe, settings, denoised)
     starts = range(0, now.num_frames, now.decode_chunk_size)
     parts, finite = [], True
-    with (
-        loop.in_use(pipe, free=free) as device,
-        _meter("decode", steps=len(starts), progress=progress, device=device) as meter,
-    ):
+    device = loop.execution_device(pipe)
+    latents = denoised.latents.to(device)
+    with loop.in_use(pipe, free=free), _meter("decode", steps=len(starts), progress=progress, device=device) as meter:
         for start in starts:
-            pixels, all_numbers = loop.decode_chunk(pipe, denoised.latents[:, start : start + starts.step])
+            pixels, all_numbers = loop.decode_chunk(pipe, latents[:, start : start + starts.step])
             parts.append(pixels)
             finite = finite and all_numbers
             meter.step()
