@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import shutil
+import types
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from huggingface_hub import constants
 from PIL import Image
 
 import svdkit.models.info
-from svdkit.errors import IncompleteModelError, ModelError, PipelineError, SettingsError
+from svdkit.errors import DownloadError, IncompleteModelError, ModelError, PipelineError, SettingsError
 from svdkit.models import fingerprint
 from svdkit.pipeline import LoadReport, active_techniques, load, loading
 from svdkit.pipeline import device as devices
@@ -174,6 +175,19 @@ def test_random_weights_follow_their_seed(folder):
     first, second, other = (load(folder, weights="random", random_seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first.unet.conv_in.weight, second.unet.conv_in.weight)
     assert not torch.equal(first.unet.conv_in.weight, other.unet.conv_in.weight)
+
+
+@pytest.mark.parametrize("weights", ["trained", "random"])
+def test_too_little_memory_is_an_error_and_not_a_dead_kernel(folder, monkeypatch, weights):
+    """It is looked at first, in the precision that was asked for."""
+    import psutil
+
+    have = types.SimpleNamespace(available=6 * 2**30)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: have)
+    with pytest.raises(
+        DownloadError, match=r"loading svd-xt needs 8\.4 GiB of memory and 6\.0 GiB is free: close other"
+    ):
+        load("svd-xt", weights=weights, dtype="fp32")
 
 
 # Precision

@@ -1,9 +1,8 @@
 """Any catalogue model at full size with random weights: same time, same memory, no download, and no picture.
 
-Networks are built without storage and each tensor is then filled once, in its final precision, where it will be used.
-That is why 2.25 billion parameters take about a second on a GPU: nothing is initialised in fp32 first, converted, or
-copied; a CPU draws some 10^8 numbers a second. The drawing is seeded, but a GPU's generator draws other numbers than a
-CPU's.
+Networks are built without storage (on the meta device, about a second) and each tensor is then filled once, in its
+final precision, where it will be used: nothing is initialised in fp32 first, converted or copied. The rest is the time
+to draw 2.25 billion numbers. The drawing is seeded, but a GPU's generator draws other numbers than a CPU's.
 
 Activations stay of ordinary size (tests/test_random_weights.py measures them over all steps): infinities or zeros would
 make timings dishonest, for some kernels take short cuts and a GPU draws less power, so clocks higher, on idle bits.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svdkit.models import ModelInfo, describe_folder, find_model, fingerprint, locate, random_pipeline
 from svdkit.models.layout import STEMS, half_precision
 from svdkit.models.quiet import quiet
+from svdkit.models.weights import check_room
 from svdkit.pipeline.device import choose_device, choose_precision, cuda_capability, free_bytes, torch_dtype
 from svdkit.pipeline.memory import MemoryChoice, Need, choose_memory, possible_plans
 from svdkit.pipeline.report import LoadReport
@@ -15,8 +17,6 @@ from svdkit.pipeline.techniques import apply_technique
 from svdkit.settings import LoadSettings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from diffusers import StableVideoDiffusionPipeline
 
     from svdkit.pipeline.device import Precision
@@ -115,7 +115,7 @@ def _trained(
     info: ModelInfo, asked: LoadSettings, *, precision: Precision, device: str, plans: tuple[str, ...]
 ) -> tuple[StableVideoDiffusionPipeline, MemoryChoice, ModelInfo, str, list[str]]:
     """Read weights into main memory, then choose the plan by what they really weigh."""
-    ram = info.weights_bytes * (2 if precision.compute == "fp32" else 1)
+    ram = _check_ram(info, precision)
     folder = locate(info, source=asked.source, revision=asked.revision, variant="any", ram_bytes=ram or None)
     if not info.weights_bytes:
         info = describe_folder(folder, base=info)
@@ -134,10 +134,19 @@ def _random(
     _store_in_fp8(blueprint, precision)
     choice = _choose(blueprint, info, asked, precision=precision, device=device, plans=plans)
     place = device if choice.rung.memory == "resident" else "cpu"
+    if not place.startswith("cuda"):
+        _check_ram(info, precision)
     pipe = random_pipeline(info, dtype=dtype, device=place, seed=asked.random_seed)
     _store_in_fp8(pipe, precision)
     notes = ["weights: random, so time and memory are real and the picture is noise"]
     return pipe, choice, info, f"seed {asked.random_seed}", notes
+
+
+def _check_ram(info: ModelInfo, precision: Precision) -> int:
+    """Bytes of main memory that the weights take; an error if they are not free, before the system kills Python."""
+    ram = info.weights_bytes * (2 if precision.compute == "fp32" else 1)
+    check_room(download_bytes=0, ram_bytes=ram, folder=Path.home(), what=info.name)
+    return ram
 
 
 def _read(folder: Path, *, dtype: str) -> StableVideoDiffusionPipeline:
