@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
+import textwrap
 from types import SimpleNamespace
 
 import pytest
@@ -189,6 +190,27 @@ def test_a_notebook_gets_one_display_updated_in_place(clock: Clock, monkeypatch:
     assert last["text/plain"] == "encode  8.0 s\ndenoise 8.0 s"
     assert last["text/html"].count("<tr>") == 2
     assert '<progress aria-label="denoise" value="4" max="4">' in last["text/html"]
+
+
+def test_a_real_kernel_updates_one_output() -> None:
+    """A cell that runs three stages ends with one output, which holds the last state of all three."""
+    import nbclient
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    code = """
+        from svdkit.generate.progress import Meter, reporter
+        report = reporter("auto")
+        for stage in ("encode", "denoise", "decode"):
+            with Meter(stage, steps=2, report=report, synchronize=lambda: None) as meter:
+                meter.step()
+                meter.step()
+    """
+    notebook = new_notebook(cells=[new_code_cell(textwrap.dedent(code))])
+    nbclient.NotebookClient(notebook, kernel_name="python3", timeout=60).execute()
+    (output,) = notebook.cells[0].outputs
+    assert output.output_type == "display_data"
+    assert [line.split()[0] for line in output.data["text/plain"].splitlines()] == ["encode", "denoise", "decode"]
+    assert output.data["text/html"].count('value="2" max="2"') == 3
 
 
 def test_a_real_ipython_display_takes_the_bundle(capsys: pytest.CaptureFixture[str]) -> None:

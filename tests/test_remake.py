@@ -17,9 +17,9 @@ from svdkit.generate import generate, replay
 from svdkit.generate import remake as module
 from svdkit.image import fit, sample_photo
 from svdkit.models import find_model
-from svdkit.pipeline import LoadReport
+from svdkit.pipeline import LoadReport, load
 from svdkit.settings import ClipSettings, LoadSettings
-from tests.toy import toy_pipeline
+from tests.toy import toy_pipeline, write_hub_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,6 +94,19 @@ def test_a_saved_clip_is_made_again_to_the_bit(loaded: Any, tmp_path: Path, suff
 def test_a_clip_in_memory_is_made_again(loaded: Any) -> None:
     clip = make(loaded)
     assert same(again(clip, pipe=loaded), clip)
+
+
+def test_a_clip_of_a_downloaded_folder_is_made_again(tmp_path: Path) -> None:
+    """The whole way through files: model folder, clip, replay. A record never holds a path, so the folder is given."""
+    folder = write_hub_folder(tmp_path / "my-svd")
+    settings = SETTINGS.replace(num_inference_steps=1)
+    clip = generate(load(folder), fit("cat", height=64, width=64), settings, progress=False)
+    file = clip.save(tmp_path / "walk.mp4")
+    assert same(again(file, pipe=load(folder)), clip)
+    with pytest.raises(
+        ClipError, match=r"the model of this clip cannot be loaded here .*; load it yourself and pass it"
+    ):
+        again(file)
 
 
 def test_the_recorded_model_is_loaded(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -322,9 +322,16 @@ def test_the_fp16_vae_is_fp16_again_after_an_interrupt(monkeypatch: pytest.Monke
     """diffusers' own call would leave it in fp32, where the next clip fails."""
     pipe = toy_pipeline()
     pipe.vae.half()
-    monkeypatch.setattr(pipe.vae, "encode", interrupt)
+    seen: list[torch.dtype] = []
+
+    def interrupted(image: torch.Tensor) -> None:
+        seen.extend((image.dtype, pipe.vae.dtype))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipe.vae, "encode", interrupted)
     with pytest.raises(KeyboardInterrupt):
         encode(pipe, frame_of(), BASE)
+    assert seen == [torch.float32, torch.float32]
     assert pipe.vae.dtype == torch.float16
 
 

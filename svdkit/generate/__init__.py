@@ -1,9 +1,9 @@
 """From a pipeline and a photo to a clip, in three stages that can be kept and reused.
 
 The files import each other in one direction: ``progress`` (what is shown while it runs), ``keys`` (what a stage
-depends on) and ``outputs`` (what it hands on) → ``loop`` (diffusers' call, taken apart) and ``origin`` (what goes into
-the provenance) → ``stages`` (encode, denoise, decode) → ``ladder`` (out of memory) → ``run`` (one clip, many clips) →
-``remake`` (a saved clip again).
+depends on) and ``outputs`` (what it hands on) → ``resolve`` (settings without None), ``loop`` (diffusers' call, taken
+apart) and ``origin`` (what goes into the provenance) → ``stages`` (encode, denoise, decode) → ``ladder`` (out of
+memory) → ``run`` (one clip, many clips) → ``remake`` (a saved clip again).
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from svdkit.errors import SettingsError, SvdkitWarning
 from svdkit.generate.ladder import MemoryLadder
 from svdkit.generate.loop import in_use
 from svdkit.generate.progress import Report, reporter
-from svdkit.generate.stages import OnStep, decode, denoise, encode, resolve
+from svdkit.generate.resolve import resolve
+from svdkit.generate.stages import OnStep, decode, denoise, encode
 from svdkit.image import Frame, fit, size_advice
 from svdkit.settings import ClipSettings
 

@@ -19,12 +19,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from svdkit.clip import Clip
-from svdkit.errors import Cancelled, SettingsError, SvdkitWarning
-from svdkit.generate import loop
+from svdkit.errors import Cancelled, SvdkitWarning
 from svdkit.generate.keys import model_identity, stage_key
+from svdkit.generate.loop import (
+    conditions,
+    decode_chunk,
+    denoise_steps,
+    embed_image,
+    encode_image,
+    execution_device,
+    in_use,
+    start_latents,
+    synchronize,
+)
 from svdkit.generate.origin import origin
-from svdkit.generate.outputs import Denoised, Encoded, Resolved
+from svdkit.generate.outputs import Denoised, Encoded
 from svdkit.generate.progress import Meter, Report, reporter
+from svdkit.generate.resolve import resolve, resolve_like
 
 if TYPE_CHECKING:
     from svdkit.image import Frame
@@ -32,8 +43,6 @@ if TYPE_CHECKING:
 
 OnStep = Callable[[int, Any], object]
 
-# What LoadReport says when memory does not limit the chunk.
-_USUAL_CHUNK = 5
 _BLACK = 8  # of 255: what is darker looks black
 
 
@@ -73,11 +82,11 @@ def encode(
     key = stage_key("encode", settings, image_sha256=frame.sha256, model=model_identity(pipe))
     known = reuse is not None and (reuse.key.model, reuse.key.image_sha256) == (key.model, key.image_sha256)
     generator = torch.Generator("cpu").manual_seed(settings.seed)
-    device = loop.execution_device(pipe)
-    with loop.in_use(pipe, free=free), _meter("encode", steps=2, progress=progress, device=device) as meter:
-        embeddings = reuse.image_embeddings if reuse and known else loop.embed_image(pipe, frame, device)
+    device = execution_device(pipe)
+    with in_use(pipe, free=free), _meter("encode", steps=2, progress=progress, device=device) as meter:
+        embeddings = reuse.image_embeddings if reuse and known else embed_image(pipe, frame, device)
         meter.step()
-        latents = loop.encode_image(pipe, frame, settings, generator=generator, device=device)
+        latents = encode_image(pipe, frame, settings, generator=generator, device=device)
     return Encoded(
         key=key,
         settings=settings,
@@ -122,10 +131,10 @@ def denoise(
         ...     denoise(pipe, encoded, settings.replace(motion_bucket_id=bucket)) for bucket in (20, 220)
         ... )  # doctest: +SKIP
     """
-    settings = _resolve_like(pipe, settings, encoded)
+    settings = resolve_like(pipe, settings, encoded)
     key = stage_key("denoise", settings, image_sha256=encoded.frame.sha256, model=model_identity(pipe))
-    device = loop.execution_device(pipe)
-    with loop.in_use(pipe, free=free):
+    device = execution_device(pipe)
+    with in_use(pipe, free=free):
         # diffusers sets the schedule a little later; nothing in between depends on it.
         pipe.scheduler.set_timesteps(settings.num_inference_steps, device=device)
         with _meter("denoise", steps=len(pipe.scheduler.timesteps), progress=progress, device=device) as meter:
@@ -143,7 +152,7 @@ def denoise(
 def _denoise_steps(
     pipe: Any, encoded: Encoded, settings: ClipSettings, *, device: Any, meter: Meter, on_step: OnStep | None
 ) -> Any:
-    told = loop.conditions(
+    told = conditions(
         pipe,
         settings,
         image_embeddings=encoded.image_embeddings,
@@ -151,8 +160,8 @@ def _denoise_steps(
         device=device,
     )
     dtype = told.image_embeddings.dtype
-    latents = loop.start_latents(pipe, settings, generator_state=encoded.generator_state, dtype=dtype, device=device)
-    steps = loop.denoise_steps(pipe, latents, told)
+    latents = start_latents(pipe, settings, generator_state=encoded.generator_state, dtype=dtype, device=device)
+    steps = denoise_steps(pipe, latents, told)
     for step, latents in enumerate(steps, start=1):
         meter.step()
         if on_step is not None:
@@ -201,14 +210,14 @@ def decode(
     Example:
         >>> clip = decode(pipe, denoised)  # doctest: +SKIP
     """
-    now = _resolve_like(pipe, settings, denoised)
+    now = resolve_like(pipe, settings, denoised)
     starts = range(0, now.num_frames, now.decode_chunk_size)
     parts, finite = [], True
-    device = loop.execution_device(pipe)
+    device = execution_device(pipe)
     latents = denoised.latents.to(device)
-    with loop.in_use(pipe, free=free), _meter("decode", steps=len(starts), progress=progress, device=device) as meter:
+    with in_use(pipe, free=free), _meter("decode", steps=len(starts), progress=progress, device=device) as meter:
         for start in starts:
-            pixels, all_numbers = loop.decode_chunk(pipe, latents[:, start : start + starts.step])
+            pixels, all_numbers = decode_chunk(pipe, latents[:, start : start + starts.step])
             parts.append(pixels)
             finite = finite and all_numbers
             meter.step()
@@ -241,55 +250,4 @@ def _complaints(pixels: np.ndarray, denoised: Denoised, *, finite: bool) -> tupl
 
 
 def _meter(stage: str, *, steps: int, progress: bool | str | Report, device: Any) -> Meter:
-    return Meter(stage, steps=steps, report=reporter(progress), synchronize=partial(loop.synchronize, device))
-
-
-def resolve(pipe: Any, settings: ClipSettings, frame: Frame, *, seed: int | None = None) -> Resolved:
-    """Fill what is None in the settings: from the frame, the model, its memory plan, and chance.
-
-    Args:
-        pipe: The pipeline, for its own number of frames and the decode chunk that its memory plan counted with.
-        settings: Of the clip.
-        frame: The fitted photo.
-        seed: Used when the settings have none; None draws one.
-
-    Returns:
-        Settings without None.
-
-    Raises:
-        SettingsError: when the settings ask for another size than the frame has.
-
-    Example:
-        >>> resolve(pipe, ClipSettings(), frame).num_frames  # doctest: +SKIP
-        14
-    """
-    size = {"height": frame.height, "width": frame.width}
-    limit = getattr(getattr(pipe, "svdkit", None), "decode_chunk_size", _USUAL_CHUNK)
-    if settings.decode_chunk_size is None and limit < _USUAL_CHUNK:
-        settings = settings.replace(decode_chunk_size=limit)
-    settings = settings.resolve(**size, num_frames=pipe.unet.config.num_frames, seed=seed)
-    if (settings.height, settings.width) != (frame.height, frame.width):
-        message = (
-            f"the settings ask for height={settings.height}, width={settings.width}, but the photo was fitted to "
-            f"height={frame.height}, width={frame.width}; fit it to that size, or leave height and width out"
-        )
-        raise SettingsError(message)
-    return settings
-
-
-def _resolve_like(pipe: Any, settings: ClipSettings | None, earlier: Encoded | Denoised) -> Resolved:
-    """Fill what is None from the earlier stage, and refuse what that stage was not made for."""
-    given = earlier.settings
-    settings = settings or given
-    if settings.num_frames is None:
-        settings = settings.replace(num_frames=given.num_frames)
-    settings = resolve(pipe, settings, earlier.frame, seed=given.seed)
-    stage = earlier.key.stage
-    wanted = stage_key(stage, settings, image_sha256=earlier.frame.sha256, model=model_identity(pipe))
-    if differences := earlier.key.differences(wanted):
-        message = (
-            f"this {type(earlier).__name__} was made for other settings ({'; '.join(differences)} now); "
-            f"call {stage} again with the settings of now, or go on with those it was made for"
-        )
-        raise SettingsError(message)
-    return settings
+    return Meter(stage, steps=steps, report=reporter(progress), synchronize=partial(synchronize, device))
