@@ -17,7 +17,8 @@ from training.checkpoint import Tensors, load_checkpoint, save_checkpoint
 WARM_UP_STEPS = 200
 AVERAGE_DECAY = 0.999
 REPORT_EVERY = 50
-SAVE_EVERY = 200
+SAVE_EVERY = 100
+SLOW = 0.03
 
 
 @dataclass(frozen=True)
@@ -43,19 +44,35 @@ class Plan:
 
 
 def train(
-    model: torch.nn.Module, loss_at: Callable[[int], torch.Tensor], *, plan: Plan, folder: Path
+    model: torch.nn.Module,
+    loss_at: Callable[[int], torch.Tensor],
+    *,
+    plan: Plan,
+    folder: Path,
+    slow: tuple[str, ...] = (),
+    only_load: bool = False,
 ) -> torch.nn.Module:
-    """Train `model` on `loss_at(step)` until `plan.steps`, resuming from `folder`; return it with averaged weights."""
-    parameters = [value for value in model.parameters() if value.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    """Train `model` on `loss_at(step)` until `plan.steps`, resuming from `folder`; return it with averaged weights.
+
+    Parameters whose names contain one of `slow` learn at `SLOW` times the rate. With `only_load` nothing is trained
+    and no step need be left.
+    """
+    named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    parameters = [value for _, value in named]
+    is_slow = [any(word in name for word in slow) for name, _ in named]
+    groups = [
+        {"params": [value for value, late in zip(parameters, is_slow, strict=True) if late == which], "scale": scale}
+        for which, scale in ((False, 1.0), (True, SLOW))
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
     path = folder / f"{plan.name}.safetensors"
     first = load_checkpoint(path, model=model, average=average, optimizer=optimizer)
     started, running = time.perf_counter(), 0.0
-    for step in range(first, plan.steps):
+    for step in range(first, first if only_load else plan.steps):
         torch.manual_seed(plan.seed + step)
         for group in optimizer.param_groups:
-            group["lr"] = plan.rate(step)
+            group["lr"] = plan.rate(step) * group["scale"]
         loss = loss_at(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own stub

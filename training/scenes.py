@@ -198,7 +198,7 @@ def render(
     move = draw_move(rng, distance=speed * (num_frames - 1), height=height, width=width)
     first = _first_view(rng, world, height=height, width=width)
     objects = [_Object.draw(rng, world, speed * (num_frames - 1), height=height, width=width)
-               for _ in range(int(rng.choice([0, 1, 2], p=[0.55, 0.3, 0.15])))]  # fmt: skip
+               for _ in range(int(rng.choice([0, 1, 2], p=[0.75, 0.18, 0.07])))]  # fmt: skip
     frames = np.empty((num_frames, height, width, 3), np.uint8)
     for index in range(num_frames):
         time = index / max(num_frames - 1, 1)

@@ -18,10 +18,11 @@ from transformers import CLIPVisionModelWithProjection
 from training.loop import Plan, keep_conv3d_in_float32, train
 from training.networks import build_feature_extractor, build_image_encoder, build_unet, start_calm
 from training.scenes import sample_clip
+from training.start import encode_start
 from training.vae import HEIGHT, WIDTH, clips_to_tensor
 
 SHARD_CLIPS = 64  # clips rendered and encoded at a time
-SHARD_USES = 3  # times each is seen, every time under other noise
+SHARD_USES = 4  # times each is seen, every time under other noise
 SHORT_UNTIL = 0.45  # until then clips of 8 frames, 4 at a time: the same cost a step, and camera moves are learnt there
 SHORT, LONG = (8, 4), (14, 2)  # (frames, clips a step)
 SIGMA_LOG_MEAN, SIGMA_LOG_DEVIATION = 1.0, 1.6  # SVD's image-to-video stage
@@ -60,8 +61,8 @@ def encode_shard(index: int, *, num_frames: int, vae: AutoencoderKLTemporalDecod
     pixels = clips_to_tensor([clip.frames for clip in clips], device)
     augment = torch.exp(torch.randn(SHARD_CLIPS, generator=rng) * 0.7 - 3.6)  # median 0.027, like the default 0.02
     noisy = pixels[:, 0].cpu() + augment[:, None, None, None] * torch.randn(pixels[:, 0].shape, generator=rng)
-    latents = torch.stack([vae.encode(clip).latent_dist.mode() for clip in pixels]) * vae.config.scaling_factor
-    first = torch.cat([vae.encode(one).latent_dist.mode() for one in noisy.to(device).split(16)])
+    latents = torch.stack([encode_start(vae, clip) for clip in pixels]) * vae.config.scaling_factor
+    first = torch.cat([encode_start(vae, some) for some in noisy.to(device).split(16)])
     told = torch.tensor([[clip.fps - 1.0, float(clip.motion_bucket_id)] for clip in clips])
     conditions = torch.cat([told, augment[:, None]], dim=1).to(device)
     return Shard(latents, first, clip_input(pixels[:, 0]), conditions)
@@ -93,7 +94,7 @@ def denoising_loss(model: Denoiser, shard: Shard, chosen: torch.Tensor) -> torch
 
 
 def train_denoiser(
-    vae: AutoencoderKLTemporalDecoder, *, steps: int, folder: Path, device: torch.device
+    vae: AutoencoderKLTemporalDecoder, *, steps: int, folder: Path, device: torch.device, only_load: bool = False
 ) -> Denoiser:
     """Train for `steps` steps, short clips first; resumes from `folder`."""
     torch.manual_seed(1)
@@ -115,5 +116,5 @@ def train_denoiser(
         with torch.autocast(device.type, dtype=torch.bfloat16):
             return denoising_loss(model, held[key], chosen)
 
-    train(model, loss_at, plan=Plan("unet", steps, 8e-4, seed=10**6), folder=folder)
+    train(model, loss_at, plan=Plan("unet", steps, 6e-4, seed=10**6), folder=folder, only_load=only_load)
     return model

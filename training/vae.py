@@ -19,6 +19,7 @@ CHUNKS = (1, 2, 4)  # the decoder must serve every decode_chunk_size
 LONG_CHUNK, LONG_EVERY = 14, 6  # now and then a whole clip
 KL_WEIGHT = 1e-4
 START_PICTURES = 24
+CLOSED_FORM = ("conv_in", "conv_out", "conv_norm_out", "samplers", "quant_conv")  # good from the start: learn slowly
 
 
 def clips_to_tensor(frames: list[np.ndarray], device: torch.device) -> torch.Tensor:  # type: ignore[type-arg]
@@ -66,13 +67,16 @@ def train_vae(*, steps: int, folder: Path, device: torch.device) -> AutoencoderK
             decoded = vae.decode(posterior.sample(), num_frames=clips.shape[1]).sample
         return reconstruction_loss(pixels, decoded) + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
 
-    train(vae, loss_at, plan=Plan("vae", steps, 6e-4), folder=folder)
+    train(vae, loss_at, plan=Plan("vae", steps, 4e-4), folder=folder, slow=CLOSED_FORM)
     vae.register_to_config(scaling_factor=round(1 / latent_deviation(vae, device), 4))
     return vae
 
 
-def finish_decoder(vae: AutoencoderKLTemporalDecoder, *, steps: int, folder: Path, device: torch.device) -> None:
+def finish_decoder(
+    vae: AutoencoderKLTemporalDecoder, *, steps: int, folder: Path, device: torch.device, only_load: bool = False
+) -> None:
     """Train the decoder alone, on whole frames and exact latents; the latents stay what the UNet has learnt."""
+    vae.requires_grad_(requires_grad=True)
     vae.encoder.requires_grad_(requires_grad=False)
     vae.quant_conv.requires_grad_(requires_grad=False)
 
@@ -85,7 +89,7 @@ def finish_decoder(vae: AutoencoderKLTemporalDecoder, *, steps: int, folder: Pat
             decoded = vae.decode(latents + 0.03 * torch.randn_like(latents), num_frames=clips.shape[1]).sample
         return reconstruction_loss(pixels, decoded)
 
-    train(vae, loss_at, plan=Plan("decoder", steps, 4e-4), folder=folder)
+    train(vae, loss_at, plan=Plan("decoder", steps, 4e-4), folder=folder, slow=CLOSED_FORM, only_load=only_load)
 
 
 @torch.no_grad()

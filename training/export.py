@@ -1,0 +1,42 @@
+"""Write the trained networks where the package finds them, in the hub's layout, half precision, safetensors only."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLTemporalDecoder, StableVideoDiffusionPipeline
+
+from training.networks import build_feature_extractor, build_scheduler
+from training.unet import Denoiser
+
+LARGEST_BYTES = 12_000_000
+
+
+def export(vae: AutoencoderKLTemporalDecoder, model: Denoiser, *, folder: Path, record: dict[str, Any]) -> None:
+    """Save the pipeline to `folder` beside a `training.json` that says how it was made.
+
+    Raises:
+        ValueError: the folder is over 12 MB.
+    """
+    pipe = StableVideoDiffusionPipeline(
+        vae=vae,
+        image_encoder=model.image_encoder,
+        unet=model.unet,
+        scheduler=build_scheduler(),
+        feature_extractor=build_feature_extractor(),
+    )
+    pipe.to(torch.float16).save_pretrained(folder, variant="fp16", safe_serialization=True)
+    versions = {name: version(name) for name in ("torch", "diffusers", "transformers", "numpy", "opencv-python-headless")}
+    parameters = {name: sum(value.numel() for value in getattr(pipe, name).parameters())
+                  for name in ("unet", "vae", "image_encoder")}  # fmt: skip
+    made = {"made_at": datetime.now(timezone.utc).isoformat(timespec="seconds"), "parameters": parameters}
+    text = json.dumps({**record, **made, "versions": versions}, indent=1)
+    (folder / "training.json").write_text(text + "\n", encoding="utf-8")
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    if size > LARGEST_BYTES:
+        raise ValueError(f"{folder} holds {size:,} bytes; at most {LARGEST_BYTES:,} may ship with the package")
