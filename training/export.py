@@ -31,6 +31,9 @@ def export(vae: AutoencoderKLTemporalDecoder, model: Denoiser, *, folder: Path, 
         feature_extractor=build_feature_extractor(),
     )
     pipe.to(torch.float16).save_pretrained(folder, variant="fp16", safe_serialization=True)
+    for file in (folder / "model_index.json", folder / "feature_extractor" / "preprocessor_config.json"):
+        # Transformers 5 without torchvision saves its stand-in's name, which older versions do not know.
+        file.write_text(file.read_text(encoding="utf-8").replace("CLIPImageProcessorPil", "CLIPImageProcessor"), encoding="utf-8")
     versions = {name: version(name) for name in ("torch", "diffusers", "transformers", "numpy", "opencv-python-headless")}
     parameters = {name: sum(value.numel() for value in getattr(pipe, name).parameters())
                   for name in ("unet", "vae", "image_encoder")}  # fmt: skip
