@@ -61,7 +61,9 @@ def _likeness(clips: dict[tuple[str, int], svdkit.Clip]) -> list[tuple[Any, ...]
 
 def _smoothness(clips: dict[tuple[str, int], svdkit.Clip]) -> tuple[Any, ...]:
     order = np.random.default_rng(0).permutation(len(next(iter(clips.values())).frames))
-    ratios = {key: quality.warp_error(clip.frames) / quality.warp_error(clip.frames[order]) for key, clip in clips.items()}
+    ratios = {
+        key: quality.warp_error(clip.frames) / quality.warp_error(clip.frames[order]) for key, clip in clips.items()
+    }
     what = "warp error ÷ that of the same frames shuffled, mean"
     return _row(what, np.mean([*ratios.values()]), at_most=0.5, detail=_by_photo(ratios))
 
@@ -90,12 +92,21 @@ def _spearman(means: pd.Series[float]) -> float:
 
 
 def _directions(pipe: Any, seeds: range) -> list[tuple[Any, ...]]:
-    found = np.array([quality.direction(_clip(pipe, "rocket", seed=seed, motion_bucket_id=180).frames) for seed in seeds])
+    found = np.array(
+        [quality.direction(_clip(pipe, "rocket", seed=seed, motion_bucket_id=180).frames) for seed in seeds]
+    )
     rows = []
     for axis, name in enumerate(("horizontal", "vertical")):
         smaller = min(int((found[:, axis] > 0).sum()), int((found[:, axis] < 0).sum()))
         detail = " ".join(f"{value:+.2f}" for value in found[:, axis])
-        rows.append(_row(f"{name} directions over {len(seeds)} seeds: clips of the rarer sign", smaller, at_least=1, detail=detail))
+        rows.append(
+            _row(
+                f"{name} directions over {len(seeds)} seeds: clips of the rarer sign",
+                smaller,
+                at_least=1,
+                detail=detail,
+            )
+        )
     return rows
 
 
@@ -113,18 +124,27 @@ def _convergence(pipe: Any, seeds: tuple[int, ...]) -> tuple[Any, ...]:
 
 
 def _seconds(clips: dict[tuple[str, int], svdkit.Clip]) -> tuple[Any, ...]:
-    seconds = [sum(clip.provenance.stage_seconds.values()) for clip in clips.values()]
-    return _row("14 frames, 25 steps, 72×128: median seconds", np.median(seconds), at_most=60, detail=f"slowest {max(seconds):.1f}")
+    seconds = [sum(clip.provenance.stage_seconds.values()) for clip in clips.values() if clip.provenance]
+    return _row(
+        "14 frames, 25 steps, 72×128: median seconds",
+        np.median(seconds),
+        at_most=60,
+        detail=f"slowest {max(seconds):.1f}",
+    )
 
 
-def _row(what: str, value: Any, *, at_least: float | None = None, at_most: float | None = None, detail: str = "") -> tuple[Any, ...]:
+def _row(
+    what: str, value: Any, *, at_least: float | None = None, at_most: float | None = None, detail: str = ""
+) -> tuple[Any, ...]:
     met = bool(value >= at_least) if at_least is not None else bool(value <= at_most)
     bar = f"≥ {at_least:g}" if at_least is not None else f"≤ {at_most:g}"
     return what, round(float(value), 3), "–" if at_least == -1 else bar, met, detail
 
 
 def _by_photo(values: dict[tuple[str, int], float]) -> str:
-    means = {photo: np.mean([value for key, value in values.items() if key[0] == photo]) for photo in svdkit.sample_photos()}
+    means = {
+        photo: np.mean([value for key, value in values.items() if key[0] == photo]) for photo in svdkit.sample_photos()
+    }
     return "; ".join(f"{photo} {value:.2f}" for photo, value in means.items()) + f"; worst {min(values.values()):.2f}"
 
 
@@ -158,9 +178,11 @@ def table(record: dict[str, Any]) -> str:
     lines = [
         "# The micro model's bars",
         "",
-        f"Model micro, revision {record['model']['revision']}, {record['model']['weights']} weights; {here['cpu']}, "
-        f"{here['cpu_count']} cores; torch {here['torch']}, diffusers {here['diffusers']}; {record['date'][:10]}; "
-        f"`{record['command']}` ({record['seconds'] // 60} min).",
+        (
+            f"Model micro, revision {record['model']['revision']}, {record['model']['weights']} weights; {here['cpu']}, "
+            f"{here['cpu_count']} cores; torch {here['torch']}, diffusers {here['diffusers']}; {record['date'][:10]}; "
+            f"`{record['command']}` ({record['seconds'] // 60} min)."
+        ),
         "",
         "| what | value | bar | | detail |",
         "|---|--:|--:|---|---|",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,7 @@ def main() -> None:
     model = train_denoiser(
         vae, steps=options.unet_steps, folder=options.work, device=device, only_load=options.export_only
     )
-    finish_decoder(
-        vae, steps=options.decoder_steps, folder=options.work, device=device, only_load=options.export_only
-    )
+    finish_decoder(vae, steps=options.decoder_steps, folder=options.work, device=device, only_load=options.export_only)
     export(vae, model, folder=options.output, record=_record(options))
     print(f"wrote {options.output}")
 
@@ -64,4 +61,4 @@ def _record(options: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

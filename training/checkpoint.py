@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -23,12 +22,10 @@ def save_checkpoint(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, partial)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
-def load_checkpoint(
-    path: Path, *, model: torch.nn.Module, average: Tensors, optimizer: torch.optim.Optimizer
-) -> int:
+def load_checkpoint(path: Path, *, model: torch.nn.Module, average: Tensors, optimizer: torch.optim.Optimizer) -> int:
     """Restore what `save_checkpoint` wrote, in place; return the step, or 0 when there is no checkpoint."""
     if not path.exists():
         return 0

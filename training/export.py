@@ -6,13 +6,15 @@ import json
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, StableVideoDiffusionPipeline
 
 from training.networks import build_feature_extractor, build_scheduler
-from training.unet import Denoiser
+
+if TYPE_CHECKING:
+    from training.unet import Denoiser
 
 LARGEST_BYTES = 12_000_000
 
@@ -33,8 +35,12 @@ def export(vae: AutoencoderKLTemporalDecoder, model: Denoiser, *, folder: Path, 
     pipe.to(torch.float16).save_pretrained(folder, variant="fp16", safe_serialization=True)
     for file in (folder / "model_index.json", folder / "feature_extractor" / "preprocessor_config.json"):
         # Transformers 5 without torchvision saves its stand-in's name, which older versions do not know.
-        file.write_text(file.read_text(encoding="utf-8").replace("CLIPImageProcessorPil", "CLIPImageProcessor"), encoding="utf-8")
-    versions = {name: version(name) for name in ("torch", "diffusers", "transformers", "numpy", "opencv-python-headless")}
+        file.write_text(
+            file.read_text(encoding="utf-8").replace("CLIPImageProcessorPil", "CLIPImageProcessor"), encoding="utf-8"
+        )
+    versions = {
+        name: version(name) for name in ("torch", "diffusers", "transformers", "numpy", "opencv-python-headless")
+    }
     parameters = {name: sum(value.numel() for value in getattr(pipe, name).parameters())
                   for name in ("unet", "vae", "image_encoder")}  # fmt: skip
     made = {"made_at": datetime.now(timezone.utc).isoformat(timespec="seconds"), "parameters": parameters}

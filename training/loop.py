@@ -75,7 +75,7 @@ def train(
             group["lr"] = plan.rate(step) * group["scale"]
         loss = loss_at(step)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's own stub
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         _update(average, model, step)
@@ -112,7 +112,7 @@ def keep_conv3d_in_float32(model: torch.nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, torch.nn.Conv3d):
-            module.forward = partial(_float32_forward, module)  # type: ignore[method-assign]
+            module.forward = partial(_float32_forward, module)
 
 
 def _float32_forward(module: torch.nn.Conv3d, x: torch.Tensor) -> torch.Tensor:

@@ -28,7 +28,11 @@ def build_unet() -> UNetSpatioTemporalConditionModel:
         sample_size=32,
         in_channels=2 * LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        down_block_types=("DownBlockSpatioTemporal", "CrossAttnDownBlockSpatioTemporal", "CrossAttnDownBlockSpatioTemporal"),
+        down_block_types=(
+            "DownBlockSpatioTemporal",
+            "CrossAttnDownBlockSpatioTemporal",
+            "CrossAttnDownBlockSpatioTemporal",
+        ),
         up_block_types=("CrossAttnUpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"),
         block_out_channels=(64, 64, 64),
         layers_per_block=1,
@@ -75,7 +79,6 @@ def build_scheduler() -> EulerDiscreteScheduler:
 def build_feature_extractor() -> CLIPImageProcessor:
     """CLIP's own normalisation at 224x224."""
     return CLIPImageProcessor()
-
 
 
 def start_calm(network: torch.nn.Module) -> None:

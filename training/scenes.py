@@ -42,7 +42,7 @@ def palette(rng: np.random.Generator, count: int) -> Array:
     saturation = np.clip(rng.beta(1.3, 3.0) * 255 + rng.normal(0, 35, count), 0, 255)
     value = np.clip(rng.uniform(0, 255, count) * rng.uniform(0.6, 1) + rng.uniform(0, 60), 0, 255)
     hsv = np.stack([hue, saturation, value], axis=-1).astype(np.uint8)[None]
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0].astype(np.float32) / 255
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0] / np.float32(255), dtype=np.float32)
 
 
 def noise(rng: np.random.Generator, *, height: int, width: int, exponent: float) -> Array:
@@ -52,7 +52,7 @@ def noise(rng: np.random.Generator, *, height: int, width: int, exponent: float)
     spectrum = np.fft.rfft2(rng.standard_normal((height, width))) / radius**exponent
     spectrum[0, 0] = 0
     field = np.fft.irfft2(spectrum, s=(height, width))
-    return (field / field.std()).astype(np.float32)
+    return np.asarray(field / field.std(), dtype=np.float32)
 
 
 def shade(rng: np.random.Generator, colours: Array, *, height: int, width: int, exponent: float, depth: float) -> Array:
@@ -79,14 +79,14 @@ def outline(rng: np.random.Generator, *, size: float) -> npt.NDArray[np.float64]
     points *= np.array([1, rng.uniform(0.25, 1)])
     turn = 0.0 if kind == "box" and rng.random() < 0.5 else rng.uniform(0, np.pi)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    return points @ rotation.T
+    return np.asarray(points @ rotation.T)
 
 
 def mask_of(points: npt.NDArray[np.float64], *, height: int, width: int) -> Array:
     """An antialiased filled polygon, shape (height, width, 1), range 0 to 1."""
     canvas = np.zeros((height, width), np.uint8)
     cv2.fillPoly(canvas, [np.round(points * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-    return canvas.astype(np.float32)[..., None] / 255
+    return np.asarray(canvas[..., None] / np.float32(255), dtype=np.float32)
 
 
 def paint_world(rng: np.random.Generator, *, height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -188,9 +188,7 @@ def draw_move(rng: np.random.Generator, *, distance: float, height: int, width: 
     return move
 
 
-def render(
-    rng: np.random.Generator, world: npt.NDArray[np.uint8], *, num_frames: int, height: int, width: int
-) -> Clip:
+def render(rng: np.random.Generator, world: npt.NDArray[np.uint8], *, num_frames: int, height: int, width: int) -> Clip:
     """Film `world` for `num_frames` frames with a random camera, fps, amount of motion and objects."""
     fps = int(rng.choice([5, 6, 7, 8, 10, 12, 15, 24], p=[0.1, 0.15, 0.3, 0.15, 0.1, 0.1, 0.05, 0.05]))
     bucket = int(rng.integers(0, 256))
@@ -219,7 +217,9 @@ def _film(
     return np.asarray(cv2.resize(view, (width, height), interpolation=cv2.INTER_AREA))
 
 
-def _first_view(rng: np.random.Generator, world: npt.NDArray[np.uint8], *, height: int, width: int) -> npt.NDArray[np.float64]:
+def _first_view(
+    rng: np.random.Generator, world: npt.NDArray[np.uint8], *, height: int, width: int
+) -> npt.NDArray[np.float64]:
     """World to first fine frame: a random place, angle, flip and magnification (0.8 to 1.4)."""
     scale, angle = np.exp(rng.uniform(-0.2, 0.35)), rng.uniform(-0.4, 0.4)
     flip = rng.choice([-1, 1])

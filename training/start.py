@@ -14,13 +14,16 @@ padding does to a constant), which rules the deviation. SiLU is nearly the ident
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
-from diffusers import AutoencoderKLTemporalDecoder
 
 from training.networks import start_calm
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLTemporalDecoder
 
 BORDER = 20.0  # size of the border line; pixels and latents have a deviation of about 1
 SHIFT = 5.0  # how far right of zero the signal passes a SiLU

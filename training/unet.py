@@ -1,5 +1,7 @@
-"""Train the micro model's denoiser, and its image encoder with it, as SVD was trained: v-prediction, sigma from a
-lognormal, the first frame's latents concatenated, picture, fps, motion bucket and noise augmentation as conditions.
+"""Train the micro model's denoiser, and its image encoder with it, the way SVD was trained.
+
+v-prediction, sigma from a lognormal, the first frame's latents concatenated; picture, fps, motion bucket and noise
+augmentation as conditions.
 
 References: EDM, Karras et al. (2022), arXiv 2206.00364; SVD, Blattmann et al. (2023), arXiv 2311.15127, appendix D.
 """
@@ -8,18 +10,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
-from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
-from transformers import CLIPVisionModelWithProjection
 
 from training.loop import Plan, keep_conv3d_in_float32, train
 from training.networks import build_feature_extractor, build_image_encoder, build_unet, start_calm
 from training.scenes import sample_clip
 from training.start import encode_start
 from training.vae import HEIGHT, WIDTH, clips_to_tensor
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+    from transformers import CLIPVisionModelWithProjection
 
 SHARD_CLIPS = 64  # clips rendered and encoded at a time
 SHARD_USES = 4  # times each is seen, every time under other noise
@@ -98,7 +103,7 @@ def train_denoiser(
 ) -> Denoiser:
     """Train for `steps` steps, short clips first; resumes from `folder`."""
     torch.manual_seed(1)
-    model = Denoiser().to(device)
+    model: Denoiser = Denoiser().to(device)
     keep_conv3d_in_float32(model)
     vae.requires_grad_(requires_grad=False)
     held: dict[tuple[int, int], Shard] = {}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLTemporalDecoder
 
 from training.loop import Plan, keep_conv3d_in_float32, train
 from training.networks import build_vae
 from training.scenes import sample_clip
 from training.start import start_from_components
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLTemporalDecoder
 
 HEIGHT, WIDTH = 72, 128
 FRAMES_A_STEP = 4
@@ -22,7 +25,7 @@ START_PICTURES = 24
 CLOSED_FORM = ("conv_in", "conv_out", "conv_norm_out", "samplers", "quant_conv")  # good from the start: learn slowly
 
 
-def clips_to_tensor(frames: list[np.ndarray], device: torch.device) -> torch.Tensor:  # type: ignore[type-arg]
+def clips_to_tensor(frames: list[np.ndarray], device: torch.device) -> torch.Tensor:
     """uint8 clips of shape (frames, height, width, 3) → float (clips, frames, 3, height, width), -1 to 1."""
     stacked = torch.from_numpy(np.stack(frames)).to(device)
     return stacked.permute(0, 1, 4, 2, 3).float() / 127.5 - 1

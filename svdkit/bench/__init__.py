@@ -1,0 +1,1 @@
+"""Measuring: what a clip shows; later what it costs."""

@@ -7,6 +7,7 @@ is exact for a camera that turns and zooms without moving. Small pictures are en
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,12 +66,12 @@ def motion(frames: Frames) -> float:
     Args:
         frames: uint8, shape (frames, height, width, 3), at least two frames.
     """
-    return float(np.mean([np.linalg.norm(flow(a, b), axis=-1).mean() for a, b in zip(frames, frames[1:], strict=False)]))
+    return float(np.mean([np.linalg.norm(flow(a, b), axis=-1).mean() for a, b in itertools.pairwise(frames)]))
 
 
 def direction(frames: Frames) -> tuple[float, float]:
     """The clip's mean flow (x, y) in pixels a frame: positive x, the picture moves right; positive y, down."""
-    x, y = np.mean([flow(a, b).mean((0, 1)) for a, b in zip(frames, frames[1:], strict=False)], axis=0)
+    x, y = np.mean([flow(a, b).mean((0, 1)) for a, b in itertools.pairwise(frames)], axis=0)
     return float(x), float(y)
 
 
@@ -103,7 +104,7 @@ def last_frame_psnr(frames: Frames) -> float:
 
     height, width = frames.shape[1:3]
     total = np.eye(3)
-    for first, second in zip(frames, frames[1:], strict=False):
+    for first, second in itertools.pairwise(frames):
         total = camera(first, second) @ total
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     back = cv2.warpPerspective(frames[-1], total, (width, height), flags=flags)
@@ -126,7 +127,7 @@ def warp_error(frames: Frames) -> float:
     height, width = frames.shape[1:3]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     errors = []
-    for first, second in zip(frames, frames[1:], strict=False):
+    for first, second in itertools.pairwise(frames):
         back = flow(second, first)
         moved = cv2.remap(first, x + back[..., 0], y + back[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         errors.append(float(((moved.astype(np.float64) - second) ** 2).mean()))
