@@ -6,7 +6,6 @@ import dataclasses
 import getpass
 import importlib.metadata
 import json
-import os
 import platform
 import re
 import subprocess
@@ -19,13 +18,11 @@ import pytest
 from svdkit.environment import Finding, doctor, facts, notebook_kind, summary
 from svdkit.environment.doctor import judge
 from svdkit.environment.facts import Facts, Gpu, gather
-from svdkit.environment.known_bad import KNOWN_BAD, numbers, torchvision_clash
-from svdkit.environment.place import hosted_on
 
 GIB = 1024**3
-H200 = Gpu(name="NVIDIA H200", vram_bytes=140 * GIB, free_bytes=139 * GIB, capability=(9, 0))
-T4 = Gpu(name="Tesla T4", vram_bytes=15 * GIB, free_bytes=14 * GIB, capability=(7, 5))
-P100 = Gpu(name="Tesla P100-PCIE-16GB", vram_bytes=16 * GIB, capability=(6, 0))
+H200 = Gpu("NVIDIA H200", vram_bytes=140 * GIB, free_bytes=139 * GIB, capability=(9, 0))
+T4 = Gpu("Tesla T4", vram_bytes=15 * GIB, free_bytes=14 * GIB, capability=(7, 5))
+P100 = Gpu("Tesla P100-PCIE-16GB", vram_bytes=16 * GIB, free_bytes=None, capability=(6, 0))
 CU128 = ("sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
 
 GOOD = Facts(
@@ -144,13 +141,7 @@ def test_no_gpu_is_a_warning_and_micro_still_works():
         "no GPU: micro is made for that, the full models would need hours",
     )
     assert finding.cure.startswith("nothing to do for micro; ")
-
-
-@pytest.mark.parametrize(
-    ("host", "words"), [("colab", "Runtime, Change runtime type"), ("kaggle", "Settings, Acceler")]
-)
-def test_no_gpu_on_a_notebook_service_names_its_menu(host, words):
-    assert found("gpu", gpus=(), driver=None, host=host).cure.startswith(words)
+    assert "Colab: Runtime, Change runtime type; Kaggle: Settings, Accelerator" in finding.cure
 
 
 def test_a_driver_under_a_torch_for_the_cpu_is_found():
@@ -174,8 +165,9 @@ def test_a_gpu_that_torch_has_no_code_for_fails():
     finding = found("gpu", gpus=(P100,))
     assert finding.status == "fail"
     assert finding.what.endswith("this torch has no code for sm_60, so the first computation fails")
-    assert finding.cure.startswith("install a torch that has sm_60 (a build for CUDA 12.6 has the older ones)")
-    assert found("gpu", gpus=(P100,), host="kaggle").cure == "choose GPU T4 under Settings, Accelerator"
+    assert finding.cure.startswith(
+        "on Kaggle choose GPU T4; else install a torch that has sm_60, as builds for CUDA 12.6"
+    )
 
 
 @pytest.mark.parametrize(
@@ -189,7 +181,6 @@ def test_a_gpu_that_torch_has_no_code_for_fails():
         ((9, 0), ("sm_90a",), "ok"),
         ((9, 0), ("gfx90a", "gfx1100"), "ok"),  # AMD: nothing to judge by
         ((9, 0), (), "ok"),
-        ((0, 0), CU128, "ok"),
     ],
 )
 def test_what_a_gpu_can_run(capability, architectures, status):
@@ -251,25 +242,13 @@ def test_an_old_diffusers_is_told():
     assert found("diffusers", versions=with_versions(diffusers="0.31.0")).cure == "pip install -U diffusers"
 
 
-def test_every_known_bad_version_says_where_that_is_known_from():
-    for bad in KNOWN_BAD:
-        assert bad.source.startswith("https://")
-        assert bad.harm
-        assert bad.cure
-        assert bad.until is None or bad.first < bad.until
-
-
 def test_the_tested_versions_are_not_known_bad():
     """constraints.txt must not pin what the doctor warns of."""
-    pins = re.findall(
-        r"^([\w-]+)==(\S+)",
-        (Path(__file__).parents[1] / "constraints.txt").read_text(encoding="utf-8"),
-        flags=re.MULTILINE,
-    )
+    text = (Path(__file__).parents[1] / "constraints.txt").read_text(encoding="utf-8")
+    pins = dict(re.findall(r"^([\w-]+)==(\S+)", text, flags=re.MULTILINE))
+    findings = judge(dataclasses.replace(GOOD, versions=dict(GOOD.versions) | pins, cudnn=None))
     assert pins
-    for name, version in pins:
-        assert not [bad for bad in KNOWN_BAD if bad.package == name and bad.applies(version, gpu=True, cudnn=None)]
-    assert torchvision_clash(dict(pins)) is None
+    assert [finding for finding in findings if finding.status != "ok"] == []
 
 
 @pytest.mark.parametrize(
@@ -291,32 +270,23 @@ def test_the_tested_versions_are_not_known_bad():
     ],
 )
 def test_torch_and_torchvision_belong_together(torch, vision, clash):
-    versions = {"torch": torch} | ({"torchvision": vision} if vision else {})
-    assert torchvision_clash(versions) == clash
+    findings = judge(dataclasses.replace(GOOD, versions=with_versions(torch=torch, torchvision=vision)))
+    whats = [finding.what for finding in findings if finding.name == "torchvision"]
+    assert whats == ([f"{clash}; diffusers cannot be imported"] if clash else [])
 
 
 def test_a_torchvision_clash_fails_with_the_way_out():
     finding = found("torchvision", versions=with_versions(torchvision="0.27.0"))
     assert finding.status == "fail"
-    assert finding.what.endswith("; diffusers cannot be imported")
     assert finding.cure.startswith("pip uninstall torchvision (svdkit works without it)")
-
-
-@pytest.mark.parametrize(
-    ("version", "parts"), [("2.13.0+cu128", (2, 13, 0)), ("2.9.0a0+git1", (2, 9, 0)), ("7", (7,)), ("dev", ())]
-)
-def test_numbers_of_a_version(version, parts):
-    assert numbers(version) == parts
 
 
 # --- memory, disk, ffmpeg, hub ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("total", "free", "status"), [(16, 12, "ok"), (12, 12, "ok"), (16, 3, "warn"), (4, None, "warn")]
-)
+@pytest.mark.parametrize(("total", "free", "status"), [(16, 12, "ok"), (12, 12, "ok"), (16, 3, "warn"), (4, 4, "warn")])
 def test_memory_for_loading(total, free, status):
-    finding = found("memory", ram_bytes=total * GIB, ram_free_bytes=free and free * GIB)
+    finding = found("memory", ram_bytes=total * GIB, ram_free_bytes=free * GIB)
     assert finding.status == status
     assert status == "ok" or finding.what.endswith("loading the full models takes about 8.0 GiB")
 
@@ -342,8 +312,8 @@ def test_without_ffmpeg_clips_cannot_be_saved():
 
 
 def test_no_token_is_fine_but_for_one_model():
-    finding = found("hub", token=False, mirror=True)
-    assert (finding.status, finding.what) == ("ok", "no token is set, which only svd-xt-1.1 needs; a mirror is set")
+    finding = found("hub", token=False)
+    assert (finding.status, finding.what) == ("ok", "no token is set, which only svd-xt-1.1 needs")
     assert finding.cure.endswith("hf auth login")
 
 
@@ -355,7 +325,7 @@ def test_offline_mode_is_told():
 
 def test_findings_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Finding(name="x", status="ok", what="y").status = "fail"  # type: ignore[misc]
+        Finding("x", "ok", "y").status = "fail"  # type: ignore[misc]
 
 
 # --- gathering ----------------------------------------------------------------------------------------------------
@@ -371,23 +341,30 @@ def test_this_machine_has_facts():
     assert here.versions["numpy"] == importlib.metadata.version("numpy")
 
 
-def test_memory_without_psutil(monkeypatch):
-    """The system's own count agrees with psutil's to within what the kernel keeps for itself."""
-    known = facts._ram()["ram_bytes"]
+def test_memory_is_unknown_without_psutil(monkeypatch):
     monkeypatch.setitem(sys.modules, "psutil", None)
-    assert facts._ram()["ram_bytes"] == pytest.approx(known, rel=0.05)
+    assert facts._ram() == {}
 
 
-def test_memory_is_unknown_where_the_system_does_not_tell(monkeypatch):
-    monkeypatch.setitem(sys.modules, "psutil", None)
-    monkeypatch.delattr(os, "sysconf")
-    monkeypatch.setattr(facts, "_container_limit", lambda: None)
-    assert facts._ram() == {"ram_bytes": None, "ram_free_bytes": None}
+@pytest.mark.parametrize(("limit", "counts"), [("1048576\n", True), ("max\n", False)])
+def test_a_containers_limit_counts(monkeypatch, limit, counts):
+    monkeypatch.setattr(Path, "read_text", lambda path: limit)
+    assert (facts._ram()["ram_bytes"] == 2**20) == counts
+    assert (facts._ram()["ram_free_bytes"] == 2**20) == counts
 
 
-def test_a_containers_limit_counts(monkeypatch):
-    monkeypatch.setattr(facts, "_container_limit", lambda: 2**20)
-    assert facts._ram() == {"ram_bytes": 2**20, "ram_free_bytes": 2**20}
+@pytest.mark.parametrize(
+    ("system", "text"),
+    [
+        ("Linux", "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.15  Thu Jan 23\nGCC version: 12.2.0"),
+        ("Windows", "| NVIDIA-SMI 570.86.15   Driver Version: 570.86.15   CUDA Version: 12.8 |"),
+    ],
+)
+def test_the_driver_of_each_system(monkeypatch, system, text):
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(Path, "read_text", lambda path, **named: text)
+    monkeypatch.setattr(subprocess, "run", lambda *args, **named: types.SimpleNamespace(stdout=text))
+    assert facts._driver() == "570.86.15"
 
 
 def test_a_broken_ffmpeg_is_no_ffmpeg(monkeypatch):
@@ -438,67 +415,50 @@ def stand_in_torch(monkeypatch, *, full=False):
 def test_what_torch_tells_about_a_gpu(monkeypatch):
     stand_in_torch(monkeypatch)
     asked = facts._ask_torch(free=True)
-    assert asked["gpus"] == (Gpu(name="Tesla T4", vram_bytes=16, free_bytes=10, capability=(7, 5)),)
+    assert asked["gpus"] == (Gpu("Tesla T4", vram_bytes=16, free_bytes=10, capability=(7, 5)),)
     assert (asked["cuda"], asked["cudnn"], asked["architectures"]) == ("12.8", 91900, ("sm_75",))
 
 
-def test_free_memory_is_asked_only_when_wanted_and_may_fail(monkeypatch):
+def test_free_memory_is_asked_only_when_wanted_and_none_when_the_gpu_is_full(monkeypatch):
     stand_in_torch(monkeypatch, full=True)
-    assert facts._ask_torch(free=True)["gpus"][0].free_bytes is None
+    assert facts._ask_torch(free=True)["gpus"][0].free_bytes == 0
     assert facts._ask_torch(free=False)["gpus"][0].free_bytes is None
 
 
-@pytest.mark.parametrize(
-    ("environ", "folder"),
-    [
-        ({}, "~/.cache/huggingface"),
-        ({"XDG_CACHE_HOME": "/cache"}, "/cache/huggingface"),
-        ({"HF_HOME": "/data/hf", "XDG_CACHE_HOME": "/cache"}, "/data/hf"),
-    ],
-)
-def test_the_hubs_folder_follows_its_own_rules(environ, folder):
-    assert facts._hub_home(environ) == folder
-
-
 def test_the_disk_of_a_folder_not_yet_made_is_measured(tmp_path):
-    assert (facts._disk_free({"HF_HUB_CACHE": str(tmp_path / "not" / "yet")}) or 0) > 0
+    assert (facts._disk_free(tmp_path / "not" / "yet") or 0) > 0
 
 
-def test_a_token_is_seen_and_never_opened(tmp_path):
-    file = tmp_path / "token"
-    environ = {"HF_HOME": str(tmp_path)}
-    assert not facts._has_token(environ)
-    file.write_text("")
-    assert not facts._has_token(environ)
-    file.write_text("hf_secret")
-    file.chmod(0)
-    assert facts._has_token(environ)
-    assert facts._has_token({"HF_TOKEN": "hf_secret"})
-    assert not facts._has_token({"HF_TOKEN": " ", "HF_HOME": str(tmp_path / "nowhere")})
-    assert facts._has_token({"HF_TOKEN_PATH": str(file)})
+def test_a_token_is_seen_and_never_opened(tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    assert not gather(ask_torch=False).token
+    (tmp_path / "token").write_text("hf_secret")
+    (tmp_path / "token").chmod(0)
+    assert gather(ask_torch=False).token
+    (tmp_path / "token").unlink()
+    monkeypatch.setenv("HF_TOKEN", " ")
+    assert not gather(ask_torch=False).token
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert gather(ask_torch=False).token
 
 
-@pytest.mark.parametrize(
-    ("text", "clean"),
-    [
-        ("/home/ann/venv/lib/libcudart.so.12: cannot open", "libcudart.so.12: cannot open"),
-        (r"[WinError 126] C:\Users\Ann\venv\c10.dll missing", "[WinError 126] c10.dll missing"),
-        (
-            "cannot import name 'x' from 'torch' (/opt/py/torch/__init__.py)\nmore",
-            "cannot import name 'x' from 'torch' (__init__.py)",
-        ),
-        ("operator torchvision::nms does not exist", "operator torchvision::nms does not exist"),
-        ("", ""),
-    ],
-)
-def test_messages_lose_their_folders(text, clean):
-    assert facts._without_paths(text) == clean
+def test_offline_mode_is_read_as_the_hub_reads_it(monkeypatch):
+    for value, offline in (("1", True), ("true", True), ("0", False), ("", False)):
+        monkeypatch.setenv("HF_HUB_OFFLINE", value)
+        assert gather(ask_torch=False).offline == offline
 
 
-def test_messages_lose_the_home_folder_even_with_a_blank_in_it(monkeypatch):
+def test_messages_lose_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann lee")
     monkeypatch.setenv("USERPROFILE", "/home/ann lee")
-    assert facts._without_paths("/home/ann lee/x/lib.so: bad") == "lib.so: bad"
+
+    class Broken(types.ModuleType):
+        def __getattr__(self, name):
+            raise OSError("/home/ann lee/x/lib.so: bad\nand more")
+
+    monkeypatch.setitem(sys.modules, "torch", Broken("torch"))
+    assert facts._ask_torch(free=False) == {"torch_problem": "OSError: ~/x/lib.so: bad"}
 
 
 # --- the summary --------------------------------------------------------------------------------------------------
@@ -589,8 +549,7 @@ def test_a_kernel_is_known_by_its_host(monkeypatch, variable, kind):
     assert notebook_kind() == kind
 
 
-def test_a_script_on_colab_is_in_a_terminal_but_knows_its_host(monkeypatch):
+def test_a_script_on_colab_is_in_a_terminal(monkeypatch):
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
     monkeypatch.setenv("COLAB_RELEASE_TAG", "x")
     assert notebook_kind() == "terminal"
-    assert hosted_on(os.environ) == "colab"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from svdkit.environment.doctor import Finding, doctor
-from svdkit.environment.place import notebook_kind
-from svdkit.environment.summary import summary
+from svdkit.environment.facts import notebook_kind, summary
 
 __all__ = ["summary", "doctor", "Finding", "notebook_kind"]

@@ -1,4 +1,4 @@
-"""Gather what the doctor judges and the summary tells; nothing here holds a name, a path or a token."""
+"""What this machine is and has; nothing here holds a name, a path or a token."""
 
 from __future__ import annotations
 
@@ -16,209 +16,154 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from svdkit.environment.place import hosted_on, notebook_kind
-
 # What svdkit's results depend on, by their names on PyPI.
-PACKAGES: tuple[str, ...] = (
+PACKAGES = (
     *("torch", "torchvision", "diffusers", "transformers", "accelerate", "safetensors", "huggingface-hub"),
     *("numpy", "pillow", "opencv-python-headless", "mediapy", "imageio-ffmpeg", "ipywidgets"),
 )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Gpu:
-    """One GPU as torch sees it.
-
-    Attributes:
-        name: What the driver calls it.
-        vram_bytes: Its memory.
-        free_bytes: What of it nobody uses; None when it was not asked.
-        capability: Compute capability, (9, 0) for sm_90.
-    """
+    """A GPU as torch sees it: free_bytes is None when not asked, capability is (9, 0) for sm_90."""
 
     name: str
     vram_bytes: int
-    free_bytes: int | None = None
-    capability: tuple[int, int] = (0, 0)
+    free_bytes: int | None
+    capability: tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is here. None means that it could not be found out, or was not asked.
-
-    Attributes:
-        python: Version.
-        system: System and processor kind, ``"Linux x86_64"``.
-        notebook: See :func:`svdkit.environment.notebook_kind`.
-        host: ``"colab"``, ``"kaggle"`` or None.
-        cpu: Name of the processor.
-        cpu_count: Cores this process may use.
-        versions: Package to version, installed ones only.
-        torch_problem: Why torch cannot be used.
-        cuda: CUDA version torch is built for; None in a build for the CPU.
-        cudnn: cuDNN version as torch tells it, 91500 for 9.15.0.
-        architectures: What torch is built for: ``"sm_90"`` and the like.
-        gpus: GPUs that torch can use.
-        mps: Whether torch can use an Apple GPU.
-        driver: Version of the NVIDIA driver.
-        ffmpeg: Version of the ffmpeg that svdkit will use.
-        ram_bytes: Memory, or what a container may use of it.
-        ram_free_bytes: Memory that is available now.
-        disk_free_bytes: Free space where the hub's downloads go.
-        token: Whether an access token for the hub is set. Never its value.
-        mirror: Whether another endpoint for the hub is set.
-        offline: Whether the hub is set to offline.
-    """
+    """What is here; None where it could not be found out, or was not asked."""
 
     python: str = ""
     system: str = ""
-    notebook: str = "terminal"
-    host: str | None = None
     cpu: str | None = None
     cpu_count: int = 1
-    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    torch_problem: str | None = None
-    cuda: str | None = None
-    cudnn: int | None = None
-    architectures: tuple[str, ...] = ()
-    gpus: tuple[Gpu, ...] = ()
-    mps: bool = False
-    driver: str | None = None
-    ffmpeg: str | None = None
     ram_bytes: int | None = None
     ram_free_bytes: int | None = None
-    disk_free_bytes: int | None = None
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    torch_problem: str | None = None  # why torch cannot be used
+    cuda: str | None = None  # what torch is built for
+    cudnn: int | None = None  # 91500 is 9.15.0
+    architectures: tuple[str, ...] = ()  # "sm_90" and the like
+    gpus: tuple[Gpu, ...] = ()
+    mps: bool = False
+    driver: str | None = None  # NVIDIA's
+    ffmpeg: str | None = None
+    disk_free_bytes: int | None = None  # where the hub's downloads go
     token: bool = False
-    mirror: bool = False
     offline: bool = False
 
 
 def gather(*, ask_torch: bool, ask_free: bool = False) -> Facts:
-    """Look at this machine.
-
-    Args:
-        ask_torch: Import torch (seconds) and ask it about GPUs.
-        ask_free: Ask each GPU for its free memory, which takes half a GB of it for as long as this process lives.
-
-    Returns:
-        The facts; nothing that goes wrong in finding one out is raised.
-
-    Example:
-        >>> gather(ask_torch=False).python.startswith("3.")
-        True
-    """
-    installed = _versions()
+    """Look at this machine: torch only when asked, for its import takes seconds; free VRAM costs a CUDA context."""
+    versions = _versions()
+    home = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")  # noqa: PTH111 - never raises
     return Facts(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
-        notebook=notebook_kind(),
-        host=hosted_on(os.environ),
         cpu=_cpu(),
         cpu_count=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        versions=installed,
+        versions=versions,
         driver=_driver(),
         ffmpeg=_ffmpeg(),
-        disk_free_bytes=_disk_free(os.environ),
-        token=_has_token(os.environ),
-        mirror=bool(os.environ.get("HF_ENDPOINT")),
+        disk_free_bytes=_disk_free(Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub")),
+        token=bool(os.environ.get("HF_TOKEN", "").strip()) or Path(home, "token").is_file(),
         offline=os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"},
         **_ram(),
-        **(_ask_torch(free=ask_free) if ask_torch and "torch" in installed else {}),
+        **(_ask_torch(free=ask_free) if ask_torch and "torch" in versions else {}),
     )
 
 
-def _hub_home(environ: Mapping[str, str]) -> str:
-    """Folder of the hub's cache and token, by huggingface_hub's own rules; importing it would take longer."""
-    cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return environ.get("HF_HOME") or f"{cache}/huggingface"
+def summary(*, gpu: bool | None = None) -> dict[str, Any]:
+    """Describe this machine and the versions in use, for provenance and tables: no user, host, path or token.
+
+    Args:
+        gpu: Ask torch about the GPU; None asks only if torch is imported already, so that this stays quick.
+
+    Returns:
+        Plain JSON: ``python``, ``platform``, ``notebook``, ``cpu``, ``cpu_count``, ``ram_bytes``; ``gpu``,
+        ``gpu_count``, ``vram_bytes`` (of the first), ``driver``, ``cuda``, ``cudnn``; ``ffmpeg``; versions of packages.
+
+    Example:
+        >>> summary()["notebook"]
+        'terminal'
+    """
+    facts = gather(ask_torch="torch" in sys.modules if gpu is None else gpu)
+    first = facts.gpus[0] if facts.gpus else None
+    same = ("python", "cpu", "cpu_count", "ram_bytes", "driver", "cuda", "cudnn", "ffmpeg")
+    return {
+        **{name: getattr(facts, name) for name in same},
+        "platform": facts.system,
+        "notebook": notebook_kind(),
+        "gpu": first.name if first else "Apple GPU (MPS)" if facts.mps else None,
+        "gpu_count": len(facts.gpus),
+        "vram_bytes": first.vram_bytes if first else None,
+        **facts.versions,
+    }
 
 
-def _has_token(environ: Mapping[str, str]) -> bool:
-    """Whether an access token is set; its value is not kept, and the file of ``hf auth login`` is not opened."""
-    if any(environ.get(name, "").strip() for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")):
-        return True
-    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: this user has no home folder
-        return Path(environ.get("HF_TOKEN_PATH") or f"{_hub_home(environ)}/token").expanduser().stat().st_size > 0
-    return False
+def notebook_kind() -> str:
+    """Tell what shows our output; IPython is not imported for it.
 
+    A script that a notebook starts (``!svdkit demo``) is in a terminal, on Colab too: it cannot draw in the cell.
 
-def _disk_free(environ: Mapping[str, str]) -> int | None:
-    """Free bytes where the hub's downloads are, or would be made."""
-    folder = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE") or f"{_hub_home(environ)}/hub"
-    with contextlib.suppress(OSError, RuntimeError):
-        cache = Path(folder).expanduser().absolute()
-        return shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.exists())).free
-    return None
+    Returns:
+        ``"colab"``, ``"kaggle"``, ``"jupyter"`` (any other kernel: JupyterLab, VS Code, papermill), or ``"terminal"``.
 
-
-def _without_paths(text: str) -> str:
-    """First line of another library's message without folders, which may hold a user's name."""
-    line = next(iter(text.strip().splitlines()), "")
-    # First as wholes those that are known, for a user's name may hold a blank and end the pattern below.
-    for folder in (sys.prefix, os.path.expanduser("~")):  # noqa: PTH111 - Path.home() raises where there is no home
-        line = line.replace(folder, "")
-    return re.sub(r"""(?:[A-Za-z]:)?(?:[\\/][^\\/\s:'"]+)*[\\/](?=[^\\/\s:'"]+)""", "", line)
+    Example:
+        >>> notebook_kind()
+        'terminal'
+    """
+    get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    if not hasattr(get_shell() if get_shell else None, "kernel"):
+        return "terminal"
+    hosts = {"COLAB_RELEASE_TAG": "colab", "KAGGLE_KERNEL_RUN_TYPE": "kaggle"}
+    return next((host for variable, host in hosts.items() if variable in os.environ), "jupyter")
 
 
 def _versions() -> dict[str, str]:
-    found: dict[str, str | None] = {}
+    found: dict[str, str] = {}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)  # None when a killed pip left half a package behind
-    return {name: version for name, version in found.items() if version}
+            found[name] = importlib.metadata.version(name)
+    return {name: version for name, version in found.items() if version}  # None where pip was killed half-way
 
 
 def _cpu() -> str | None:
-    with contextlib.suppress(OSError):
-        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
-        if match:
-            return match[1].strip()
+    with contextlib.suppress(OSError, IndexError):
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+        return str(re.findall(r"(?m)^model name\s*:\s*(.*\S)", text)[0])
     return platform.processor() or None
 
 
 def _ram() -> dict[str, Any]:
-    """Memory by psutil, which accelerate brings, else by the system's own count; a container's limit is less."""
+    """Total and available memory, or what cgroup 2 or 1 lets a container have of it."""
     try:
         import psutil
-
-        memory = psutil.virtual_memory()
-        total, free = memory.total, memory.available
     except ImportError:
-        total, free = _pages("SC_PHYS_PAGES"), _pages("SC_AVPHYS_PAGES")
-    limit = _container_limit()
-    bounds = {"ram_bytes": total, "ram_free_bytes": free}
-    return {name: size if None in {size, limit} else min(size, limit) for name, size in bounds.items()}
-
-
-def _pages(name: str) -> int | None:
-    try:
-        return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # Windows has no sysconf, macOS not every name
-        return None
-
-
-def _container_limit() -> int | None:
-    """What cgroup 2 or 1 allows; both write a huge number or a word when there is no limit."""
+        return {}
+    limits = []
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            return int(Path(file).read_text())
-    return None
+        with contextlib.suppress(OSError, ValueError):  # not there; "max"
+            limits.append(int(Path(file).read_text()))
+    memory = psutil.virtual_memory()
+    return {"ram_bytes": min([memory.total, *limits]), "ram_free_bytes": min([memory.available, *limits])}
 
 
 def _driver() -> str | None:
-    """Version of the NVIDIA driver: Linux tells it in a file, elsewhere nvidia-smi does."""
-    version = r"\b(\d{3,}\.\d+(?:\.\d+)?)\b"
-    with contextlib.suppress(OSError):
-        match = re.search(version, Path("/proc/driver/nvidia/version").read_text(errors="replace"))
-        if match:
-            return match[1]
-    program = shutil.which("nvidia-smi")
+    """Version of the NVIDIA driver: Linux tells it in a file, Windows by nvidia-smi."""
+    text = ""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        ask = [program, "--query-gpu=driver_version", "--format=csv,noheader"] if program else []
-        answer = subprocess.run(ask, capture_output=True, text=True, timeout=10, check=True).stdout if ask else ""
-        match = re.search(version, answer)
-        return match[1] if match else None
-    return None
+        if platform.system() == "Windows":
+            program = "nvidia-smi"  # wherever it is
+            text = subprocess.run([program], capture_output=True, text=True, timeout=10, check=True).stdout
+        else:
+            text = Path("/proc/driver/nvidia/version").read_text(errors="replace")
+    match = re.search(r"\b\d{3,}\.\d+(?:\.\d+)?\b", text)
+    return match[0] if match else None
 
 
 def _ffmpeg() -> str | None:
@@ -228,6 +173,13 @@ def _ffmpeg() -> str | None:
         return str(imageio_ffmpeg.get_ffmpeg_version())
     except Exception:  # noqa: BLE001 - missing, not executable, for another processor: all mean that there is none
         return None
+
+
+def _disk_free(folder: Path) -> int | None:
+    """Free bytes in a folder that may have to be made first."""
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
+    return None
 
 
 def _ask_torch(*, free: bool) -> dict[str, Any]:
@@ -245,15 +197,16 @@ def _ask_torch(*, free: bool) -> dict[str, Any]:
                 "mps": bool(torch.backends.mps.is_available()),
             }
     except Exception as error:  # noqa: BLE001 - see above
-        return {"torch_problem": f"{type(error).__name__}: {_without_paths(str(error))}"}
+        reason = str(error).partition("\n")[0].replace(os.path.expanduser("~/"), "~/")  # noqa: PTH111 - never raises
+        return {"torch_problem": f"{type(error).__name__}: {reason}"}
 
 
 def _gpu(index: int, *, free: bool) -> Gpu:
     import torch
 
     card = torch.cuda.get_device_properties(index)
-    unused = None
-    if free:
-        with contextlib.suppress(RuntimeError):  # a GPU so full that not even its context fits
-            unused = torch.cuda.mem_get_info(index)[0]
-    return Gpu(name=card.name, vram_bytes=card.total_memory, free_bytes=unused, capability=(card.major, card.minor))
+    try:
+        unused = torch.cuda.mem_get_info(index)[0] if free else None
+    except RuntimeError:  # so full that not even its context fits
+        unused = 0
+    return Gpu(card.name, card.total_memory, unused, (card.major, card.minor))
