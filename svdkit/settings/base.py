@@ -1,44 +1,44 @@
-"""What all settings have in common: checked when built, all problems at once, plain JSON both ways."""
+"""What all settings have in common: checked when built, all problems at once, plain JSON both ways.
+
+A check is a rule in words and a function that gives one value as plain Python, or raises ValueError with what to write.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral, Real
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import SettingsError
-from svdkit.settings.check import Check, nearest, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-
-def setting(default: Any, check: Check) -> Any:
-    """Declare one field of a settings class: its default, and its check (see check.py)."""
-    return dataclasses.field(default=default, metadata={"check": check})
+Check = tuple[str, Callable[[object], object]]
 
 
+def setting(default: Any, check: Check, *, aliases: Iterable[str] = ()) -> Any:
+    """Declare one field: its default (None is allowed where it is that), its check, what other tools call it."""
+    rule, read = check
+    rule = f"must be {rule} or None" if default is None else f"must be {rule}"
+    return dataclasses.field(default=default, metadata={"rule": rule, "read": read, "aliases": tuple(aliases)})
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
-    """Base of frozen settings whose fields are all made by :func:`setting`.
-
-    Example:
-        >>> from svdkit.settings import ClipSettings
-        >>> ClipSettings(fps=10).to_dict()["fps"]
-        10
-    """
-
-    _also_known_as: ClassVar[Mapping[str, str]] = {}
-    _kinds: ClassVar[list[type[Settings]]] = []
-
-    def __init_subclass__(cls) -> None:
-        Settings._kinds.append(cls)
+    """Base of frozen settings whose fields are all made by :func:`setting`."""
 
     def __new__(cls, *positions: object, **values: object) -> Self:
         """Refuse positions and unknown names; a dataclass's own __init__ would raise a bare TypeError."""
         if positions:
-            first = next(iter(_names(cls)))
-            raise SettingsError(f"{cls.__name__} takes names, not positions: write {cls.__name__}({first}=…)")
-        if not values.keys() <= _names(cls).keys():
+            example = f"{cls.__name__}({next(iter(cls.__dataclass_fields__))}=…)"
+            raise SettingsError(f"{cls.__name__} takes names, not positions: write {example}")
+        if not values.keys() <= cls.__dataclass_fields__.keys():
             raise SettingsError.of(cls.__name__, cls._judge(values)[1])
         return super().__new__(cls)
 
@@ -51,62 +51,21 @@ class Settings:
             object.__setattr__(self, name, value)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the settings as plain JSON values, in the order of the fields.
-
-        Returns:
-            A dict that :meth:`from_dict` turns into equal settings; equal settings give equal JSON text.
-
-        Example:
-            >>> from svdkit.settings import ClipSettings
-            >>> list(ClipSettings().to_dict())[:3]
-            ['height', 'width', 'num_frames']
-        """
-        return {name: getattr(self, name) for name in _names(type(self))}
+        """Give the settings as plain JSON values, in the order of the fields."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build settings from what :meth:`to_dict` gave, or from part of it.
-
-        Args:
-            values: Names and values; a name left out takes its default.
-
-        Returns:
-            The settings.
-
-        Raises:
-            SettingsError: Unknown names, bad values or an impossible combination; all are listed.
-
-        Example:
-            >>> from svdkit.settings import ClipSettings
-            >>> ClipSettings.from_dict({"fps": 10}).fps
-            10
-        """
+        """Build settings from what :meth:`to_dict` gave, or from part of it; SettingsError lists all that is wrong."""
         if not isinstance(values, Mapping):
-            raise SettingsError(
-                f"{cls.__name__}: from_dict takes a dict of names and values, not {shown(values)}; "
-                f"give it what to_dict() returned"
-            )
+            rule = f"{cls.__name__}: from_dict takes a dict of names and values"
+            raise SettingsError(f"{rule}, not {shown(values)}; give it what to_dict() returned")
         if not all(isinstance(name, str) for name in values):
             raise SettingsError.of(cls.__name__, cls._judge(values)[1])
         return cls(**values)
 
     def replace(self, **changes: Any) -> Self:
-        """Give a copy with some values changed, checked like new settings.
-
-        Args:
-            changes: Names and new values.
-
-        Returns:
-            The changed copy.
-
-        Raises:
-            SettingsError: Unknown names, bad values or an impossible combination; all are listed.
-
-        Example:
-            >>> from svdkit.settings import ClipSettings
-            >>> ClipSettings().replace(motion_bucket_id=40).motion_bucket_id
-            40
-        """
+        """Give a copy with some values changed, checked like new settings."""
         return type(self)(**{**self.to_dict(), **changes})
 
     @classmethod
@@ -114,15 +73,16 @@ class Settings:
         """Split values into good ones, as plain Python, and one sentence for each problem."""
         clean: dict[str, Any] = {}
         problems: list[str] = []
-        checks = _names(cls)
+        fields = cls.__dataclass_fields__
         for name, value in values.items():
-            if name not in checks:
+            if name not in fields:
                 problems.append(cls._unknown(name))
                 continue
+            check = fields[name].metadata
             try:
-                clean[name] = checks[name](value)
-            except ValueError as problem:
-                problems.append(f"{name}={shown(value)}: {problem}")
+                clean[name] = None if value is None and fields[name].default is None else check["read"](value)
+            except ValueError as advice:
+                problems.append(f"{name}={shown(value)}: {'; '.join(filter(None, (check['rule'], str(advice))))}")
         return clean, problems
 
     @classmethod
@@ -135,15 +95,107 @@ class Settings:
         """Say what a name that is not ours probably meant."""
         if not isinstance(name, str):
             return f"{shown(name)} is not a name: names are text"
-        homes = [kind.__name__ for kind in cls._kinds if name in _names(kind)]
-        guess = nearest(name, _names(cls), also=cls._also_known_as)
-        hint = f"the names are {', '.join(_names(cls))}"
-        if homes or guess:
-            hint = f"it belongs to {homes[0]}" if homes else f"did you mean {guess}?"
+        aliases = {a: field.name for field in dataclasses.fields(cls) for a in field.metadata["aliases"]}
+        guess = nearest(name, cls.__dataclass_fields__, also=aliases)
+        hint = f"did you mean {guess}?" if guess else f"the names are {', '.join(cls.__dataclass_fields__)}"
+        for kind in Settings.__subclasses__():
+            hint = f"it belongs to {kind.__name__}" if name in kind.__dataclass_fields__ else hint
         return f"{name[:60]} is not a name here; {hint}"
 
 
-def _names(kind: type[Settings]) -> dict[str, Check]:
-    """Map each field of a settings class to its check, in order."""
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]  # every subclass is a dataclass
-    return {field.name: field.metadata["check"] for field in fields}
+def number(low: float, high: float, *, step: int | None = None) -> Check:
+    """Check for numbers from low to high; with a step for whole multiples of it. Takes numpy's, and 7.0 for 7."""
+
+    def read(value: object) -> float:
+        found = _finite(value) if step is None else _whole(value)
+        if not low <= found <= high:
+            raise ValueError(f"use {low if found < low else high}")
+        if step and (above := found % step):
+            raise ValueError(f"use {found - above} or {found - above + step}")
+        return found
+
+    kind = {None: "a number", 1: "a whole number"}.get(step, f"a multiple of {step}")
+    return f"{kind} from {low} to {high}", read
+
+
+def choice(*names: str, also: Mapping[str, str] | None = None) -> Check:
+    """Check for one of some names; other words for them are explained and not taken: one word a thing in records."""
+
+    def read(value: object) -> str:
+        if isinstance(value, str) and value in names:
+            return str.__str__(value)
+        guess = nearest(value, names, also=also)
+        raise ValueError(f"write {guess!r}" if guess else "choose one")
+
+    quoted = [repr(name) for name in names]
+    return f"{', '.join(quoted[:-1])} or {quoted[-1]}", read
+
+
+def text(rule: str, *, pattern: str = ".+", also: Mapping[str, str] | None = None) -> Check:
+    """Check for one printable line, or a path, that matches a regular expression; rule says in words what that is."""
+
+    def read(value: object) -> str:
+        line = str(value) if isinstance(value, PurePath) else value
+        if not isinstance(line, str):
+            raise ValueError(f"this is a {type(value).__name__}")  # noqa: TRY004 - all checks raise one kind
+        if line != line.strip() or not line.isprintable():
+            raise ValueError("remove the blanks at its ends and anything that cannot be printed")
+        if not re.fullmatch(pattern, line):
+            guess = nearest(line, (), also=also)
+            raise ValueError(f"write {guess!r}" if guess else "")
+        return str.__str__(line)
+
+    return rule, read
+
+
+def _flag(value: object) -> bool:
+    kind = type(value)
+    # numpy is not imported for this: its boolean is called bool_ before numpy 2, and bool since.
+    if kind is bool or (kind.__module__ == "numpy" and kind.__name__ in {"bool", "bool_"}):
+        return bool(value)
+    raise ValueError
+
+
+FLAG: Check = ("True or False", _flag)
+
+
+def shown(value: object) -> str:
+    """Write a wrong value, whatever it is, on one line of at most 60 characters; its type if it has no repr."""
+    try:
+        line = " ".join(repr(value).split())
+    except Exception:  # noqa: BLE001 - the repr of an unknown object may raise anything, and an error must not
+        line = f"<{type(value).__name__}>"
+    return line if len(line) <= 60 else f"{line[:59]}…"
+
+
+def nearest(value: object, names: Iterable[str], *, also: Mapping[str, str] | None = None) -> str | None:
+    """Find the name that was probably meant, if any: FP16 and torch.float16 mean fp16."""
+    word, also = shown(value).strip("'\"").lower().removeprefix("torch."), also or {}
+    near = difflib.get_close_matches(word, [*names, *also], n=1)
+    return also.get(near[0], near[0]) if near else None
+
+
+def _finite(value: object) -> float:
+    """Read a finite number; True is not 1 here, since it is nearly always a slip."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        words = {bool: "True and False are not numbers", str: "this is text: write the number without quotes"}
+        words[type(None)] = "None is not allowed here: leave it out for the default"
+        raise ValueError(words.get(type(value), f"this is a {type(value).__name__}"))  # noqa: TRY004 - one kind
+    try:
+        found = float(value)
+    except OverflowError:
+        found = math.inf
+    if not math.isfinite(found):
+        raise ValueError("this is not a finite number")
+    return found + 0.0  # -0.0 becomes 0.0, so that equal settings have equal JSON
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    found = _finite(value)
+    if abs(found) > 2**53:  # there a float no longer stands for one whole number
+        raise ValueError("write the whole number in full, without a point or an exponent")
+    if not found.is_integer():
+        raise ValueError(f"use {math.floor(found)} or {math.ceil(found)}")
+    return int(found)

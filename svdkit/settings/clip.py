@@ -5,27 +5,17 @@ from __future__ import annotations
 import dataclasses
 import secrets
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-from svdkit.settings.base import Settings, setting
-from svdkit.settings.check import number, whole
-
-_MAX_FRAMES = 256
-_MAX_SEED = 2**63 - 1  # torch.Generator takes more, but numpy's and JSON readers' int64 do not
-_LEAST_GUIDANCE = 1.01  # the next number above 1 is 1.0078 in bf16: anything nearer is rounded to 1
+from svdkit.errors import SettingsError
+from svdkit.settings.base import Settings, nearest, number, setting, shown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Conditioning:
-    """The three numbers that tell the UNet how the clip should move, as it receives them.
+    """The three numbers that tell the UNet how the clip should move, as it receives them (``added_time_ids``).
 
-    diffusers passes them on as ``added_time_ids``; each goes through a sinusoidal embedding of 256 numbers, so
-    any number between and beyond the trained ones is taken, and means less the further out it is.
-
-    Attributes:
-        fps: Frames a second, **one less** than the setting: SVD was trained on fps − 1.
-        motion_bucket_id: Amount of motion.
-        noise_aug_strength: Standard deviation of the noise added to the photo (pixel values −1 to 1).
+    They are the settings' own but for fps, which is **one less**: SVD was trained on fps − 1.
 
     Example:
         >>> ClipSettings(fps=7).conditioning
@@ -37,15 +27,7 @@ class Conditioning:
     noise_aug_strength: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the three numbers as plain JSON values.
-
-        Returns:
-            Name to number.
-
-        Example:
-            >>> ClipSettings().conditioning.to_dict()["fps"]
-            6
-        """
+        """Give the three numbers as plain JSON values."""
         return dataclasses.asdict(self)
 
 
@@ -54,24 +36,20 @@ class ClipSettings(Settings):
     """What one call can change; the names are those of diffusers' ``StableVideoDiffusionPipeline``.
 
     Attributes:
-        height: Pixels, a multiple of 8 from 16 to 2048; None for the model's own. 8 is what the VAE shrinks by and
-            what diffusers asks for (a single cell, 8 × 8, cannot be decoded). The UNet halves three times more, so
-            off a multiple of 64 its levels do not meet exactly: diffusers 0.32 and later resize them on the way up.
+        height: Pixels, a multiple of 8 (what the VAE shrinks by) from 16 to 2048; None for the model's own.
         width: Pixels, like height. The full models were trained at height 576, width 1024.
-        num_frames: 2 to 256; None for the model's own (14 or 25). One frame alone is refused: diffusers' guidance
-            ramp then has only its first value, and the call fails with the default guidance.
+        num_frames: 2 to 256; None for the model's own (14 or 25). With one frame alone diffusers' guidance fails.
         num_inference_steps: 1 to 1000 denoising steps.
         min_guidance_scale: 0 to 100, at the first frame; a straight line runs from it to the last frame's.
         max_guidance_scale: 0 to 100, at the last frame. 1 or less switches guidance off, which halves the work;
             between 1 and 1.01 nothing is allowed, since half precision rounds it to 1.
-        fps: 1 to 60 frames a second that the motion is made for; the UNet receives fps − 1. Stability's own
-            script warns when that is below 5 or above 30. Not how fast the file plays: that is playback_fps.
-        motion_bucket_id: 0 to 1023, more is more motion. Stability's own script warns above 255; above 256 bf16
-            no longer has every whole number.
+        fps: 1 to 60 frames a second that the motion is made for, not those at which the file plays (playback_fps).
+            The UNet receives fps − 1; Stability's own script warns when that is below 5 or above 30.
+        motion_bucket_id: 0 to 1023, more is more motion. Stability's own script warns above 255.
         noise_aug_strength: 0 to 10, standard deviation of noise added to the photo, whose pixels run from −1 to 1;
             0.02 to 0.1 is usual, more lets go of the photo.
-        decode_chunk_size: Frames decoded at once, 1 to num_frames; None for :func:`choose_decode_chunk_size`
-            (diffusers' own None means all frames, which needs 32 GB or more for 25 frames at 576 × 1024).
+        decode_chunk_size: Frames decoded at once, 1 to num_frames; None lets svdkit choose, at most 8 (diffusers' own
+            None means all frames, which needs 32 GB or more for 25 frames at 576 × 1024).
         seed: 0 to 2**63 − 1; None draws one, which is then recorded.
         playback_fps: 0.1 to 240 frames a second at which the file plays; None for fps.
 
@@ -83,64 +61,29 @@ class ClipSettings(Settings):
         9
     """
 
-    height: int | None = setting(None, whole(16, 2048, step=8, optional=True))
-    width: int | None = setting(None, whole(16, 2048, step=8, optional=True))
-    num_frames: int | None = setting(None, whole(2, _MAX_FRAMES, optional=True))
-    num_inference_steps: int = setting(25, whole(1, 1000))
-    min_guidance_scale: float = setting(1.0, number(0, 100))
-    max_guidance_scale: float = setting(3.0, number(0, 100))
-    fps: int = setting(7, whole(1, 60))
-    motion_bucket_id: int = setting(127, whole(0, 1023))
-    noise_aug_strength: float = setting(0.02, number(0, 10))
-    decode_chunk_size: int | None = setting(None, whole(1, _MAX_FRAMES, optional=True))
-    seed: int | None = setting(None, whole(0, _MAX_SEED, optional=True))
-    playback_fps: float | None = setting(None, number(0.1, 240, optional=True))
-
-    # What other tools call the same things.
-    _also_known_as: ClassVar[Mapping[str, str]] = {
-        "steps": "num_inference_steps",
-        "num_steps": "num_inference_steps",
-        "frames": "num_frames",
-        "video_frames": "num_frames",
-        "guidance_scale": "max_guidance_scale",
-        "cfg": "max_guidance_scale",
-        "min_cfg": "min_guidance_scale",
-        "fps_id": "fps",
-        "motion": "motion_bucket_id",
-        "motion_bucket": "motion_bucket_id",
-        "cond_aug": "noise_aug_strength",
-        "augmentation_level": "noise_aug_strength",
-        "decoding_t": "decode_chunk_size",
-        "chunk_size": "decode_chunk_size",
-        "generator": "seed",
-    }
+    height: int | None = setting(None, number(16, 2048, step=8))
+    width: int | None = setting(None, number(16, 2048, step=8))
+    num_frames: int | None = setting(None, number(2, 256, step=1), aliases=("frames", "video_frames"))
+    num_inference_steps: int = setting(25, number(1, 1000, step=1), aliases=("steps", "num_steps"))
+    min_guidance_scale: float = setting(1.0, number(0, 100), aliases=("min_cfg",))
+    max_guidance_scale: float = setting(3.0, number(0, 100), aliases=("guidance_scale", "cfg"))
+    fps: int = setting(7, number(1, 60, step=1), aliases=("fps_id",))
+    motion_bucket_id: int = setting(127, number(0, 1023, step=1), aliases=("motion", "motion_bucket"))
+    noise_aug_strength: float = setting(0.02, number(0, 10), aliases=("cond_aug", "augmentation_level"))
+    decode_chunk_size: int | None = setting(None, number(1, 256, step=1), aliases=("decoding_t", "chunk_size"))
+    seed: int | None = setting(None, number(0, 2**63 - 1, step=1), aliases=("generator",))  # int64
+    playback_fps: float | None = setting(None, number(0.1, 240))
 
     @property
     def conditioning(self) -> Conditioning:
-        """What the UNet really receives.
-
-        Returns:
-            fps − 1, the motion bucket and the noise augmentation.
-
-        Example:
-            >>> ClipSettings(fps=6).conditioning.fps
-            5
-        """
-        return Conditioning(
-            fps=self.fps - 1, motion_bucket_id=self.motion_bucket_id, noise_aug_strength=self.noise_aug_strength
-        )
+        """What the UNet really receives: fps − 1, the motion bucket and the noise augmentation."""
+        bucket, noise = self.motion_bucket_id, self.noise_aug_strength
+        return Conditioning(fps=self.fps - 1, motion_bucket_id=bucket, noise_aug_strength=noise)
 
     def resolve(self, *, height: int, width: int, num_frames: int, seed: int | None = None) -> ClipSettings:
         """Fill in everything left open, so that the result alone repeats the clip.
 
-        Args:
-            height: The model's own height in pixels.
-            width: The model's own width in pixels.
-            num_frames: The model's own number of frames.
-            seed: Seed when the settings have none; drawn when None.
-
-        Returns:
-            Settings with no None in them.
+        Height, width (pixels) and num_frames are the model's own; a seed is drawn when there is none here or there.
 
         Raises:
             SettingsError: The filled-in settings cannot work together, as a decode_chunk_size above num_frames.
@@ -151,58 +94,39 @@ class ClipSettings(Settings):
         """
         frames = num_frames if self.num_frames is None else self.num_frames
         drawn = secrets.randbelow(2**32) if seed is None else seed  # short enough to type, exact in JavaScript
-        fill = {
-            "height": height,
-            "width": width,
-            "num_frames": frames,
-            "decode_chunk_size": choose_decode_chunk_size(frames),
-            "seed": drawn,
-            "playback_fps": float(self.fps),
-        }
+        fill = {"height": height, "width": width, "num_frames": frames, "seed": drawn, "playback_fps": float(self.fps)}
+        fill["decode_chunk_size"] = choose_decode_chunk_size(frames)
         return self.replace(**{name: value for name, value in fill.items() if getattr(self, name) is None})
 
     @classmethod
     def _clashes(cls, clean: Mapping[str, Any]) -> list[str]:
-        chunk, frames = clean.get("decode_chunk_size"), clean.get("num_frames")
         problems = []
+        chunk, frames = clean.get("decode_chunk_size"), clean.get("num_frames")
         if chunk is not None and frames is not None and chunk > frames:
-            problems.append(
-                f"decode_chunk_size={chunk} with num_frames={frames}: at most all frames are decoded at once; "
-                f"leave it out, or use {choose_decode_chunk_size(frames)}"
-            )
-        if "min_guidance_scale" in clean and "max_guidance_scale" in clean:
-            problems += _guidance_clash(clean["min_guidance_scale"], clean["max_guidance_scale"])
+            advice = f"leave it out, or use {choose_decode_chunk_size(frames)}"
+            given = f"decode_chunk_size={chunk} with num_frames={frames}"
+            problems.append(f"{given}: at most all frames are decoded at once; {advice}")
+        # diffusers decides by the last frame's scale whether to encode for guidance, and by the largest of the ramp, in
+        # the model's precision, whether to denoise with it (do_classifier_free_guidance): both or neither, or it fails.
+        first, last = clean.get("min_guidance_scale"), clean.get("max_guidance_scale")
+        if first is None or last is None:
+            return problems
+        given = f"min_guidance_scale={first:g} with max_guidance_scale={last:g}"
+        if last <= 1 < first:
+            rule = "diffusers switches guidance off by the last frame's scale"
+            problems.append(f"{given}: {rule}; use a maximum of at least 1.01")
+        elif last > 1 and max(first, last) < 1.01:  # the next number above 1 is 1.0078 in bf16
+            advice = "use a maximum of 1 (no guidance) or at least 1.01"
+            problems.append(f"{given}: half precision rounds them to 1; {advice}")
         return problems
-
-
-def _guidance_clash(first: float, last: float) -> list[str]:
-    """Find guidance that diffusers switches on and off within one call, which ends in a shape error.
-
-    It decides by the last frame's scale whether to encode for guidance, and by the largest scale of the ramp, in
-    the model's precision, whether to denoise with it (``do_classifier_free_guidance`` in
-    pipeline_stable_video_diffusion.py).
-    """
-    given = f"min_guidance_scale={first:g} with max_guidance_scale={last:g}"
-    if last <= 1 < first:
-        return [f"{given}: diffusers switches guidance off by the last frame's scale; use a maximum of at least 1.01"]
-    if last > 1 and max(first, last) < _LEAST_GUIDANCE:
-        return [f"{given}: half precision rounds them to 1; use a maximum of 1 (no guidance) or at least 1.01"]
-    return []
 
 
 def choose_decode_chunk_size(num_frames: int) -> int:
     """Choose how many frames to decode at once when the user leaves it open.
 
     The largest size from 4 to 8 that divides the frames, since equal chunks need one compiled graph; else 5, or
-    the next best that leaves no frame alone at the end (a lone frame has no neighbours to be smooth with). Up to
-    8 a chunk needs 9 to 12 GiB at 576 × 1024, and up to 6 less than the UNet: 1.13 to 1.48 GiB a frame, measured on
-    fake tensors. Up to 5 frames are decoded at once.
-
-    Args:
-        num_frames: Frames of the clip, at least 1.
-
-    Returns:
-        Frames a chunk, 1 to 8.
+    the next best that leaves no frame alone at the end (it has no neighbours to be smooth with). A frame needs 1.13
+    to 1.48 GiB at 576 × 1024 (measured on fake tensors), so up to 6 need less than the UNet.
 
     Example:
         >>> [choose_decode_chunk_size(frames) for frames in (14, 25, 16, 13, 26)]
@@ -213,3 +137,60 @@ def choose_decode_chunk_size(num_frames: int) -> int:
     even = [size for size in (8, 7, 6, 5, 4) if num_frames % size == 0 and size < num_frames]
     no_lone_frame = [size for size in (5, 4, 6, 7, 8) if num_frames % size != 1]
     return (even or no_lone_frame)[0]
+
+
+# What other tools really send when their users leave everything alone: name -> (one line, what differs from diffusers'
+# defaults). The fps shown to the user reaches the UNet as it is, less one, or not at all. Sources:
+# diffusers: defaults of StableVideoDiffusionPipeline.__call__.
+# comfyui: the image_to_video example workflow; SVD_img2vid_Conditioning sends fps − 1, as diffusers does.
+# generative-models: scripts/sampling/simple_video_sample.py sends fps_id=6 itself and lets imageio play at 10;
+#   guidance from configs/svd.yaml and svd_xt.yaml (LinearPredictionGuider).
+# hf-space: its slider changes only the file; the pipeline is called without fps, so the UNet always gets 6.
+_PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "diffusers": ("diffusers' defaults: 25 steps, guidance 1 to 3, the UNet gets fps 6", {}),
+    "comfyui": (
+        "ComfyUI's example workflow: 20 steps, guidance 1 to 2.5, no noise on the photo, the UNet gets fps 5",
+        {"num_inference_steps": 20, "max_guidance_scale": 2.5, "fps": 6, "noise_aug_strength": 0.0},
+    ),
+    "generative-models": (
+        "Stability's script with svd-xt: 30 steps, guidance 1.5 to 3, the UNet gets fps 6, plays at 10",
+        {"num_inference_steps": 30, "min_guidance_scale": 1.5, "playback_fps": 10.0},
+    ),
+    "generative-models-svd": (
+        "Stability's script with svd (14 frames): 25 steps, guidance 1 to 2.5, the UNet gets fps 6, plays at 10",
+        {"max_guidance_scale": 2.5, "playback_fps": 10.0},
+    ),
+    "hf-space": (
+        "the Hugging Face Space and its copies: 25 steps, guidance 1 to 3, noise 0.1, the UNet gets fps 6, plays at 6",
+        {"noise_aug_strength": 0.1, "playback_fps": 6.0},
+    ),
+}
+
+
+def presets() -> dict[str, str]:
+    """List the presets: name to one line of what it sends.
+
+    Example:
+        >>> list(presets())
+        ['diffusers', 'comfyui', 'generative-models', 'generative-models-svd', 'hf-space']
+    """
+    return {name: line for name, (line, _) in _PRESETS.items()}
+
+
+def clip_preset(name: str) -> ClipSettings:
+    """Give the settings that make svdkit send what another tool sends; size, frames, seed and chunk stay open.
+
+    Args:
+        name: One of :func:`presets`; SettingsError for any other.
+
+    Example:
+        >>> clip_preset("comfyui").conditioning
+        Conditioning(fps=5, motion_bucket_id=127, noise_aug_strength=0.0)
+    """
+    try:
+        values = _PRESETS[name][1]
+    except (KeyError, TypeError):
+        guess = nearest(name, _PRESETS)
+        hint = f"did you mean {guess!r}?" if guess else f"choose one of {', '.join(_PRESETS)}"
+        raise SettingsError(f"there is no preset {shown(name)}; {hint}") from None
+    return ClipSettings(**values)
