@@ -26,15 +26,7 @@ from __future__ import annotations
 
 
 class SvdkitError(Exception):
-    """Base of every error svdkit raises on purpose.
-
-    Example:
-        >>> try:
-        ...     raise ImageError("photo.jpg is empty; choose another file")
-        ... except SvdkitError as error:
-        ...     print(error)
-        photo.jpg is empty; choose another file
-    """
+    """Base of every error svdkit raises on purpose."""
 
 
 class ImageError(SvdkitError):
@@ -46,32 +38,15 @@ class SettingsError(SvdkitError):
 
     Attributes:
         problems: One sentence for each thing that is wrong; all of them, not only the first.
-
-    Example:
-        >>> SettingsError.of("ClipSettings", ["fps=0 is too small"]).problems
-        ('fps=0 is too small',)
     """
 
     def __init__(self, message: str, *, problems: tuple[str, ...] = ()) -> None:
-        """Build the error.
-
-        Args:
-            message: What the user reads.
-            problems: One sentence for each problem; the message alone when left out.
-        """
         super().__init__(message)
         self.problems = problems or (message,)
 
     @classmethod
     def of(cls, subject: str, problems: list[str] | tuple[str, ...]) -> SettingsError:
-        """Join several problems into one error, so that they can be mended in one go.
-
-        Args:
-            subject: What was being built, for example ``"ClipSettings"``.
-            problems: One sentence for each problem; at least one.
-
-        Returns:
-            The error, not raised.
+        """Join several problems of a subject, such as "ClipSettings", so that they can be mended in one go.
 
         Example:
             >>> print(SettingsError.of("ClipSettings", ["fps=0 is too small", "seed=-1 is negative"]))
@@ -79,10 +54,9 @@ class SettingsError(SvdkitError):
             - fps=0 is too small
             - seed=-1 is negative
         """
-        if len(problems) == 1:
-            return cls(f"{subject}: {problems[0]}", problems=tuple(problems))
         lines = "".join(f"\n- {problem}" for problem in problems)
-        return cls(f"{subject}: {len(problems)} problems{lines}", problems=tuple(problems))
+        text = problems[0] if len(problems) == 1 else f"{len(problems)} problems{lines}"
+        return cls(f"{subject}: {text}", problems=tuple(problems))
 
 
 class ModelError(SvdkitError):
@@ -121,21 +95,10 @@ class Cancelled(SvdkitError):  # noqa: N818 - a stop the user asked for is not a
     """The user stopped a run.
 
     Attributes:
-        finished: What was complete when the run stopped, for example the clips of a batch;
-            None when nothing was.
-
-    Example:
-        >>> Cancelled("stopped after 1 of 3 clips", finished=["first"]).finished
-        ['first']
+        finished: What was complete when the run stopped, for example the clips of a batch; None when nothing was.
     """
 
     def __init__(self, message: str, *, finished: object = None) -> None:
-        """Build the error.
-
-        Args:
-            message: What the user reads.
-            finished: What was complete when the run stopped.
-        """
         super().__init__(message)
         self.finished = finished
 

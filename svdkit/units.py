@@ -9,19 +9,11 @@ _SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "CNY": "¥"}
 
 
 def format_bytes(count: float) -> str:
-    """Text of a number of bytes in binary units, so that GB is never written for GiB.
-
-    Args:
-        count: Bytes; negative for a saving.
-
-    Returns:
-        Two or three significant digits with a unit; ``"–"`` when the number is not finite.
+    """Text of a number of bytes in binary units, so that GB is never written for GiB; "–" when it is not finite.
 
     Example:
         >>> format_bytes(7_838_315_315)
         '7.3 GiB'
-        >>> format_bytes(512)
-        '512 B'
     """
     if not math.isfinite(count):
         return "–"
@@ -33,20 +25,11 @@ def format_bytes(count: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Text of a duration, in the two units a reader needs.
-
-    Args:
-        seconds: Seconds; negative for a saving.
-
-    Returns:
-        For example ``"85 ms"``, ``"3.4 s"``, ``"1 min 12 s"``, ``"2 h 5 min"``; ``"–"`` when the
-        number is not finite (an ETA before the first step).
+    """Text of a duration, in the two units a reader needs; "–" when it is not finite (an ETA before the first step).
 
     Example:
-        >>> format_seconds(72.4)
-        '1 min 12 s'
-        >>> format_seconds(0.085)
-        '85 ms'
+        >>> format_seconds(72.4), format_seconds(0.085)
+        ('1 min 12 s', '85 ms')
     """
     if not math.isfinite(seconds):
         return "–"
@@ -57,18 +40,13 @@ def format_seconds(seconds: float) -> str:
         return f"{sign}{size * 1000:.0f} ms" if size >= 0.0095 else f"{sign}{size * 1000:.1f} ms"
     if size < 9.95:
         return f"{sign}{size:.1f} s"
-    return sign + _whole_units(round(size))
-
-
-def _whole_units(seconds: int) -> str:
-    """Text of whole seconds, in at most two neighbouring units."""
-    minutes, rest = divmod(seconds, 60)
+    minutes, rest = divmod(round(size), 60)
     if minutes == 0:
-        return f"{seconds} s"
+        return f"{sign}{rest} s"
     if minutes < 60:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+        return f"{sign}{minutes} min {rest} s" if rest else f"{sign}{minutes} min"
+    hours, minutes = divmod(round(round(size) / 60), 60)
+    return f"{sign}{hours} h {minutes} min" if minutes else f"{sign}{hours} h"
 
 
 def format_money(amount: float, currency: str = "USD") -> str:
@@ -78,14 +56,9 @@ def format_money(amount: float, currency: str = "USD") -> str:
         amount: In units of the currency (dollars, not cents).
         currency: ISO 4217 code; unknown codes are written after the number.
 
-    Returns:
-        For example ``"$1.20"``, ``"$0.0042"``, ``"3.50 CHF"``; ``"–"`` when the number is not finite.
-
     Example:
-        >>> format_money(0.00417)
-        '$0.0042'
-        >>> format_money(3.5, "CHF")
-        '3.50 CHF'
+        >>> format_money(0.00417), format_money(3.5, "CHF")
+        ('$0.0042', '3.50 CHF')
     """
     if not math.isfinite(amount):
         return "–"
@@ -98,14 +71,6 @@ def format_money(amount: float, currency: str = "USD") -> str:
 
 def format_count(count: int, noun: str, plural: str | None = None) -> str:
     """Text of a number of things, singular or plural, with thousands apart.
-
-    Args:
-        count: How many.
-        noun: One of them, for example ``"frame"``.
-        plural: Several of them, when an ``s`` is not enough.
-
-    Returns:
-        For example ``"1 frame"``, ``"1,200 frames"``.
 
     Example:
         >>> format_count(1, "frame"), format_count(1200, "frame"), format_count(2, "copy", "copies")
