@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from svdkit.errors import IncompleteModelError, ModelError, UnsafeWeightsError, VariantError
-from svdkit.models import ModelInfo, catalogue, check_folder, describe_folder, find_model, fingerprint
-from svdkit.models.layout import allow_patterns, half_precision, weight_files
+from svdkit.models import ModelInfo, catalogue, check_folder, find_model
+from svdkit.models.folder import allow_patterns, fingerprint, half_precision, weight_files
+from svdkit.models.info import describe_folder
 from tests.toy import write_hub_folder
 
 NETWORKS = ("image_encoder", "unet", "vae")
@@ -241,7 +242,7 @@ def test_a_folder_in_full_precision_passes_when_asked_for(tmp_path):
         VariantError, match=r"no model\.fp16\.safetensors \(the fp16 variant\), only model\.safetensors"
     ):
         check_folder(folder)
-    assert half_precision(folder) == ()
+    assert half_precision(folder) == []
 
 
 def test_full_precision_that_is_missing_is_said_too(original):
@@ -254,7 +255,7 @@ def test_a_mixed_folder_passes_as_any(folder):
     unet = folder / "unet" / "diffusion_pytorch_model.fp16.safetensors"
     unet.rename(unet.with_name("diffusion_pytorch_model.safetensors"))
     check_folder(folder, variant="any")
-    assert half_precision(folder) == ("image_encoder", "vae")
+    assert half_precision(folder) == ["image_encoder", "vae"]
 
 
 def test_no_folder(tmp_path):
@@ -323,7 +324,7 @@ def test_a_git_lfs_pointer_is_explained(folder):
 
 def test_a_file_that_is_no_safetensors_is_found(folder):
     (folder / "vae" / "diffusion_pytorch_model.fp16.safetensors").write_bytes((4).to_bytes(8, "little") + b"{[}]")
-    with pytest.raises(IncompleteModelError, match="has no readable safetensors header"):
+    with pytest.raises(IncompleteModelError, match="is 12 B, half-downloaded or no safetensors file"):
         check_folder(folder)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 import svdkit.models.info
 from svdkit.errors import DownloadError, IncompleteModelError, ModelError, PipelineError, SettingsError
-from svdkit.models import fingerprint
+from svdkit.models.folder import fingerprint
 from svdkit.pipeline import LoadReport, active_techniques, load, loading
 from svdkit.pipeline import device as devices
 from svdkit.pipeline.memory import PLANS, choose_memory
@@ -83,9 +83,8 @@ def test_a_name_is_downloaded_and_its_commit_reported(folder, tmp_path, monkeypa
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(
-        "svdkit.models.weights.check_room", lambda **_: None
-    )  # svd-xt needs more than a laptop may have
+    # svd-xt needs more than a laptop may have.
+    monkeypatch.setattr(loading, "check_ram", lambda *_, **__: None)
     with serve({XT: folder}) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         report = load("svd-xt").svdkit

@@ -1,32 +1,23 @@
-"""The catalogue of models: what each one is, was trained on, weighs, and where its weights live.
-
-Where weights are found and downloaded is in `weights.py`, what a good folder is in `folder.py`, and networks with
-random weights are in `random_weights.py`.
-"""
+"""The catalogue of models: what each one is, was trained on, weighs, and where its weights live."""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from svdkit.errors import IncompleteModelError, ModelError
-from svdkit.models.files import PICKLE_SUFFIXES, read_json, single_file_error
+from svdkit.models.folder import PICKLE_SUFFIXES, read_json, single_file_error
 
-# Parameters of SVD's networks, counted on the meta device (tests/test_random_weights.py counts them again).
-UNET_PARAMETERS = 1_524_623_082
-VAE_PARAMETERS = 97_742_847
-IMAGE_ENCODER_PARAMETERS = 632_076_800
-_SVD_FP16_BYTES = 2 * (UNET_PARAMETERS + VAE_PARAMETERS + IMAGE_ENCODER_PARAMETERS)
-
+# Parameters of SVD's unet, vae and image encoder, two bytes each; test_models_random_weights.py counts them again.
+_SVD_FP16_BYTES = 2 * (1_524_623_082 + 97_742_847 + 632_076_800)
 _MICRO_FOLDER = Path(__file__).parents[1] / "micro"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_SVD_LICENCE = "Stability AI Community License; https://stability.ai/license"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelInfo:
     """What svdkit knows about a model before loading it.
 
@@ -51,9 +42,9 @@ class ModelInfo:
 
     name: str
     title: str
-    num_frames: int
-    height: int
-    width: int
+    num_frames: int = 25
+    height: int = 576
+    width: int = 1024
     hub_id: str | None = None
     modelscope_id: str | None = None
     gated: bool = False
@@ -75,7 +66,18 @@ def catalogue() -> tuple[ModelInfo, ...]:
         >>> [model.name for model in catalogue()]
         ['micro', 'svd', 'svd-xt', 'svd-xt-1.1']
     """
-    return (_micro(), *_SVD)
+    micro = ModelInfo(
+        name="micro",
+        title="micro: svdkit's small built-in model, for learning and tests on a laptop",
+        num_frames=14,
+        height=72,
+        width=128,
+        licence="Apache-2.0",
+        weights_bytes=_safetensors_bytes(_MICRO_FOLDER),
+        trained="procedural scenes under known camera and object motion; no photographs, no people",
+        folder=_MICRO_FOLDER,
+    )
+    return (micro, *_SVD)
 
 
 def find_model(name: str | Path) -> ModelInfo:
@@ -103,62 +105,40 @@ def find_model(name: str | Path) -> ModelInfo:
             return model
     path = Path(text).expanduser()
     if path.is_dir():
-        return _folder(path)
+        return describe_folder(path)
     if path.is_file() or path.suffix in {".safetensors", *PICKLE_SUFFIXES}:
         raise single_file_error(path.name)
     if _HUB_ID.fullmatch(text):
-        return ModelInfo(name=text, title=f"{text}, from the hub", num_frames=25, height=576, width=1024, hub_id=text)
-    raise _unknown(text)
+        return ModelInfo(name=text, title=f"{text}, from the hub", hub_id=text)
+    names = [model.name for model in catalogue()]
+    close = difflib.get_close_matches(text.lower(), names, n=2, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    allowed = f"give one of {', '.join(names)}, an existing folder, or a hub id 'owner/name'"
+    raise ModelError(f"model {text!r} is not known{hint}: {allowed}")
 
 
 def describe_folder(folder: Path, *, base: ModelInfo | None = None) -> ModelInfo:
-    """Read frames, size and weight bytes of a model from the configuration files in its folder.
+    """Read frames, size and weight bytes of a model from its folder.
 
     Args:
-        folder: in diffusers layout.
+        folder: in diffusers layout; of one that is not, only the name is told.
         base: what is known already, kept for the fields that a folder does not tell.
-
-    Returns:
-        `base` with what the folder says; a new entry under the folder's name without `base`.
-
-    Raises:
-        IncompleteModelError: the configuration of the UNet or the VAE is missing or is not JSON.
 
     Example:
         >>> describe_folder(Path("~/models/svd-xt").expanduser()).num_frames
         25
     """
-    unet = read_json(folder / "unet" / "config.json")
-    vae = read_json(folder / "vae" / "config.json")
-    height, width = _trained_size(unet, vae)
-    return ModelInfo(
-        name=base.name if base else folder.resolve().name,
-        title=base.title if base else f"{folder.resolve().name}, a local folder",
-        num_frames=int(unet.get("num_frames", 25)),
-        height=height,
-        width=width,
-        hub_id=base.hub_id if base else None,
-        modelscope_id=base.modelscope_id if base else None,
-        weights_bytes=_safetensors_bytes(folder),
-        folder=folder,
-    )
-
-
-def _folder(folder: Path) -> ModelInfo:
+    name = folder.resolve().name
+    info = dataclasses.replace(base or ModelInfo(name=name, title=f"{name}, a local folder"), folder=folder)
     try:
-        return describe_folder(folder)
+        unet, vae = (read_json(folder / network / "config.json") for network in ("unet", "vae"))
     except IncompleteModelError:
-        # Loading it will say what is missing, better than the first file that was looked for.
-        name = folder.resolve().name
-        return ModelInfo(name=name, title=f"{name}, a folder", num_frames=25, height=576, width=1024, folder=folder)
-
-
-def _unknown(text: str) -> ModelError:
-    names = [model.name for model in catalogue()]
-    close = difflib.get_close_matches(text.lower(), names, n=2, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-    allowed = f"give one of {', '.join(names)}, an existing folder, or a hub id 'owner/name'"
-    return ModelError(f"model {text!r} is not known{hint}: {allowed}")
+        return info  # loading it will say all that is missing
+    height, width = _trained_size(unet, vae)
+    frames = int(unet.get("num_frames", info.num_frames))
+    return dataclasses.replace(
+        info, num_frames=frames, height=height, width=width, weights_bytes=_safetensors_bytes(folder)
+    )
 
 
 def _trained_size(unet: dict[str, Any], vae: dict[str, Any]) -> tuple[int, int]:
@@ -168,7 +148,7 @@ def _trained_size(unet: dict[str, Any], vae: dict[str, Any]) -> tuple[int, int]:
         # SVD's own file says 96 (768 pixels square, from its image ancestor) though it was trained on 576 x 1024.
         return 576, 1024
     downscale = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
-    rows, columns = cells if isinstance(cells, list | tuple) else (cells, cells)
+    rows, columns = cells if isinstance(cells, list) else (cells, cells)
     return int(rows) * downscale, int(columns) * downscale
 
 
@@ -178,54 +158,22 @@ def _safetensors_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in half or files)
 
 
-def _micro() -> ModelInfo:
-    return ModelInfo(
-        name="micro",
-        title="micro: svdkit's small built-in model, for learning and tests on a laptop",
-        num_frames=14,
-        height=72,
-        width=128,
-        licence="Apache-2.0",
-        weights_bytes=_safetensors_bytes(_MICRO_FOLDER),
-        trained="procedural scenes under known camera and object motion; no photographs, no people",
-        folder=_MICRO_FOLDER,
-    )
-
-
-def _svd(*, name: str, num_frames: int, repository: str, trained: str, gated: bool = False) -> ModelInfo:
-    return ModelInfo(
+_SVD = tuple(
+    ModelInfo(
         name=name,
-        title=f"Stable Video Diffusion {name.removeprefix('svd').strip('-').upper() or 'img2vid'}, {num_frames} frames",
+        title=f"Stable Video Diffusion {title}, {num_frames} frames",
         num_frames=num_frames,
-        height=576,
-        width=1024,
-        hub_id=f"stabilityai/{repository}",
-        modelscope_id=None if gated else f"AI-ModelScope/{repository}",
-        gated=gated,
-        licence=_SVD_LICENCE,
+        hub_id=f"stabilityai/stable-video-diffusion-img2vid{suffix}",
+        # A mirror of the gated one would be a way around its licence.
+        modelscope_id=None if name == "svd-xt-1.1" else f"AI-ModelScope/stable-video-diffusion-img2vid{suffix}",
+        gated=name == "svd-xt-1.1",
+        licence="Stability AI Community License; https://stability.ai/license",
         weights_bytes=_SVD_FP16_BYTES,
         trained=trained,
     )
-
-
-_SVD = (
-    _svd(
-        name="svd",
-        num_frames=14,
-        repository="stable-video-diffusion-img2vid",
-        trained="14 frames at 576x1024, from Stable Diffusion 2.1 and a large curated video collection",
-    ),
-    _svd(
-        name="svd-xt",
-        num_frames=25,
-        repository="stable-video-diffusion-img2vid-xt",
-        trained="fine-tuned from svd to 25 frames at 576x1024",
-    ),
-    _svd(
-        name="svd-xt-1.1",
-        num_frames=25,
-        repository="stable-video-diffusion-img2vid-xt-1-1",
-        trained="fine-tuned from svd-xt at 25 frames, 576x1024, fixed 6 fps and motion bucket 127",
-        gated=True,
-    ),
+    for name, title, num_frames, suffix, trained in (
+        ("svd", "img2vid", 14, "", "14 frames at 576x1024, from Stable Diffusion 2.1 and a large video collection"),
+        ("svd-xt", "XT", 25, "-xt", "fine-tuned from svd to 25 frames at 576x1024"),
+        ("svd-xt-1.1", "XT-1.1", 25, "-xt-1-1", "fine-tuned from svd-xt, fixed 6 fps and motion bucket 127"),
+    )
 )

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from collections.abc import Iterator
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence progress bars and notices of diffusers and transformers, then put their settings back.
 
-    Importing their classes belongs inside too: transformers writes a notice for each image processor it imports
-    where torchvision is not installed. Errors pass through.
-
-    Example:
-        >>> with quiet():
-        ...     from diffusers import StableVideoDiffusionPipeline
+    Import their classes inside too: transformers writes a notice for each image processor it imports where torchvision
+    is not installed.
     """
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     with warnings.catch_warnings(), contextlib.ExitStack() as undo:
-        # `dtype` replaced `torch_dtype`; diffusers before the change ignores `dtype` silently, so svdkit says the old
-        # name, which the whole supported range understands.
+        # `torch_dtype` is deprecated, but diffusers before the change silently ignores its replacement, `dtype`.
         warnings.filterwarnings("ignore", message=".*torch_dtype.*", category=FutureWarning)
         # Where HF_HUB_DISABLE_PROGRESS_BARS is set the user has decided already.
         warnings.filterwarnings("ignore", message="Cannot (en|dis)able progress bars", category=UserWarning)

@@ -6,32 +6,36 @@ checkpoints, and downloading everything overflows a cloud machine's 30 GB system
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib.util
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from svdkit.errors import DownloadError, IncompleteModelError, ModelError, SettingsError
-from svdkit.models.folder import check_folder
-from svdkit.models.hub import UnreachableError, cache_folder, cached, fetch, plan
+from svdkit.errors import (
+    DownloadError,
+    GatedModelError,
+    IncompleteModelError,
+    ModelError,
+    SettingsError,
+    UnsafeWeightsError,
+    VariantError,
+)
+from svdkit.models.folder import PICKLE_SUFFIXES, STEMS, allow_patterns, check_folder
 from svdkit.models.info import ModelInfo, find_model
-from svdkit.models.layout import allow_patterns
 from svdkit.units import format_bytes
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+_SOURCES = ("auto", "folder", "hub", "modelscope")
 
-SOURCES = ("auto", "folder", "hub", "modelscope")
+
+class _UnreachableError(DownloadError):
+    """The hub or its mirror does not answer, so another source may be tried."""
 
 
 def locate(
-    model: str | Path | ModelInfo,
-    *,
-    source: str = "auto",
-    revision: str | None = None,
-    variant: str | None = "fp16",
-    ram_bytes: int | None = None,
+    model: str | Path | ModelInfo, *, source: str = "auto", revision: str | None = None, variant: str | None = "fp16"
 ) -> Path:
     """Find a model's folder on this machine, downloading what is missing of it.
 
@@ -42,135 +46,203 @@ def locate(
             the modelscope package. "auto" takes the folder or the hub, and ModelScope if the hub cannot be reached.
         revision: branch, tag or commit at the source; None for its default branch.
         variant: "fp16", None for full precision (twice the download), "any" for fp16 where there is one.
-        ram_bytes: memory that loading will need, checked before a download; None for as much as the download.
 
     Returns:
         A folder in diffusers layout that `check_folder` accepts.
 
     Raises:
-        ModelError: the model or the revision does not exist; one of its subclasses says more.
-        DownloadError: no network, an error at the source, or too little disk or memory.
-        GatedModelError: the licence is not accepted, or no token is set.
-        VariantError: the source has no such variant.
-        IncompleteModelError: files are missing or cut short.
-        UnsafeWeightsError: the source has pickle checkpoints only.
+        ModelError: no such model or revision; DownloadError, GatedModelError, VariantError, IncompleteModelError and
+            UnsafeWeightsError, its subclasses, say more.
         SettingsError: unknown source.
 
     Example:
         >>> locate("svd-xt")
         PosixPath('.../models--stabilityai--stable-video-diffusion-img2vid-xt/snapshots/9e43909513c6714f1bc7...')
     """
-    if source not in SOURCES:
-        raise SettingsError(f"source {source!r} is not known: give one of {', '.join(SOURCES)}")
+    if source not in _SOURCES:
+        raise SettingsError(f"source {source!r} is not known: give one of {', '.join(_SOURCES)}")
     info = model if isinstance(model, ModelInfo) else find_model(model)
-    if info.folder is not None:
-        return _from_folder(info, source=source, variant=variant)
+    folder = info.folder or _download(info, source=source, revision=revision, variant=variant)
+    if info.folder and source in {"hub", "modelscope"}:
+        raise ModelError(f"source={source!r} but {info.name!r} is a local folder: leave source='auto'")
+    if info.name == "micro" and not (folder / "model_index.json").is_file():
+        raise IncompleteModelError(
+            "the built-in model 'micro' has no weights in this installation: install svdkit again, or get the weights "
+            "with `git lfs pull` if they are git-lfs files in your clone"
+        )
+    check_folder(folder, variant=variant)
+    return folder
+
+
+def check_ram(ram_bytes: int, *, what: str) -> None:
+    """Check that so much memory is free before loading takes it: a DownloadError, not a dead kernel."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    if free < ram_bytes:
+        raise DownloadError(
+            f"loading {what} needs {format_bytes(ram_bytes)} of memory and {format_bytes(free)} is free: close "
+            "other programs, use a machine with more memory, or the built-in model 'micro'"
+        )
+
+
+def _check_room(download_bytes: int, *, folder: Path, what: str) -> None:
+    """Check disk and memory before a download; of a folder that is not there yet, the nearest parent is measured."""
+    check_ram(download_bytes, what=what)
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    needed = int(download_bytes * 1.02) + (1 << 28)  # a full disk breaks more than the download: leave a little
+    if free < needed:
+        raise DownloadError(
+            f"{what} needs {format_bytes(needed)} of disk and {str(place)!r} has {format_bytes(free)} free: free some "
+            "space, or set the environment variable HF_HOME to a folder on a larger disk and restart Python"
+        )
+
+
+def _download(info: ModelInfo, *, source: str, revision: str | None, variant: str | None) -> Path:
     if source == "folder":
         raise ModelError(
             f"source='folder' but {info.name!r} is no folder: give the path of a folder, or source='auto' to download"
         )
     if source == "modelscope":
-        return _from_modelscope(info, revision=revision, variant=variant, ram_bytes=ram_bytes)
+        return _from_modelscope(info, revision=revision, variant=variant)
     try:
-        return _from_hub(info, revision=revision, variant=variant, ram_bytes=ram_bytes)
-    except UnreachableError:
-        if source == "auto" and info.modelscope_id and _installed("modelscope"):
-            # A branch or commit of the hub means nothing on ModelScope.
-            return _from_modelscope(info, revision=None, variant=variant, ram_bytes=ram_bytes)
-        raise
+        return _cached(info, revision=revision, variant=variant) or _from_hub(info, revision=revision, variant=variant)
+    except _UnreachableError:
+        if source == "hub" or not info.modelscope_id or not importlib.util.find_spec("modelscope"):
+            raise
+        # A branch or commit of the hub means nothing on ModelScope.
+        return _from_modelscope(info, revision=None, variant=variant)
 
 
-def check_room(*, download_bytes: int, ram_bytes: int, folder: Path, what: str) -> None:
-    """Check that a download fits on the disk and that loading it fits in memory, before either begins.
-
-    Args:
-        download_bytes: bytes still to fetch.
-        ram_bytes: bytes that loading needs.
-        folder: where the files go; its nearest existing parent is measured.
-        what: name for the message.
-
-    Raises:
-        DownloadError: one of them is too small.
-
-    Example:
-        >>> check_room(download_bytes=10, ram_bytes=10, folder=Path.home(), what="micro")
-    """
-    import psutil
-
-    place = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(place).free
-    # A full disk breaks more than the download: leave a little.
-    needed = int(download_bytes * 1.02) + (1 << 28)
-    if download_bytes and free < needed:
-        raise DownloadError(
-            f"{what} needs {format_bytes(needed)} of disk and {str(place)!r} has {format_bytes(free)} free: free some "
-            "space, or set the environment variable HF_HOME to a folder on a larger disk and restart Python"
-        )
-    available = psutil.virtual_memory().available
-    if available < ram_bytes:
-        raise DownloadError(
-            f"loading {what} needs {format_bytes(ram_bytes)} of memory and {format_bytes(available)} is free: close "
-            "other programs, use a machine with more memory, or the built-in model 'micro'"
-        )
-
-
-def _from_folder(info: ModelInfo, *, source: str, variant: str | None) -> Path:
-    assert info.folder is not None  # noqa: S101 - the caller has looked; this tells mypy
-    if source in {"hub", "modelscope"}:
-        raise ModelError(f"source={source!r} but {info.name!r} is a local folder: leave source='auto'")
-    if info.name == "micro" and not (info.folder / "model_index.json").is_file():
-        raise IncompleteModelError(
-            "the built-in model 'micro' has no weights in this installation: install svdkit again, or get the weights "
-            "with `git lfs pull` if they are git-lfs files in your clone"
-        )
-    check_folder(info.folder, variant=variant)
-    return info.folder
-
-
-def _from_hub(info: ModelInfo, *, revision: str | None, variant: str | None, ram_bytes: int | None) -> Path:
-    earlier = cached(info, revision=revision, variant=variant)
-    if earlier is not None:
-        return earlier
-    wanted = plan(info, revision=revision, variant=variant)
-    needed = wanted.download_bytes if ram_bytes is None else ram_bytes
-    check_room(download_bytes=wanted.download_bytes, ram_bytes=needed, folder=cache_folder(), what=info.name)
-    folder = fetch(info, revision=revision, variant=wanted.variant)
-    check_folder(folder, variant=wanted.variant)
-    return folder
-
-
-def _from_modelscope(info: ModelInfo, *, revision: str | None, variant: str | None, ram_bytes: int | None) -> Path:
+def _from_modelscope(info: ModelInfo, *, revision: str | None, variant: str | None) -> Path:
     if info.modelscope_id is None:
         raise ModelError(
             f"{info.name!r} is not known on ModelScope: use source='hub', or download it and give the folder"
         )
-    if not _installed("modelscope"):
+    try:
+        from modelscope import snapshot_download
+    except ImportError:
         raise DownloadError(
             "source='modelscope' needs the modelscope package: run `pip install modelscope`, or use source='hub'"
-        )
-    from modelscope import snapshot_download
-
-    wanted = "fp16" if variant == "any" else variant
-    size = info.weights_bytes * (1 if wanted else 2)
+        ) from None
     place = Path(os.environ.get("MODELSCOPE_CACHE", Path.home()))
-    check_room(download_bytes=size, ram_bytes=size if ram_bytes is None else ram_bytes, folder=place, what=info.name)
-    folder = _quote_failure(
-        lambda: snapshot_download(info.modelscope_id, revision=revision, allow_patterns=allow_patterns(wanted)),
-        source=f"ModelScope ({info.modelscope_id})",
-    )
-    check_folder(Path(folder), variant=wanted)
-    return Path(folder)
-
-
-def _quote_failure(download: Callable[[], Any], *, source: str) -> Any:
+    _check_room(info.weights_bytes * (1 if variant else 2), folder=place, what=info.name)
+    patterns = allow_patterns("fp16" if variant else None)
     try:
-        return download()
+        return Path(snapshot_download(info.modelscope_id, revision=revision, allow_patterns=patterns))
     except Exception as error:
         raise DownloadError(
-            f"{source} failed: {type(error).__name__}: {error}. Check the network and try again (a download continues "
-            "where it stopped), or use source='hub'"
+            f"ModelScope ({info.modelscope_id}) failed: {type(error).__name__}: {error}. Check the network and try "
+            "again (a download continues where it stopped), or use source='hub'"
         ) from error
 
 
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+def _cached(info: ModelInfo, *, revision: str | None, variant: str | None) -> Path | None:
+    """The folder of an earlier, complete download, found without the network."""
+    from huggingface_hub import snapshot_download
+
+    for wanted in ("fp16", None) if variant == "any" else (variant,):
+        # If it fails, the download that follows says what is wrong, if it still is.
+        with contextlib.suppress(OSError, ValueError, ModelError):
+            files = {"allow_patterns": allow_patterns(wanted), "local_files_only": True}
+            folder = Path(snapshot_download(info.hub_id, revision=revision, **files))
+            check_folder(folder, variant=wanted)
+            return folder
+    return None
+
+
+def _from_hub(info: ModelInfo, *, revision: str | None, variant: str | None) -> Path:
+    """Ask the hub which files there are, choose, check the room for what is not here yet, and download."""
+    from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
+    from huggingface_hub.utils import filter_repo_objects
+
+    if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        raise DownloadError(
+            f"{info.name!r} is not, or not completely, on this machine and HF_HUB_OFFLINE is set: unset it and load "
+            "once with a network, or give the path of a folder"
+        )
+    where: dict[str, Any] = {"repo_id": info.hub_id, "revision": revision}
+    try:
+        remote = HfApi(endpoint=_endpoint()).model_info(**where, files_metadata=True)
+        sizes = {file.rfilename: file.size or 0 for file in remote.siblings}
+        patterns = allow_patterns(_choose_variant(list(sizes), info=info, variant=variant))
+        missing = [
+            sizes[name]
+            for name in filter_repo_objects(sizes, allow_patterns=patterns)
+            if not isinstance(try_to_load_from_cache(info.hub_id, name, revision=remote.sha), str)
+        ]
+        _check_room(sum(missing), folder=Path(constants.HF_HUB_CACHE), what=info.name)
+        return Path(snapshot_download(**where, allow_patterns=patterns, endpoint=_endpoint()))
+    except ModelError:
+        raise
+    except Exception as error:
+        raise _translate(error, info=info, revision=revision) from error
+
+
+def _endpoint() -> str | None:
+    """The mirror set now; huggingface_hub itself reads HF_ENDPOINT only once, when it is imported."""
+    return (os.environ.get("HF_ENDPOINT") or "").rstrip("/") or None
+
+
+def _choose_variant(names: list[str], *, info: ModelInfo, variant: str | None) -> str | None:
+    """The variant to fetch, by the names of the repository's files, before any byte is downloaded."""
+    from huggingface_hub.utils import filter_repo_objects
+
+    if "model_index.json" not in names:
+        raise ModelError(
+            f"{info.hub_id} has no model_index.json, so it is not in diffusers layout: use a catalogue name, for "
+            "example 'svd-xt', or another repository"
+        )
+    there = []
+    for kind in ("fp16", None):
+        wanted = filter_repo_objects(names, allow_patterns=allow_patterns(kind))
+        if {name.partition("/")[0] for name in wanted if name.endswith(".safetensors")} == {*STEMS}:
+            there.append(kind)
+    if variant == "any" and there:
+        return there[0]
+    if variant in there:
+        return variant
+    if there:
+        raise VariantError(
+            f"{info.hub_id} has no {variant or 'full-precision'} weights, only {there[0] or 'full-precision'}: load "
+            f"with variant={there[0]!r}, or use another repository"
+        )
+    pickles = [name for name in names if name.endswith(PICKLE_SUFFIXES)]
+    if pickles:
+        raise UnsafeWeightsError(
+            f"{info.hub_id} has only pickle weights ({pickles[0]}), which can run any code when opened; svdkit reads "
+            "only .safetensors: use another repository, or ask its author for safetensors"
+        )
+    raise ModelError(f"{info.hub_id} has no complete set of safetensors weights: use another repository")
+
+
+def _translate(error: Exception, *, info: ModelInfo, revision: str | None) -> ModelError:
+    """A hub error as one of svdkit's, saying what to do."""
+    from huggingface_hub import constants, errors, get_token
+
+    where = _endpoint() or "https://huggingface.co"
+    if isinstance(error, errors.GatedRepoError):
+        token = "a token is set, but its account has not accepted" if get_token() else "no token is set; first accept"
+        return GatedModelError(
+            f"{info.hub_id} is gated: {token} the licence at https://huggingface.co/{info.hub_id}. Then set HF_TOKEN "
+            "to a token from https://huggingface.co/settings/tokens (or run `hf auth login`) and load again"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return ModelError(f"{info.hub_id} has no revision {revision!r}: give a branch, tag or commit of it, or None")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return ModelError(
+            f"{where} has no model {info.hub_id!r}, or it is private: check the name, or set HF_TOKEN to a token that "
+            "may read it"
+        )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return DownloadError(
+            f"the disk of {constants.HF_HUB_CACHE!r} is full: free some space, or set the environment variable HF_HOME "
+            "to a folder on a larger disk; the download then continues where it stopped"
+        )
+    cause = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return _UnreachableError(
+        f"{where} failed for {info.hub_id} ({cause}). Check the network and try again (a download continues where it "
+        "stopped); where the hub is blocked set HF_ENDPOINT to a mirror, use source='modelscope', or give a folder "
+        "that you downloaded yourself; 'micro' needs no download"
+    )

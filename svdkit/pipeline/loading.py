@@ -6,10 +6,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from svdkit.models import ModelInfo, describe_folder, find_model, fingerprint, locate, random_pipeline
-from svdkit.models.layout import STEMS, half_precision
+from svdkit.models import ModelInfo, find_model, locate, random_pipeline
+from svdkit.models.folder import STEMS, fingerprint, half_precision
+from svdkit.models.info import describe_folder
 from svdkit.models.quiet import quiet
-from svdkit.models.weights import check_room
+from svdkit.models.weights import check_ram
 from svdkit.pipeline.device import choose_device, choose_precision, cuda_capability, free_bytes, torch_dtype
 from svdkit.pipeline.memory import MemoryChoice, Need, choose_memory, possible_plans
 from svdkit.pipeline.report import LoadReport
@@ -115,8 +116,8 @@ def _trained(
     info: ModelInfo, asked: LoadSettings, *, precision: Precision, device: str, plans: tuple[str, ...]
 ) -> tuple[StableVideoDiffusionPipeline, MemoryChoice, ModelInfo, str, list[str]]:
     """Read weights into main memory, then choose the plan by what they really weigh."""
-    ram = _check_ram(info, precision)
-    folder = locate(info, source=asked.source, revision=asked.revision, variant="any", ram_bytes=ram or None)
+    _check_ram(info, precision)
+    folder = locate(info, source=asked.source, revision=asked.revision, variant="any")
     if not info.weights_bytes:
         info = describe_folder(folder, base=info)
     pipe = _read(folder, dtype=precision.compute)
@@ -145,7 +146,7 @@ def _random(
 def _check_ram(info: ModelInfo, precision: Precision) -> int:
     """Bytes of main memory that the weights take; an error if they are not free, before the system kills Python."""
     ram = info.weights_bytes * (2 if precision.compute == "fp32" else 1)
-    check_room(download_bytes=0, ram_bytes=ram, folder=Path.home(), what=info.name)
+    check_ram(ram, what=info.name)
     return ram
 
 
