@@ -34,12 +34,10 @@ def format_seconds(seconds: float) -> str:
     if not math.isfinite(seconds):
         return "–"
     sign, size = ("-" if seconds < 0 else ""), abs(seconds)
-    if size == 0:
-        return "0 s"
-    if size < 0.9995:
+    if 0 < size < 0.9995:
         return f"{sign}{size * 1000:.0f} ms" if size >= 0.0095 else f"{sign}{size * 1000:.1f} ms"
     if size < 9.95:
-        return f"{sign}{size:.1f} s"
+        return f"{sign}{size:.1f} s" if size else "0 s"
     minutes, rest = divmod(round(size), 60)
     if minutes == 0:
         return f"{sign}{rest} s"
