@@ -1,0 +1,61 @@
+"""The command itself: what it is called, which commands it has, where it begins."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Annotated
+
+import typer
+
+from svdkit import __version__
+from svdkit.cli.demo import demo
+from svdkit.cli.look import doctor, models
+from svdkit.cli.make import animate, replay
+from svdkit.cli.outcome import Commands
+
+app = typer.Typer(
+    cls=Commands,
+    name="svdkit",
+    help="From a photo to a clip with Stable Video Diffusion.",
+    epilog="Begin with: svdkit demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a traceback is shown with --debug only, and plainly
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (animate, replay, models, doctor, demo):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the value of the option
+    if wanted:
+        typer.echo(f"svdkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; with every command.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """From a photo to a clip with Stable Video Diffusion."""
+    del debug, version  # read elsewhere: the one by Commands, the other by its callback
+
+
+def main() -> None:
+    """Run the ``svdkit`` command with the arguments of this process, and end the process.
+
+    Raises:
+        SystemExit: always; ``outcome`` says with which codes.
+
+    Example:
+        >>> main()  # doctest: +SKIP
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a pipe on Windows takes few characters: print "?" for the others
+            stream.reconfigure(errors="replace")
+    app()

@@ -1,0 +1,213 @@
+"""Make clips: from a photo, and again from a saved clip."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from svdkit.cli.options import CLIP_HELP, LOAD_HELP, chosen, settings_options, takes
+from svdkit.cli.outcome import RefusedInput, judging_input
+from svdkit.errors import ClipError
+from svdkit.settings import ClipSettings, LoadSettings, clip_preset
+
+if TYPE_CHECKING:
+    from svdkit.clip import Clip
+
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.", rich_help_panel="File")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the file's name and errors only.")]
+
+
+@takes(
+    settings_options(ClipSettings, CLIP_HELP, panel="The clip"),
+    settings_options(LoadSettings, LOAD_HELP, panel="The model"),
+)
+def animate(
+    photo: Annotated[str, typer.Argument(help="A file, an http(s) address, or a sample: rocket, coffee, cat.")],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            *("--output", "-o"),
+            help="Where to: .mp4, .webm, .webp, .gif, or .png for a folder of frames. Named after the photo, .mp4, "
+            "when left out. With several seeds, each file has its seed in its name.",
+            rich_help_panel="File",
+        ),
+    ] = None,
+    overwrite: _Overwrite = False,
+    keep_photo: Annotated[
+        bool,
+        typer.Option(
+            "--keep-photo/--no-keep-photo", help="The fitted photo beside the clip, for replay.", rich_help_panel="File"
+        ),
+    ] = True,
+    scale: Annotated[
+        float | None,
+        typer.Option(help="Size of the saved frames as a factor, for example 4 for micro.", rich_help_panel="File"),
+    ] = None,
+    fit: Annotated[str, typer.Option(help="crop, pad or stretch.", rich_help_panel="The photo")] = "crop",
+    focus: Annotated[
+        tuple[float, float],
+        typer.Option(
+            metavar="X Y", help="What crop keeps in view: 0 0 is top left, 1 1 is bottom right.",
+            rich_help_panel="The photo",
+        ),
+    ] = (0.5, 0.5),
+    border: Annotated[
+        str, typer.Option(help="For pad: blur, or a colour such as #000000.", rich_help_panel="The photo")
+    ] = "blur",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Begin from what another tool sends: diffusers, comfyui, generative-models, "
+            "generative-models-svd or hf-space.",
+            rich_help_panel="The clip",
+        ),
+    ] = None,
+    quiet: _Quiet = False,
+    **given: Any,
+) -> None:  # fmt: skip
+    """Make a clip from a photo.
+
+    The name of each file is printed on stdout, everything else on stderr. Settings and seed are written into the file,
+    so that svdkit replay makes the same clip again.
+    """
+    from svdkit.generate import generate_batch
+    from svdkit.image import fit as fit_photo
+    from svdkit.image import read_image
+    from svdkit.models import find_model
+    from svdkit.pipeline import load
+
+    with judging_input():
+        settings, seeds = _clip_settings(given, preset=preset)
+        load_settings = LoadSettings(**chosen(given, LOAD_HELP))
+        info = find_model(load_settings.model)
+        image = read_image(photo)
+        size = {"height": settings.height or info.height, "width": settings.width or info.width}
+        frame = fit_photo(image, **size, mode=fit, focus=focus, border=border)
+        targets = _targets(output or Path(_default_name(frame.source)), seeds)
+        for target in targets:
+            check_target(target, overwrite=overwrite)
+    pipe = load(settings=load_settings)
+    _say(f"{pipe.svdkit}", quiet=quiet)
+    clips = generate_batch(
+        pipe, [image], settings, seeds=seeds, fit_mode=fit, focus=focus, border=border, progress=_progress(quiet=quiet)
+    )
+    for clip, target in zip(clips, targets, strict=True):
+        typer.echo(clip.save(target, overwrite=overwrite, keep_photo=keep_photo, scale=scale))
+        _say(f"{clip.label}; once more: svdkit replay {target}", quiet=quiet)
+
+
+def replay(
+    clip: Annotated[
+        Path, typer.Argument(help="A clip that svdkit saved: the video, its folder of frames or its JSON.")
+    ],
+    *,
+    photo: Annotated[
+        str | None, typer.Option(help="The photo it was made of, when that is not beside it.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model it was made with, when that was a folder.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to; <clip>-replay.mp4 beside it when left out.")
+    ] = None,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Make a saved clip again: same photo, same model, same settings, same seed.
+
+    It also says how the new frames compare with the file's. A video holds compressed frames; a folder of frames
+    (.png) holds them to the bit.
+    """
+    from svdkit.clip import Clip
+    from svdkit.generate import replay as remake
+    from svdkit.pipeline import load
+
+    with judging_input():
+        old = Clip.read(clip)
+        target = output or clip.with_name(f"{clip.stem.removesuffix('_frames')}-replay.mp4")
+        check_target(target, overwrite=overwrite)
+        settings = None
+        if model is not None and old.provenance is not None:
+            settings = LoadSettings.from_dict(old.provenance.load)
+            settings = settings.replace(model=model, device="auto", memory="auto")
+    pipe = None if settings is None else load(settings=settings)
+    try:
+        new = remake(old, photo=photo, pipe=pipe, progress=_progress(quiet=quiet))
+    except ClipError as error:  # what was given is not enough: in Python arguments would help, here options do
+        raise RefusedInput(str(error).replace("photo=", "--photo").replace("pipe=", "--model")) from error
+    typer.echo(new.save(target, overwrite=overwrite))
+    _say(compare(new, old), quiet=quiet)
+
+
+def compare(new: Clip, old: Clip) -> str:
+    """Say in one sentence how a clip made again compares with the one that was read from a file.
+
+    Example:
+        >>> compare(clip, clip)  # doctest: +SKIP
+        'the frames are those of the file, bit for bit'
+    """
+    import numpy as np
+
+    if new.frames.shape != old.frames.shape:
+        return "the file's frames were saved in another size, so they are not compared"
+    difference = float(np.abs(new.frames.astype(np.int16) - old.frames).mean())
+    if difference == 0:
+        return "the frames are those of the file, bit for bit"
+    return f"mean difference from the file's frames, which a video holds compressed: {difference:.2g} of 255"
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Find out before minutes of work that a clip cannot be saved under a name; raises ClipError.
+
+    Example:
+        >>> check_target(Path("clip.avi"), overwrite=False)
+        Traceback (most recent call last):
+        svdkit.errors.ClipError: clip.avi: a clip is saved as .mp4, .webm, .webp, .gif or .png (a folder of frames)
+    """
+    from svdkit.clip.storage import SUFFIXES
+
+    if path.suffix.lower() not in SUFFIXES:
+        raise ClipError(f"{path}: a clip is saved as .mp4, .webm, .webp, .gif or .png (a folder of frames)")
+    if not path.parent.is_dir():
+        raise ClipError(f"{path}: the folder {path.parent} is not there; create it first, or choose another --output")
+    main = path.with_name(f"{path.stem}_frames") if path.suffix.lower() == ".png" else path
+    beside = (main, path.with_suffix(".json"), path.with_name(f"{path.stem}.photo.png"))
+    there = [file.name for file in beside if file.exists()]
+    if there and not overwrite:
+        raise ClipError(f"{', '.join(there)} in {path.parent} would be replaced; give --overwrite or another --output")
+
+
+def _clip_settings(given: dict[str, Any], *, preset: str | None) -> tuple[ClipSettings, list[int] | None]:
+    """Build the settings, and check every seed before the first clip is begun."""
+    values = chosen(given, CLIP_HELP)
+    seeds = list(dict.fromkeys(values.pop("seed", []))) or None
+    settings = (ClipSettings() if preset is None else clip_preset(preset)).replace(**values)
+    for seed in seeds or []:
+        settings.replace(seed=seed)
+    return settings, seeds
+
+
+def _targets(path: Path, seeds: Sequence[int] | None) -> list[Path]:
+    if seeds is None or len(seeds) == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-seed-{seed}{path.suffix}") for seed in seeds]
+
+
+def _default_name(source: str | None) -> str:
+    """Name a clip after its photo; an address may hold characters that no file name takes."""
+    stem = re.sub(r"[^\w.-]+", "-", Path(source or "").stem).strip("-.")
+    return f"{stem or 'clip'}.mp4"
+
+
+def _progress(*, quiet: bool) -> bool | str:
+    return False if quiet else "terminal"
+
+
+def _say(text: str, *, quiet: bool) -> None:
+    if not quiet:
+        typer.echo(text, err=True)

@@ -1,0 +1,112 @@
+"""What the commands take: one option for each setting, under the setting's own name."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from svdkit.settings import ClipSettings, LoadSettings  # noqa: TC001 - typer reads annotations at run time
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+CLIP_HELP = {
+    "height": "Pixels, a multiple of 8; the model's own when left out.",
+    "width": "Pixels, a multiple of 8; the model's own when left out.",
+    "num_frames": "Length of the clip; the model's own when left out.",
+    "num_inference_steps": "Denoising steps: more take longer and show more detail.",
+    "motion_bucket_id": "Amount of motion, usually 1 to 255.",
+    "fps": "Frames a second that the motion is made for, 1 to 60.",
+    "playback_fps": "Frames a second at which the file plays; as --fps when left out.",
+    "seed": "Where chance begins: the same seed gives the same clip. Several give variations: --seed 1 --seed 2.",
+    "noise_aug_strength": "Noise on the photo: more lets go of it.",
+    "min_guidance_scale": "Guidance at the first frame.",
+    "max_guidance_scale": "Guidance at the last frame.",
+    "decode_chunk_size": "Frames decoded at once: fewer take less memory.",
+}
+LOAD_HELP = {
+    "model": "micro, svd, svd-xt, svd-xt-1.1, a folder in diffusers layout, or a hub id.",
+    "weights": "trained, or random: full size without a download; real time and memory, no picture.",
+    "dtype": "fp32, fp16, bf16, fp8 or auto.",
+    "memory": "resident, offload, group-offload, sequential or auto.",
+    "device": "cpu, cuda, cuda:1, mps or auto.",
+    "forward_chunking": "Feed-forward layers in slices: less memory.",
+    "two_pass_guidance": "Guidance as two passes: less memory.",
+    "compile": "Compile first: minutes once, then faster.",
+    "source": "Where weights come from: hub, modelscope, folder or auto.",
+    "revision": "Branch, tag or commit of the model.",
+    "random_seed": "Seed of random weights.",
+}
+
+
+def takes(*groups: list[inspect.Parameter]) -> Callable[[Command], Command]:
+    """Give a command, in its ``**given``, more options than its signature writes out.
+
+    Written out, the two dozen settings would be a second list of their names, types and defaults, to be kept right by
+    hand. typer reads a command's ``__signature__``, as any tool does.
+
+    Example:
+        >>> @takes(settings_options(ClipSettings, {"fps": "Frames a second."}, panel="The clip"))
+        ... def show(**given: object) -> None: ...
+        >>> list(inspect.signature(show).parameters)
+        ['fps']
+    """
+
+    def decorate(command: Command) -> Command:
+        hints = get_type_hints(command, include_extras=True)
+        own = [
+            parameter.replace(annotation=hints[name])
+            for name, parameter in inspect.signature(command).parameters.items()
+            if parameter.kind is not parameter.VAR_KEYWORD
+        ]
+        parameters = [*own, *(parameter for group in groups for parameter in group)]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions take any name
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return command
+
+    return decorate
+
+
+def settings_options(
+    kind: type[ClipSettings | LoadSettings], words: Mapping[str, str], *, panel: str
+) -> list[inspect.Parameter]:
+    """Make an option of each setting in ``words``: ``motion_bucket_id`` becomes ``--motion-bucket-id``.
+
+    An option that is not given is None (a switch: False), so that a preset's value can stand; the seed is a list.
+
+    Example:
+        >>> [option.name for option in settings_options(LoadSettings, {"dtype": "Precision."}, panel="The model")]
+        ['dtype']
+    """
+    types = get_type_hints(kind)
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    return [_option(name, types[name], defaults[name], text=text, panel=panel) for name, text in words.items()]
+
+
+def chosen(given: Mapping[str, Any], words: Mapping[str, str]) -> dict[str, Any]:
+    """Pick from a command's ``**given`` the settings of one kind that the user gave.
+
+    Example:
+        >>> chosen({"fps": 10, "height": None, "model": "svd"}, CLIP_HELP)
+        {'fps': 10}
+    """
+    return {name: given[name] for name in words if given.get(name) is not None}
+
+
+def _option(name: str, kind: Any, default: Any, *, text: str, panel: str) -> inspect.Parameter:
+    is_switch = kind is bool
+    if name == "seed":
+        kind, text = list[int] | None, f"{text} Drawn and recorded when left out."
+    elif default is not None and not is_switch:
+        text += f" Default: {default}."
+    option = typer.Option(f"--{name.replace('_', '-')}", help=text, rich_help_panel=panel)
+    kind = kind if is_switch or name == "seed" else kind | None
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False if is_switch else None,
+        annotation=Annotated[kind, option],
+    )

@@ -1,0 +1,494 @@
+"""The command: what it prints, what it leaves, and how it ends."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import svdkit
+from svdkit.cli import app, demo, make
+from svdkit.cli.options import CLIP_HELP, LOAD_HELP, settings_options, takes
+from svdkit.cli.outcome import FAILED, INTERRUPTED, WRONG_INPUT, RefusedInput, describe, exit_code
+from svdkit.clip import Clip
+from svdkit.environment import Finding
+from svdkit.errors import (
+    Cancelled,
+    ClipError,
+    DownloadError,
+    ImageError,
+    ModelError,
+    OutOfMemoryError,
+    SettingsError,
+    SvdkitWarning,
+)
+from svdkit.settings import ClipSettings, LoadSettings
+from tests.clips import micro_clip, provenance
+from tests.toy import write_hub_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typer.testing import Result
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = [
+    # numpy says so of torch inside diffusers' scheduler, which calls np.array(tensor).
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword"),
+    # of the libraries that run notebooks, about one another
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+def run(*words: object) -> Result:
+    """Run the command in this process; wide, so that typer's own messages stay on one line."""
+    return CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}).invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of a toy model, as a user's download would be."""
+    return write_hub_folder(tmp_path_factory.mktemp("models") / "toy-svd")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def no_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the test fail as soon as a model is loaded."""
+
+    def refuse(*given: object, **named: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("svdkit.pipeline.load", refuse)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Let `svdkit models` end with an error."""
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("svdkit.models.catalogue", fail)
+
+
+# What it is
+
+
+def test_help_is_quick_and_needs_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "try:\n"
+        "    import svdkit.cli; sys.argv = ['svdkit', '--help']; svdkit.cli.main()\n"
+        "finally:\n"
+        "    print({'torch', 'diffusers', 'numpy', 'PIL', 'pandas', 'papermill', 'nbconvert'} & sys.modules.keys())"
+    )
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+        seconds.append(time.perf_counter() - start)
+        assert done.stdout.splitlines()[-1] == "set()"
+    assert min(seconds) < 1
+
+
+def test_help_lists_the_commands() -> None:
+    text = run("--help").stdout
+    assert all(f" {name} " in text for name in ("animate", "replay", "models", "doctor", "demo"))
+    assert "Begin with: svdkit demo" in text
+
+
+def test_no_command_shows_the_help_and_is_wrong_usage() -> None:
+    result = run()
+    assert result.exit_code == WRONG_INPUT
+    assert "Make a clip from a photo." in result.output
+
+
+def test_version() -> None:
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"svdkit {svdkit.__version__}\n")
+
+
+def test_the_installed_command_ends_with_the_exit_code() -> None:
+    code = "import sys; from svdkit.cli import main; sys.argv = ['svdkit', 'replay', 'nix.mp4']; main()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == WRONG_INPUT
+    assert (done.stdout, done.stderr) == ("", "error: nix.mp4 is not there; check the name and the folder\n")
+
+
+@pytest.mark.parametrize("words", [["animat"], ["animate"], ["animate", "rocket", "--steps", "4"], ["models", "svd"]])
+def test_wrong_usage(words: list[str]) -> None:
+    result = run(*words)
+    assert result.exit_code == WRONG_INPUT
+    assert "Usage: " in result.stderr
+
+
+# Its options
+
+
+def test_there_is_an_option_for_every_setting() -> None:
+    """The settings are the list; `preset` of LoadSettings can only be None yet, and the command's is another."""
+    assert CLIP_HELP.keys() == ClipSettings().to_dict().keys()
+    assert LOAD_HELP.keys() == LoadSettings().to_dict().keys() - {"preset"}
+    text = run("animate", "--help").stdout
+    for name in (*CLIP_HELP, *LOAD_HELP):
+        assert f"--{name.replace('_', '-')} " in text
+    assert "Default: 127." in text
+
+
+def test_options_have_the_types_of_the_settings() -> None:
+    made = {option.name: option for option in settings_options(ClipSettings, CLIP_HELP, panel="x")}
+    made |= {option.name: option for option in settings_options(LoadSettings, LOAD_HELP, panel="x")}
+    kinds = {name: option.annotation.__origin__ for name, option in made.items()}
+    assert kinds["fps"] == int | None
+    assert kinds["playback_fps"] == float | None
+    assert kinds["seed"] == list[int] | None
+    assert kinds["compile"] is bool
+    assert made["compile"].default is False
+    assert made["fps"].default is None
+
+
+def test_takes_keeps_the_options_that_a_command_has_itself() -> None:
+    @takes(settings_options(ClipSettings, {"fps": "Frames a second."}, panel="x"))
+    def show(photo: str, *, quiet: bool = False, **given: Any) -> None:
+        """Show."""
+
+    assert list(inspect.signature(show).parameters) == ["photo", "quiet", "fps"]
+
+
+# Wrong input: found before a model is loaded
+
+WRONG = [
+    (["nix.jpg"], "nix.jpg does not exist."),
+    (["rocket", "--fps", "0", "--seed", "-1"], "ClipSettings: fps=0: must be a whole number from 1 to 60; use 1"),
+    (["rocket", "--seed", "-1"], "seed=-1: must be a whole number from 0 to"),
+    (["rocket", "--preset", "comfy"], "there is no preset 'comfy'; did you mean 'comfyui'?"),
+    (["rocket", "--model", "svd-xl"], "model 'svd-xl' is not known; did you mean"),
+    (["rocket", "--dtype", "half"], "LoadSettings: dtype='half': must be 'auto'"),
+    (["rocket", "--fit", "zoom"], "zoom"),
+    (["rocket", "--focus", "2", "0"], "is not a point in the photo"),
+    (
+        ["rocket", "-o", "clip.avi"],
+        "clip.avi: a clip is saved as .mp4, .webm, .webp, .gif or .png (a folder of frames)",
+    ),
+    (["rocket", "-o", "nowhere/clip.mp4"], "the folder nowhere is not there; create it first, or choose another"),
+]
+
+
+@pytest.mark.parametrize(("words", "text"), WRONG, ids=lambda value: "-".join(value) if isinstance(value, list) else "")
+def test_wrong_input_to_animate(words: list[str], text: str, here: Path, no_load: None) -> None:
+    result = run("animate", *words)
+    assert result.exit_code == WRONG_INPUT
+    assert result.stderr.startswith("error: ")
+    assert text in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["rocket.mp4", "rocket.json", "rocket.photo.png"])
+def test_nothing_is_replaced_without_being_asked(name: str, here: Path, no_load: None) -> None:
+    """Not even a JSON that only happens to have the clip's name."""
+    Path(name).write_text("mine", encoding="utf-8")
+    result = run("animate", "rocket")
+    assert result.exit_code == WRONG_INPUT
+    assert result.stderr == f"error: {name} in . would be replaced; give --overwrite or another --output\n"
+    make.check_target(Path("rocket.mp4"), overwrite=True)
+
+
+def test_a_folder_of_frames_is_not_replaced_either(here: Path) -> None:
+    Path("walk_frames").mkdir()
+    with pytest.raises(ClipError, match=r"walk_frames in \. would be replaced"):
+        make.check_target(Path("walk.png"), overwrite=False)
+
+
+# Clips, made by a toy model
+
+
+def animate(toy: Path, *words: object) -> Result:
+    result = run("animate", "rocket", "--model", toy, "--num-inference-steps", 2, *words)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_animate_names_the_clip_after_the_photo_and_says_what_it_did(toy: Path, here: Path) -> None:
+    result = animate(toy, "--seed", 5, "--motion-bucket-id", 40, "--fit", "pad", "--border", "#000000")
+    assert result.stdout == "rocket.mp4\n"
+    assert "toy-svd (trained weights" in result.stderr
+    assert "- dtype: fp32" in result.stderr
+    assert "denoise" in result.stderr
+    assert "seed 5; once more: svdkit replay rocket.mp4" in result.stderr
+    assert sorted(path.name for path in here.iterdir()) == ["rocket.json", "rocket.mp4", "rocket.photo.png"]
+    made = Clip.read("rocket.mp4").provenance
+    assert made is not None
+    wanted = {"seed": 5, "motion_bucket_id": 40, "num_inference_steps": 2, "height": 64}
+    assert wanted.items() <= made.settings.items()
+    assert (made.image["mode"], made.image["source"]) == ("pad", "rocket")
+
+
+def test_animate_several_seeds_quietly(toy: Path, here: Path) -> None:
+    """Each seed once, each file under its own name; stdout holds the names and nothing else is printed."""
+    result = animate(toy, *("--seed", 1, "--seed", 2, "--seed", 1), "-o", "walk.gif", "--no-keep-photo", "--quiet")
+    assert (result.stdout, result.stderr) == ("walk-seed-1.gif\nwalk-seed-2.gif\n", "")
+    assert {path.suffix for path in here.iterdir()} == {".gif", ".json"}
+
+
+def test_animate_begins_from_a_preset(toy: Path, here: Path) -> None:
+    animate(toy, "--preset", "comfyui", "--fps", 9, "-o", "clip.mp4", "--quiet", "--scale", 2)
+    clip = Clip.read("clip.mp4")
+    assert clip.provenance is not None
+    assert clip.provenance.conditioning == {"fps": 8, "motion_bucket_id": 127, "noise_aug_strength": 0.0}
+    assert (clip.height, clip.fps) == (128, 9)
+
+
+def test_a_photo_from_a_file_of_any_name(toy: Path, here: Path) -> None:
+    Image.new("RGB", (90, 60), "teal").save("my holiday #1.png")
+    result = run("animate", "my holiday #1.png", "--model", toy, "--num-inference-steps", 2, "--quiet")
+    assert result.stdout == "my-holiday-1.mp4\n"
+
+
+@pytest.mark.parametrize(("source", "name"), [(None, "clip.mp4"), ("..", "clip.mp4"), ("ein Bär.jpg", "ein-Bär.mp4")])
+def test_default_names(source: str | None, name: str) -> None:
+    assert make._default_name(source) == name
+
+
+def test_replay_of_frames_is_the_same_to_the_bit(toy: Path, here: Path) -> None:
+    animate(toy, "-o", "walk.png", "--quiet")
+    result = run("replay", "walk.png", "--model", toy, "-o", "again.mp4")
+    assert (result.exit_code, result.stdout) == (0, "again.mp4\n")
+    assert "the frames are those of the file, bit for bit" in result.stderr
+    assert Clip.read("again.mp4").provenance == Clip.read("walk.png").provenance
+
+
+def test_replay_of_a_video_says_how_near_it_comes(toy: Path, here: Path) -> None:
+    animate(toy, "-o", "walk.mp4", "--quiet")
+    result = run("replay", "walk.mp4", "--model", toy)
+    assert (result.exit_code, result.stdout) == (0, "walk-replay.mp4\n")
+    assert "mean difference from the file's frames, which a video holds compressed: " in result.stderr
+    assert run("replay", "walk.mp4", "--model", toy).exit_code == WRONG_INPUT, "walk-replay.mp4 is there now"
+
+
+def test_a_clip_of_another_size_is_not_compared() -> None:
+    small, large = Clip(np.zeros((2, 8, 8, 3), np.uint8), fps=7), Clip(np.zeros((2, 16, 16, 3), np.uint8), fps=7)
+    assert make.compare(small, large) == "the file's frames were saved in another size, so they are not compared"
+
+
+def test_replay_refuses_what_it_cannot_make_again(here: Path) -> None:
+    foreign = Clip(np.zeros((2, 16, 16, 3), np.uint8), fps=7).save("foreign.mp4")
+    elsewhere = micro_clip(provenance=provenance(load={"model": "my-model"})).save("elsewhere.mp4")
+    for file, text in ((foreign, "carries no svdkit provenance"), (elsewhere, "yourself and pass it as --model")):
+        result = run("replay", file)
+        assert result.exit_code == WRONG_INPUT, result.output
+        assert text in result.stderr
+
+
+# What there is
+
+
+def test_models() -> None:
+    lines = run("models").stdout.splitlines()
+    assert [line.split()[0] for line in lines[:5]] == ["NAME", "micro", "svd", "svd-xt", "svd-xt-1.1"]
+    assert "14 frames, height 72, width 128" in lines[1]
+    assert "in the package" in lines[1]
+    assert "25 frames, height 576, width 1024  4.2 GiB to download, gated" in lines[4]
+
+
+def findings(monkeypatch: pytest.MonkeyPatch, *found: Finding) -> None:
+    monkeypatch.setattr("svdkit.environment.doctor", lambda: found)
+
+
+def test_doctor_is_a_table_with_cures(monkeypatch: pytest.MonkeyPatch) -> None:
+    warn = Finding(name="gpu", status="warn", what="no GPU", cure="rent one. " * 8 + "Or use micro")
+    findings(monkeypatch, Finding(name="python", status="ok", what="Python 3.11"), warn)
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(app, ["doctor"])
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "ok    python          Python 3.11",
+        "warn  gpu             no GPU",
+        "                      → rent one. rent one. rent one. rent one. rent one. rent",
+        "                        one. rent one. rent one. Or use micro",
+    ]
+
+
+def test_doctor_fails_when_svdkit_cannot_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = [Finding(name=name, status="fail", what="is missing", cure="get it") for name in ("torch", "ffmpeg")]
+    findings(monkeypatch, *broken)
+    result = run("doctor")
+    assert result.exit_code == FAILED
+    assert "fail  torch           is missing" in result.stdout
+    assert result.stderr == "\n2 failures: mend from the top, for one may cause the next\n"
+
+
+def test_doctor_of_this_machine() -> None:
+    result = run("doctor")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("ok    python          Python 3.")
+
+
+# How it ends
+
+ENDS = [
+    (ImageError("bad"), WRONG_INPUT),
+    (SettingsError("bad"), WRONG_INPUT),
+    (RefusedInput("bad"), WRONG_INPUT),
+    (DownloadError("bad"), FAILED),
+    (ModelError("bad"), FAILED),
+    (OutOfMemoryError("bad"), FAILED),
+    (ClipError("bad"), FAILED),
+    (Cancelled("bad"), INTERRUPTED),
+]
+
+
+@pytest.mark.parametrize(("error", "code"), ENDS, ids=lambda value: type(value).__name__)
+def test_an_error_of_ours_is_one_plain_paragraph(error: Exception, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, error)
+    result = run("models")
+    assert (result.exit_code, result.stdout, result.stderr) == (code, "", "error: bad\n")
+    assert exit_code(error) == code
+
+
+def test_an_unexpected_error_has_no_traceback_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, KeyError("x"))
+    result = run("models")
+    assert result.exit_code == FAILED
+    assert result.stderr == (
+        "error: KeyError: 'x'. svdkit did not expect this; the same command with --debug shows where it happened\n"
+    )
+
+
+def test_an_import_error_leads_to_the_doctor() -> None:
+    assert "; svdkit doctor tells whether the installation is sound; " in describe(ImportError("no torch"))
+
+
+@pytest.mark.parametrize("words", [["--debug", "models"], ["models", "--debug"]])
+def test_debug_shows_the_traceback_wherever_it_stands(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, ModelError("bad"))
+    result = run(*words)
+    assert result.exit_code == FAILED
+    assert "Traceback (most recent call last)" in result.stderr
+    assert result.stderr.endswith("svdkit.errors.ModelError: bad\n\nerror: bad\n")
+
+
+def test_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, KeyboardInterrupt())
+    result = run("models")
+    assert result.exit_code == INTERRUPTED
+    assert result.stderr == "stopped: interrupted; what was saved before is complete\n"
+
+
+def test_a_warning_of_ours_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    import warnings
+
+    def warn() -> tuple[()]:
+        warnings.warn("the size is unusual", SvdkitWarning, stacklevel=1)
+        return ()
+
+    monkeypatch.setattr("svdkit.models.catalogue", warn)
+    result = run("models")
+    assert result.exit_code == 0
+    assert result.stderr == "note: the size is unusual\n"
+
+
+# The demo, with one tiny notebook for each case
+
+
+@pytest.fixture
+def notebook(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Put a notebook of one cell in the quickstart's place."""
+
+    def write(code: str) -> Path:
+        defaults = nbformat.v4.new_code_cell('photo = "rocket"', metadata={"tags": ["parameters"]})
+        cells = [defaults, nbformat.v4.new_code_cell(code)]
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        path = here / "notebooks" / "tiny.ipynb"
+        path.parent.mkdir()
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+        monkeypatch.setattr(demo, "NOTEBOOK", path)
+        return path
+
+    return write
+
+
+def test_demo_says_where_everything_is(notebook: Callable[[str], Path], here: Path) -> None:
+    notebook("print(photo, output_folder)")
+    result = run("demo", "--photo", "cat", "-o", "made here")
+    assert result.exit_code == 0, result.output
+    first, _, *rest, last = result.stdout.splitlines()
+    assert first == "running tiny.ipynb with micro: about a minute or two on a laptop"
+    assert rest == [
+        f"the clip        {Path('made here/clip.mp4')}",
+        f"the notebook    {Path('made here/tiny.ipynb')}",
+        f"as a page       {Path('made here/tiny.html')}",
+    ]
+    assert last.startswith("it took         ")
+    executed = (here / "made here" / "tiny.ipynb").read_text(encoding="utf-8")
+    assert "cat made here" in executed
+    assert str(here) not in executed, "the executed notebook tells a path of this machine"
+
+
+def test_the_page_needs_no_network(notebook: Callable[[str], Path], here: Path) -> None:
+    notebook("print('hello')")
+    assert run("demo").exit_code == 0
+    page = (here / "outputs" / "quickstart" / "tiny.html").read_text(encoding="utf-8")
+    assert "hello" in page
+    assert '<script src="http' not in page
+    assert "<title>svdkit quickstart</title>" in page
+
+
+def test_demo_adds_no_second_cell_of_parameters_when_all_is_as_usual(
+    notebook: Callable[[str], Path], here: Path
+) -> None:
+    notebook("print(photo)")
+    assert run("demo").exit_code == 0
+    executed = json.loads((here / "outputs" / "quickstart" / "tiny.ipynb").read_text(encoding="utf-8"))
+    assert len(executed["cells"]) == 2
+
+
+def test_a_failing_cell_fails_the_demo(notebook: Callable[[str], Path], here: Path) -> None:
+    notebook("1 / 0")
+    result = run("demo")
+    assert result.exit_code == FAILED
+    text = "error: cell 2 of tiny.ipynb failed: ZeroDivisionError: division by zero. The notebook up to that cell"
+    assert text in result.stderr
+    assert "ZeroDivisionError" in (here / "outputs" / "quickstart" / "tiny.ipynb").read_text(encoding="utf-8")
+
+
+def test_a_dead_kernel_fails_the_demo(notebook: Callable[[str], Path]) -> None:
+    """papermill would leave a notebook in which every cell is said to be completed."""
+    notebook("import os; os._exit(1)")
+    result = run("demo")
+    assert result.exit_code == FAILED
+    assert "error: the kernel of tiny.ipynb died, most often for want of memory" in result.stderr
+
+
+def test_demo_without_the_notebooks_makes_the_clip(toy: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "NOTEBOOK", here / "not" / "there.ipynb")
+    result = run("demo", "--model", toy, "-o", "out")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("the notebooks are not installed with the package (they are in its repository): ")
+    assert Clip.read(here / "out" / "clip.mp4").num_frames == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "text"), [(["--photo", "nix.jpg"], "nix.jpg does not exist"), (["--model", "svd-xl"], "is not known")]
+)
+def test_demo_looks_at_its_input_first(words: list[str], text: str, here: Path) -> None:
+    result = run("demo", *words)
+    assert result.exit_code == WRONG_INPUT
+    assert text in result.stderr
+    assert list(here.iterdir()) == []
