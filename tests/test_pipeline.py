@@ -232,10 +232,10 @@ def test_fp8_stores_the_unet_in_8_bits_and_computes_in_more(folder, weights):
         ("fp8", "cpu", None, "fp8", "fp32"),
     ],
 )
-def test_choose_precision(asked, device, capability, name, compute):
-    chosen = devices.choose_precision(asked, device=device, capability=capability)
-    assert (chosen.name, chosen.compute) == (name, compute)
-    assert chosen.reason.startswith(f"dtype: {name}")
+def test_choose_dtype(asked, device, capability, name, compute):
+    *chosen, reason = devices.choose_dtype(asked, device=device, capability=capability)
+    assert chosen == [name, compute]
+    assert reason.startswith(f"dtype: {name}")
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_choose_precision(asked, device, capability, name, compute):
 )
 def test_precision_that_cannot_work(asked, device, capability, text):
     with pytest.raises(PipelineError, match=text):
-        devices.choose_precision(asked, device=device, capability=capability)
+        devices.choose_dtype(asked, device=device, capability=capability)
 
 
 # Device

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from svdkit.errors import PipelineError
@@ -10,45 +9,9 @@ from svdkit.errors import PipelineError
 if TYPE_CHECKING:
     import torch
 
-# Ampere and later: earlier cards emulate bf16, many times slower than fp16.
-_BF16_CAPABILITY = (8, 0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Precision:
-    """A resolved precision.
-
-    Attributes:
-        name: "fp32", "fp16", "bf16" or "fp8".
-        compute: precision of the arithmetic: `name`, or what fp8 weights are raised to.
-        reason: one sentence.
-
-    Example:
-        >>> choose_precision("auto", device="cpu").name
-        'fp32'
-    """
-
-    name: str
-    compute: str
-    reason: str
-
 
 def choose_device(asked: str) -> tuple[str, str]:
-    """Choose the device.
-
-    Args:
-        asked: "auto", "cpu", "cuda", "cuda:1" or "mps".
-
-    Returns:
-        The device and the reason, one sentence.
-
-    Raises:
-        PipelineError: the device asked for is not here.
-
-    Example:
-        >>> choose_device("cpu")
-        ('cpu', 'device: cpu, as asked')
-    """
+    """The device for "auto", "cpu", "cuda", "cuda:1" or "mps", and the reason; a PipelineError if it is not here."""
     import torch
 
     cuda, mps = torch.cuda.device_count() if torch.cuda.is_available() else 0, torch.backends.mps.is_available()
@@ -71,34 +34,20 @@ def choose_device(asked: str) -> tuple[str, str]:
     return asked, f"device: {asked}, as asked"
 
 
-def choose_precision(asked: str, *, device: str, capability: tuple[int, int] | None = None) -> Precision:
-    """Choose the precision; pure, so that every card can be tested.
+def choose_dtype(asked: str, *, device: str, capability: tuple[int, int] | None = None) -> tuple[str, str, str]:
+    """The precision of the weights, that of the arithmetic and the reason; a PipelineError if it cannot work here.
 
-    Args:
-        asked: "auto", "fp32", "fp16", "bf16" or "fp8".
-        device: as `choose_device` returned it.
-        capability: CUDA compute capability, for example (8, 9); None elsewhere.
-
-    Returns:
-        The precision.
-
-    Raises:
-        PipelineError: the device cannot compute in it.
-
-    Example:
-        >>> choose_precision("fp8", device="cuda", capability=(8, 9)).compute
-        'fp16'
+    `asked` is "auto", "fp32", "fp16", "bf16" or "fp8", whose 8-bit weights are raised to the arithmetic's precision;
+    `capability` is CUDA's, for example (8, 9).
     """
     kind = device.partition(":")[0]
     half = "fp16" if kind == "cuda" else "fp32"
     if asked == "auto":
-        why = (
-            "the precision SVD's weights are published in"
-            if half == "fp16"
-            else f"half precision gains nothing on {kind}"
-        )
-        return Precision(name=half, compute=half, reason=f"dtype: {half}, {why}")
-    if asked == "bf16" and kind == "cuda" and capability is not None and capability < _BF16_CAPABILITY:
+        if kind == "cuda":
+            return half, half, "dtype: fp16, the precision SVD's weights are published in"
+        return half, half, f"dtype: fp32, half precision gains nothing on {kind}"
+    # Cards before Ampere emulate bf16, many times slower than fp16.
+    if asked == "bf16" and capability is not None and capability < (8, 0):
         raise PipelineError(
             f"dtype='bf16' but this GPU (compute capability {capability[0]}.{capability[1]}) is older than 8.0 and "
             "only emulates it: use dtype='fp16'"
@@ -107,52 +56,31 @@ def choose_precision(asked: str, *, device: str, capability: tuple[int, int] | N
         raise PipelineError(f"dtype={asked!r} does not work on Apple GPUs with torch: use dtype='fp32'")
     if asked == "fp8":
         why = f"UNet weights stored in 8 bits (half of fp16's memory, lossy) and raised to {half} layer by layer"
-        return Precision(name="fp8", compute=half, reason=f"dtype: fp8, {why}")
+        return "fp8", half, f"dtype: fp8, {why}"
     slow = {"fp16": "; many times slower than fp32 on a CPU", "bf16": "; rarely faster than fp32 on a CPU"}
-    return Precision(
-        name=asked, compute=asked, reason=f"dtype: {asked}, as asked{slow.get(asked, '') if kind == 'cpu' else ''}"
-    )
+    return asked, asked, f"dtype: {asked}, as asked" + (slow.get(asked, "") if kind == "cpu" else "")
 
 
 def cuda_capability(device: str) -> tuple[int, int] | None:
-    """Compute capability of a CUDA device, None for others.
-
-    Example:
-        >>> cuda_capability("cpu") is None
-        True
-    """
+    """Compute capability of a CUDA device, None for others."""
     import torch
 
-    if not device.startswith("cuda"):
-        return None
-    major, minor = torch.cuda.get_device_capability(device)
-    return int(major), int(minor)
+    return torch.cuda.get_device_capability(device) if device.startswith("cuda") else None
 
 
 def free_bytes(device: str) -> int:
-    """Bytes free on the device for a new program: VRAM on CUDA, else main memory (Apple GPUs share it).
-
-    Example:
-        >>> free_bytes("cpu") > 0
-        True
-    """
+    """Bytes free on the device for a new program: VRAM on CUDA, else main memory (Apple GPUs share it)."""
     if device.startswith("cuda"):
         import torch
 
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free)
+        return int(torch.cuda.mem_get_info(device)[0])
     import psutil
 
     return int(psutil.virtual_memory().available)
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """The torch dtype of "fp32", "fp16" or "bf16".
-
-    Example:
-        >>> torch_dtype("bf16")
-        torch.bfloat16
-    """
+    """The torch dtype of "fp32", "fp16" or "bf16"."""
     import torch
 
     return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,16 +12,48 @@ from svdkit.models.folder import STEMS, fingerprint, half_precision
 from svdkit.models.info import describe_folder
 from svdkit.models.quiet import quiet
 from svdkit.models.weights import check_ram
-from svdkit.pipeline.device import choose_device, choose_precision, cuda_capability, free_bytes, torch_dtype
-from svdkit.pipeline.memory import MemoryChoice, Need, choose_memory, possible_plans
-from svdkit.pipeline.report import LoadReport
+from svdkit.pipeline.device import choose_device, choose_dtype, cuda_capability, free_bytes, torch_dtype
+from svdkit.pipeline.memory import Need, Rung, choose_memory, possible_plans
 from svdkit.pipeline.techniques import apply_technique
 from svdkit.settings import LoadSettings
+from svdkit.units import format_seconds
 
 if TYPE_CHECKING:
     from diffusers import StableVideoDiffusionPipeline
 
-    from svdkit.pipeline.device import Precision
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """What was loaded, and why so; it is at `pipe.svdkit`.
+
+    Attributes:
+        settings: as resolved: nothing is "auto". A folder is named, not given as a path, so that a record of it tells
+            nothing about the machine; applying or undoing a technique changes them.
+        model: catalogue entry.
+        revision: commit of the hub, or a hash of the weight files; "seed 0" for random weights.
+        weights: "trained" or "random".
+        reasons: sentences: what was chosen and why.
+        load_seconds: from call to return, download included.
+        decode_chunk_size: frames to decode at a time that are expected to fit, at most 5.
+
+    Example:
+        >>> print(svdkit.load("micro").svdkit)
+        micro (trained weights, revision 4f0c2d9e81ab) loaded in 1.2 s
+        - device: cpu, because there is no CUDA GPU and no Apple GPU
+    """
+
+    settings: LoadSettings
+    model: ModelInfo
+    revision: str
+    weights: str
+    reasons: tuple[str, ...]
+    load_seconds: float
+    decode_chunk_size: int = 5
+
+    def __str__(self) -> str:
+        title = f"{self.model.name} ({self.weights} weights, revision {self.revision})"
+        lines = [f"{title} loaded in {format_seconds(self.load_seconds)}", *(f"- {text}" for text in self.reasons)]
+        return "\n".join(lines)
 
 
 def load(
@@ -71,97 +104,88 @@ def load(
         - device: cuda, the fastest here
         ...
     """
+    # First, while these are the only names here: the settings that were given.
+    given = {name: value for name, value in locals().items() if name != "settings" and value is not None}
     start = time.perf_counter()
-    asked = _merge(
-        settings or LoadSettings(),
-        model=None if model is None else str(model),
-        weights=weights,
-        dtype=dtype,
-        memory=memory,
-        forward_chunking=forward_chunking,
-        two_pass_guidance=two_pass_guidance,
-        compile=compile,
-        device=device,
-        revision=revision,
-        source=source,
-        random_seed=random_seed,
-    )
+    if model is not None:
+        given["model"] = str(model)
+    asked = (settings or LoadSettings()).replace(**given)
     info = find_model(asked.model)
-    where, why_there = choose_device(asked.device)
-    precision = choose_precision(asked.dtype, device=where, capability=cuda_capability(where))
-    plans = possible_plans(where, memory=asked.memory, dtype=precision.name, compiled=asked.compile)
-    build = _random if asked.weights == "random" else _trained
-    pipe, choice, info, revision, notes = build(info, asked, precision=precision, device=where, plans=plans)
-    _place(pipe, choice, device=where)
-    reasons = [why_there, precision.reason, *choice.reasons, *notes]
-    if asked.compile:
-        reasons.append(_compile(pipe))
+    where, why_device = choose_device(asked.device)
+    stored, compute, why_dtype = choose_dtype(asked.dtype, device=where, capability=cuda_capability(where))
+    plans = possible_plans(where, memory=asked.memory, dtype=stored, compiled=asked.compile)
+    if asked.weights == "trained":
+        pipe, info, commit, note = _read(info, asked, compute=compute)
+    else:
+        # Weighed without storage first, then filled where the memory plan wants it.
+        pipe = random_pipeline(info, dtype=torch_dtype(compute), device="meta")
+        commit, note = (
+            f"seed {asked.random_seed}",
+            "weights: random, so time and memory are real and the picture is noise",
+        )
+    _store(pipe, dtype=stored, compute=compute)
+    rung, why_memory = _choose(pipe, info, asked, device=where, compute=compute, plans=plans)
+    if asked.weights == "random":
+        place = where if rung.memory == "resident" else "cpu"
+        if not place.startswith("cuda"):
+            _check_ram(info, compute=compute)
+        pipe = random_pipeline(info, dtype=torch_dtype(compute), device=place, seed=asked.random_seed)
+        _store(pipe, dtype=stored, compute=compute)
+    _place(pipe, rung, device=where)
+    why_compiled = _compile(pipe) if asked.compile else ""
+    resolved = {"model": info.name, "dtype": stored, "device": where}
     pipe.svdkit = LoadReport(
-        settings=_resolved(asked, info=info, device=where, precision=precision, choice=choice),
+        settings=asked.replace(**resolved, **dict(zip(Rung._fields[:3], rung[:3], strict=True))),
         model=info,
-        revision=revision,
+        revision=commit,
         weights=asked.weights,
-        reasons=tuple(reasons),
+        reasons=tuple(filter(None, (why_device, why_dtype, *why_memory, note, why_compiled))),
         load_seconds=time.perf_counter() - start,
-        decode_chunk_size=choice.rung.decode_chunk_size,
+        decode_chunk_size=rung.decode_chunk_size,
     )
     return pipe
 
 
-def _merge(settings: LoadSettings, **given: object) -> LoadSettings:
-    return settings.replace(**{name: value for name, value in given.items() if value is not None})
-
-
-def _trained(
-    info: ModelInfo, asked: LoadSettings, *, precision: Precision, device: str, plans: tuple[str, ...]
-) -> tuple[StableVideoDiffusionPipeline, MemoryChoice, ModelInfo, str, list[str]]:
-    """Read weights into main memory, then choose the plan by what they really weigh."""
-    _check_ram(info, precision)
+def _read(
+    info: ModelInfo, asked: LoadSettings, *, compute: str
+) -> tuple[StableVideoDiffusionPipeline, ModelInfo, str, str]:
+    """Find and read weights into main memory; the pipeline, what is known of it now, its revision and a note."""
+    _check_ram(info, compute=compute)
     folder = locate(info, source=asked.source, revision=asked.revision, variant="any")
     if not info.weights_bytes:
         info = describe_folder(folder, base=info)
-    pipe = _read(folder, dtype=precision.compute)
-    _store_in_fp8(pipe, precision)
-    choice = _choose(pipe, info, asked, precision=precision, device=device, plans=plans)
-    return pipe, choice, info, _revision(folder), _notes(folder)
-
-
-def _random(
-    info: ModelInfo, asked: LoadSettings, *, precision: Precision, device: str, plans: tuple[str, ...]
-) -> tuple[StableVideoDiffusionPipeline, MemoryChoice, ModelInfo, str, list[str]]:
-    """Weigh the model without storage, choose the plan, then fill it where the plan wants it."""
-    dtype = torch_dtype(precision.compute)
-    blueprint = random_pipeline(info, dtype=dtype, device="meta")
-    _store_in_fp8(blueprint, precision)
-    choice = _choose(blueprint, info, asked, precision=precision, device=device, plans=plans)
-    place = device if choice.rung.memory == "resident" else "cpu"
-    if not place.startswith("cuda"):
-        _check_ram(info, precision)
-    pipe = random_pipeline(info, dtype=dtype, device=place, seed=asked.random_seed)
-    _store_in_fp8(pipe, precision)
-    notes = ["weights: random, so time and memory are real and the picture is noise"]
-    return pipe, choice, info, f"seed {asked.random_seed}", notes
-
-
-def _check_ram(info: ModelInfo, precision: Precision) -> int:
-    """Bytes of main memory that the weights take; an error if they are not free, before the system kills Python."""
-    ram = info.weights_bytes * (2 if precision.compute == "fp32" else 1)
-    check_ram(ram, what=info.name)
-    return ram
-
-
-def _read(folder: Path, *, dtype: str) -> StableVideoDiffusionPipeline:
-    """Read a folder that `check_folder` accepted: known classes, safetensors only, nothing from the network."""
+        _check_ram(info, compute=compute)
+    half = half_precision(folder)
     with quiet():
         from diffusers import StableVideoDiffusionPipeline
 
-        return StableVideoDiffusionPipeline.from_pretrained(
+        pipe = StableVideoDiffusionPipeline.from_pretrained(
             folder,
-            torch_dtype=torch_dtype(dtype),
-            variant="fp16" if half_precision(folder) else None,
+            torch_dtype=torch_dtype(compute),
+            variant="fp16" if half else None,
             use_safetensors=True,
             local_files_only=True,
         )
+    # A snapshot of the hub is named by its commit.
+    revision = folder.name if folder.parent.name == "snapshots" else fingerprint(folder)
+    full = ", ".join(name for name in STEMS if name not in half)
+    return (
+        pipe,
+        info,
+        revision,
+        f"weights: {full} read from full precision, as there is no fp16 variant" if full else "",
+    )
+
+
+def _check_ram(info: ModelInfo, *, compute: str) -> None:
+    check_ram(info.weights_bytes * (2 if compute == "fp32" else 1), what=info.name)
+
+
+def _store(pipe: StableVideoDiffusionPipeline, *, dtype: str, compute: str) -> None:
+    if dtype == "fp8":
+        import torch
+
+        pipe.unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch_dtype(compute))
 
 
 def _choose(
@@ -169,10 +193,11 @@ def _choose(
     info: ModelInfo,
     asked: LoadSettings,
     *,
-    precision: Precision,
     device: str,
+    compute: str,
     plans: tuple[str, ...],
-) -> MemoryChoice:
+) -> tuple[Rung, tuple[str, ...]]:
+    """Choose the memory plan by what the networks weigh and what is free."""
     need = Need(
         weight_bytes={
             name: sum(weight.numel() * weight.element_size() for weight in getattr(pipe, name).parameters())
@@ -182,7 +207,7 @@ def _choose(
         width=info.width,
         num_frames=info.num_frames,
         downscale=pipe.vae_scale_factor,
-        element_bytes=4 if precision.compute == "fp32" else 2,
+        element_bytes=4 if compute == "fp32" else 2,
     )
     free = free_bytes(device)
     if not device.startswith("cuda") and pipe.unet.device.type != "meta":
@@ -197,24 +222,15 @@ def _choose(
     )
 
 
-def _store_in_fp8(pipe: StableVideoDiffusionPipeline, precision: Precision) -> None:
-    if precision.name != "fp8":
-        return
-    import torch
-
-    compute = torch_dtype(precision.compute)
-    pipe.unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=compute)
-
-
-def _place(pipe: StableVideoDiffusionPipeline, choice: MemoryChoice, *, device: str) -> None:
-    if choice.rung.memory == "resident":
+def _place(pipe: StableVideoDiffusionPipeline, rung: Rung, *, device: str) -> None:
+    if rung.memory == "resident":
         with quiet():
             pipe.to(device)
     else:
-        apply_technique(pipe, choice.rung.memory, device=device)
-    if choice.rung.two_pass_guidance:
+        apply_technique(pipe, rung.memory, device=device)
+    if rung.two_pass_guidance:
         apply_technique(pipe, "two-pass-guidance")
-    if choice.rung.forward_chunking:
+    if rung.forward_chunking:
         apply_technique(pipe, "forward-chunking")
 
 
@@ -223,26 +239,3 @@ def _compile(pipe: StableVideoDiffusionPipeline) -> str:
     pipe.unet.compile(fullgraph=True)
     pipe.vae.decoder.compile(fullgraph=True)
     return "compile: UNet and VAE decoder; the first clip of each size takes minutes"
-
-
-def _resolved(
-    asked: LoadSettings, *, info: ModelInfo, device: str, precision: Precision, choice: MemoryChoice
-) -> LoadSettings:
-    return asked.replace(
-        model=info.name,
-        dtype=precision.name,
-        memory=choice.rung.memory,
-        two_pass_guidance=choice.rung.two_pass_guidance,
-        forward_chunking=choice.rung.forward_chunking,
-        device=device,
-    )
-
-
-def _revision(folder: Path) -> str:
-    """The hub's commit where the folder is one of its snapshots, else a hash of the weights."""
-    return folder.name if folder.parent.name == "snapshots" else fingerprint(folder)
-
-
-def _notes(folder: Path) -> list[str]:
-    full = [name for name in STEMS if name not in half_precision(folder)]
-    return [f"weights: {', '.join(full)} read from full precision, as there is no fp16 variant"] if full else []

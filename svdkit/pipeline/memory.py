@@ -1,20 +1,18 @@
 """Which memory plan fits: arithmetic on bytes, without a GPU or torch.
 
-A clip has four stages, and each needs weights plus activations; the largest stage decides. Activations grow with
+A clip has three networks to run, and each needs weights plus activations; the largest decides. Activations grow with
 pixels and frames, so published sizes for one clip are scaled to the one asked for.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from svdkit.errors import PipelineError
 from svdkit.units import format_bytes
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 GIB = 1 << 30
 PLANS = ("resident", "offload", "group-offload", "sequential")
@@ -41,22 +39,11 @@ _MARGIN = 1.1
 _STREAMED_PART = {"group-offload": 0.10, "sequential": 0.04}
 # A chunk changes the decoder's view over time a little; everything else here keeps the maths. So it comes last.
 _DECODE_CHUNKS = (5, 2, 1)
-_LITTLE_BY_LITTLE = ((False, False), (True, False), (True, True))
+_SWITCHES = ((False, False), (True, False), (True, True))
 
 
 class Rung(NamedTuple):
-    """One way to run a clip; the ladder of all of them goes from fast to small.
-
-    Attributes:
-        memory: "resident", "offload", "group-offload" or "sequential".
-        two_pass_guidance: guidance as two passes.
-        forward_chunking: feed-forward layers in chunks.
-        decode_chunk_size: frames decoded at one time, at most.
-
-    Example:
-        >>> Rung("offload").decode_chunk_size
-        5
-    """
+    """One way to run a clip; the ladder of all of them goes from fast to small."""
 
     memory: str
     two_pass_guidance: bool = False
@@ -75,11 +62,6 @@ class Need:
         num_frames: of a clip.
         downscale: pixels a latent cell along one side, 8 for SVD.
         element_bytes: of an activation: 2 in fp16 and bf16, 4 in fp32.
-
-    Example:
-        >>> svd = Need(weight_bytes={"unet": 3_049_246_164, "image_encoder": 1_264_153_600, "vae": 195_485_694})
-        >>> format_bytes(svd.peak(Rung("offload", forward_chunking=True, decode_chunk_size=2)))
-        '8.5 GiB'
     """
 
     weight_bytes: Mapping[str, int]
@@ -105,29 +87,18 @@ class Need:
             # While it encodes, an fp16 VAE is in fp32: twice the weights.
             "vae": max(decode, _ENCODE_GIB * pixels * GIB + self.weight_bytes["vae"]),
         }
-        peak = max(_on_device(rung.memory, stage, self.weight_bytes) + size for stage, size in activations.items())
+        peak = max(self._weights_on_device(rung.memory, network) + size for network, size in activations.items())
         return int(peak * _MARGIN) + _OVERHEAD_BYTES
 
-
-@dataclass(frozen=True, kw_only=True)
-class MemoryChoice:
-    """A memory plan and why it was chosen.
-
-    Attributes:
-        rung: what to do.
-        peak_bytes: expected need on the device, with margin.
-        fits: `peak_bytes` is at most what is free.
-        reasons: sentences for people.
-
-    Example:
-        >>> choose_memory(svd, free_bytes=80 * GIB).rung.memory
-        'resident'
-    """
-
-    rung: Rung
-    peak_bytes: int
-    fits: bool
-    reasons: tuple[str, ...]
+    def _weights_on_device(self, memory: str, network: str) -> float:
+        """Bytes of weights on the device while a network runs."""
+        if memory == "resident":
+            return sum(self.weight_bytes.values())
+        if memory == "offload":
+            return self.weight_bytes[network]
+        # group-offload leaves the small VAE on the device (techniques.py says why).
+        kept = self.weight_bytes["vae"] if memory == "group-offload" else 0
+        return kept if kept and network == "vae" else kept + _STREAMED_PART[memory] * self.weight_bytes[network]
 
 
 def choose_memory(
@@ -138,7 +109,7 @@ def choose_memory(
     two_pass_guidance: bool = False,
     forward_chunking: bool = False,
     plans: tuple[str, ...] = PLANS,
-) -> MemoryChoice:
+) -> tuple[Rung, tuple[str, ...]]:
     """Choose the fastest way that is expected to fit; what keeps the maths comes before what changes it.
 
     The order: each plan from resident to sequential, each first plain, then with two-pass guidance, then with forward
@@ -153,49 +124,24 @@ def choose_memory(
         plans: what "auto" may choose from, as `possible_plans` says.
 
     Returns:
-        The choice. If nothing fits it is the smallest, with `fits` False and a reason that says so.
+        What to do, and the reasons as sentences. If nothing fits it is the smallest, and a reason says so.
 
     Example:
-        >>> choose_memory(svd, free_bytes=int(7.3 * GIB)).rung
+        >>> choose_memory(svd, free_bytes=int(7.3 * GIB))[0]
         Rung(memory='offload', two_pass_guidance=True, forward_chunking=True, decode_chunk_size=2)
     """
-    ladder = _ladder(plans if memory == "auto" else (memory,), automatic=memory == "auto")
+    asked = (memory,) if memory != "auto" else plans
+    switches = _SWITCHES if memory == "auto" else _SWITCHES[:1]
     rungs = [
-        rung._replace(
-            two_pass_guidance=rung.two_pass_guidance or two_pass_guidance,
-            forward_chunking=rung.forward_chunking or forward_chunking,
-        )
-        for rung in ladder
+        Rung(plan, two_passes or two_pass_guidance, chunked or forward_chunking, frames)
+        for frames, plan, (two_passes, chunked) in itertools.product(_DECODE_CHUNKS, asked, switches)
     ]
     rung = next((rung for rung in rungs if need.peak(rung) <= free_bytes), None) or min(rungs, key=need.peak)
-    peak = need.peak(rung)
-    return MemoryChoice(
-        rung=rung,
-        peak_bytes=peak,
-        fits=peak <= free_bytes,
-        reasons=_reasons(need, rung, first=rungs[0], free_bytes=free_bytes),
-    )
+    return rung, _reasons(need, rung, first=rungs[0], free_bytes=free_bytes)
 
 
 def possible_plans(device: str, *, memory: str, dtype: str, compiled: bool) -> tuple[str, ...]:
-    """The memory plans that work with the other settings.
-
-    Args:
-        device: "cpu", "mps", "cuda" or "cuda:1".
-        memory: plan asked for, or "auto".
-        dtype: "fp32", "fp16", "bf16" or "fp8".
-        compiled: whether the networks are to be compiled.
-
-    Returns:
-        Some of `PLANS`, in order.
-
-    Raises:
-        PipelineError: the plan asked for is not among them, or the other settings exclude each other.
-
-    Example:
-        >>> possible_plans("cpu", memory="auto", dtype="fp32", compiled=False)
-        ('resident',)
-    """
+    """The memory plans that work with the other settings; a PipelineError if the one asked for is not among them."""
     possible: tuple[str, ...] = PLANS
     why = ""
     if not device.startswith("cuda"):
@@ -211,30 +157,12 @@ def possible_plans(device: str, *, memory: str, dtype: str, compiled: bool) -> t
     return possible
 
 
-def _ladder(plans: tuple[str, ...], *, automatic: bool) -> list[Rung]:
-    ways = _LITTLE_BY_LITTLE if automatic else _LITTLE_BY_LITTLE[:1]
-    order = itertools.product(_DECODE_CHUNKS, plans, ways)
-    return [Rung(plan, two_passes, chunked, chunk) for chunk, plan, (two_passes, chunked) in order]
-
-
-def _on_device(memory: str, stage: str, weight_bytes: Mapping[str, int]) -> float:
-    """Bytes of weights on the device while a network runs."""
-    if memory == "resident":
-        return sum(weight_bytes.values())
-    if memory == "offload":
-        return weight_bytes[stage]
-    streamed = _STREAMED_PART[memory] * weight_bytes[stage]
-    # group-offload leaves the small VAE on the device (techniques.py says why).
-    kept = weight_bytes["vae"] if memory == "group-offload" else 0
-    return kept if stage == "vae" and kept else streamed + kept
-
-
 def _reasons(need: Need, rung: Rung, *, first: Rung, free_bytes: int) -> tuple[str, ...]:
-    peak, free = need.peak(rung), format_bytes(free_bytes)
-    size = f"{need.num_frames} frames of {need.height}x{need.width}"
+    peak = need.peak(rung)
     extras = [text for on, text in zip(rung[1:3], ("two-pass guidance", "forward chunking"), strict=True) if on]
     told = " with ".join(filter(None, (rung.memory, " and ".join(extras))))
-    reasons = [f"memory: {told}; {size} need about {format_bytes(peak)} of {free} free"]
+    size = f"{need.num_frames} frames of {need.height}x{need.width}"
+    reasons = [f"memory: {told}; {size} need about {format_bytes(peak)} of {format_bytes(free_bytes)} free"]
     if rung[:3] != first[:3]:
         reasons.append(f"memory: {first.memory} would need about {format_bytes(need.peak(first))}")
     if rung.decode_chunk_size < first.decode_chunk_size:

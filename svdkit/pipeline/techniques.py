@@ -8,30 +8,25 @@
 | group-offload     | a few layers on the GPU, fetched ahead        | bit-identical                                    |
 | sequential        | one layer on the GPU at a time                | bit-identical                                    |
 
-Undoing any of them brings back bit-identical results. Rounding differs where a matrix product of another size is
-summed in another order.
+Undoing any of them brings back bit-identical results.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import PipelineError, SettingsError
 from svdkit.models.quiet import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import torch
     from diffusers import StableVideoDiffusionPipeline
     from torch import nn
 
 _SWITCHES = {"forward-chunking": "forward_chunking", "two-pass-guidance": "two_pass_guidance"}
-_PLANS = ("offload", "group-offload", "sequential")
-TECHNIQUES = (*_SWITCHES, *_PLANS)
+TECHNIQUES = (*_SWITCHES, "offload", "group-offload", "sequential")
 _GROUP_HOOKS = ("group_offloading", "layer_execution_tracker", "lazy_prefetch_group_offloading")
 
 
@@ -50,8 +45,7 @@ def apply_technique(pipe: StableVideoDiffusionPipeline, name: str, *, device: st
     Example:
         >>> apply_technique(pipe, "two-pass-guidance")
     """
-    _check_name(name)
-    if name in active_techniques(pipe):
+    if _is_on(pipe, name):
         return
     if name == "forward-chunking":
         pipe.unet.enable_forward_chunking(chunk_size=1)
@@ -63,8 +57,9 @@ def apply_technique(pipe: StableVideoDiffusionPipeline, name: str, *, device: st
         target = torch.device(device or pipe._execution_device)  # noqa: SLF001 - diffusers has no public name for it
         _check_gpu(name, target)
         _unhook(pipe)
-        _hook(pipe, name, device=target)
-    _tell(pipe, name, on=True)
+        with quiet():
+            _hook(pipe, name, device=target)
+    _report(pipe, name, on=True)
 
 
 def undo_technique(pipe: StableVideoDiffusionPipeline, name: str) -> None:
@@ -80,12 +75,12 @@ def undo_technique(pipe: StableVideoDiffusionPipeline, name: str) -> None:
     Example:
         >>> undo_technique(pipe, "two-pass-guidance")
     """
-    _check_name(name)
-    if name not in active_techniques(pipe):
+    if not _is_on(pipe, name):
         return
     if name == "forward-chunking":
-        for block in _chunkable(pipe.unet):
-            block.set_chunk_feed_forward(None, dim=0)
+        for block in pipe.unet.modules():
+            if hasattr(block, "set_chunk_feed_forward"):
+                block.set_chunk_feed_forward(None, dim=0)
     elif name == "two-pass-guidance":
         pipe.unet.__class__ = type(pipe.unet).__bases__[0]
     else:
@@ -93,7 +88,7 @@ def undo_technique(pipe: StableVideoDiffusionPipeline, name: str) -> None:
         _unhook(pipe)
         with quiet():
             pipe.to(device)
-    _tell(pipe, name, on=False)
+    _report(pipe, name, on=False)
 
 
 def active_techniques(pipe: StableVideoDiffusionPipeline) -> tuple[str, ...]:
@@ -104,11 +99,27 @@ def active_techniques(pipe: StableVideoDiffusionPipeline) -> tuple[str, ...]:
         ()
     """
     on = {
-        "forward-chunking": any(block._chunk_size is not None for block in _chunkable(pipe.unet)),  # noqa: SLF001 - diffusers' field
+        "forward-chunking": any(getattr(block, "_chunk_size", None) is not None for block in pipe.unet.modules()),
         "two-pass-guidance": getattr(pipe.unet, "runs_guidance_in_two_passes", False),
         _plan(pipe): True,
     }
     return tuple(name for name in TECHNIQUES if on.get(name))
+
+
+def _is_on(pipe: StableVideoDiffusionPipeline, name: str) -> bool:
+    if name not in TECHNIQUES:
+        close = difflib.get_close_matches(name, TECHNIQUES, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise SettingsError(f"technique {name!r} is not known{hint}: give one of {', '.join(TECHNIQUES)}")
+    return name in active_techniques(pipe)
+
+
+def _check_gpu(name: str, device: torch.device) -> None:
+    if device.type != "cuda":
+        raise PipelineError(
+            f"{name} moves weights between a CUDA GPU and memory, and this pipeline computes on {device.type}: use "
+            "memory='resident'; where memory is short, 'two-pass-guidance' and 'forward-chunking' help"
+        )
 
 
 def _two_pass_class(network: Any) -> Any:
@@ -118,37 +129,28 @@ def _two_pass_class(network: Any) -> Any:
     a call stands outside all of them, and outside `compile`, which then sees batches of n only.
     """
 
-    def in_two_passes(self: nn.Module, sample: torch.Tensor, timestep: Any, *args: Any, **kwargs: Any) -> Any:
+    def in_two_passes(self: nn.Module, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         import torch
 
-        call: Callable[..., Any] = functools.partial(network.__call__, self)
-        batch = sample.shape[0]
+        batch = len(sample)
         if batch % 2:
-            return call(sample, timestep, *args, **kwargs)
+            return network.__call__(self, sample, *args, **kwargs)
 
         def half(value: Any, index: int) -> Any:
             # A scalar time step is for all; everything of the batch's length is cut with it.
-            is_batch = torch.is_tensor(value) and value.ndim > 0 and value.shape[0] == batch
+            is_batch = torch.is_tensor(value) and value.ndim > 0 and len(value) == batch
             return value.chunk(2)[index] if is_batch else value
 
-        halves = [
-            call(
-                half(sample, index),
-                half(timestep, index),
-                *(half(value, index) for value in args),
-                **{key: half(value, index) for key, value in kwargs.items()},
-            )
-            for index in (0, 1)
-        ]
-        joined = torch.cat([output[0] for output in halves])
-        return (joined,) if isinstance(halves[0], tuple) else type(halves[0])(sample=joined)
+        def run(index: int) -> Any:
+            named = {key: half(value, index) for key, value in kwargs.items()}
+            return network.__call__(self, *(half(value, index) for value in (sample, *args)), **named)
+
+        first, second = run(0), run(1)
+        joined = torch.cat([first[0], second[0]])
+        return (joined,) if isinstance(first, tuple) else type(first)(sample=joined)
 
     body = {"__call__": in_two_passes, "__module__": network.__module__, "runs_guidance_in_two_passes": True}
     return type(network.__name__, (network,), body)
-
-
-def _chunkable(unet: nn.Module) -> list[Any]:
-    return [module for module in unet.modules() if hasattr(module, "set_chunk_feed_forward")]
 
 
 def _plan(pipe: StableVideoDiffusionPipeline) -> str:
@@ -157,33 +159,25 @@ def _plan(pipe: StableVideoDiffusionPipeline) -> str:
         return "offload"
     if hasattr(pipe.unet, "_hf_hook"):
         return "sequential"
-    hooked = any("group_offloading" in module._diffusers_hook.hooks for module in _with_registry(pipe.unet))  # noqa: SLF001 - diffusers' field
+    hooked = any("group_offloading" in registry.hooks for registry in _registries(pipe.unet))
     return "group-offload" if hooked else "resident"
 
 
 def _hook(pipe: StableVideoDiffusionPipeline, plan: str, *, device: torch.device) -> None:
-    with quiet():
-        if plan == "offload":
-            pipe.enable_model_cpu_offload(device=device)
-        elif plan == "sequential":
-            pipe.enable_sequential_cpu_offload(device=device)
-        else:
-            _group_offload(pipe, device=device)
+    if plan == "offload":
+        pipe.enable_model_cpu_offload(device=device)
+    elif plan == "sequential":
+        pipe.enable_sequential_cpu_offload(device=device)
+    else:
+        from diffusers.hooks import apply_group_offloading
 
-
-def _group_offload(pipe: StableVideoDiffusionPipeline, *, device: torch.device) -> None:
-    """Stream the UNet layer by layer, with the next ones fetched ahead on a CUDA stream.
-
-    The VAE (0.18 GiB) stays on the device: diffusers raises it to fp32 and back for each photo, which a hook that keeps
-    a copy of the weights would not notice. CLIP runs once a clip, so fetching ahead would gain nothing.
-    """
-    from diffusers.hooks import apply_group_offloading
-
-    options = {"onload_device": device, "offload_device": "cpu", "offload_type": "leaf_level"}
-    pipe.to("cpu", silence_dtype_warnings=True)
-    apply_group_offloading(pipe.unet, use_stream=device.type == "cuda", **options)
-    apply_group_offloading(pipe.image_encoder, **options)
-    pipe.vae.to(device)
+        # The VAE (0.18 GiB) stays on the device: diffusers raises it to fp32 and back for each photo, which a hook that
+        # keeps a copy of the weights would not notice. CLIP runs once a clip, so fetching ahead would gain nothing.
+        options = {"onload_device": device, "offload_device": "cpu", "offload_type": "leaf_level"}
+        pipe.to("cpu", silence_dtype_warnings=True)
+        apply_group_offloading(pipe.unet, use_stream=device.type == "cuda", **options)
+        apply_group_offloading(pipe.image_encoder, **options)
+        pipe.vae.to(device)
 
 
 def _unhook(pipe: StableVideoDiffusionPipeline) -> None:
@@ -191,35 +185,19 @@ def _unhook(pipe: StableVideoDiffusionPipeline) -> None:
     if _plan(pipe) == "resident":
         return
     pipe.remove_all_hooks()
-    for network in (pipe.unet, pipe.image_encoder):
-        for module in _with_registry(network):
-            for hook in _GROUP_HOOKS:
-                module._diffusers_hook.remove_hook(hook, recurse=False)  # noqa: SLF001 - diffusers has no public way
+    for registry in (*_registries(pipe.unet), *_registries(pipe.image_encoder)):
+        for hook in _GROUP_HOOKS:
+            registry.remove_hook(hook, recurse=False)
 
 
-def _with_registry(network: nn.Module) -> list[Any]:
-    return [module for module in network.modules() if hasattr(module, "_diffusers_hook")]
+def _registries(network: nn.Module) -> list[Any]:
+    """Where diffusers keeps the hooks of each module; it has no public way to take group offloading off."""
+    return [module._diffusers_hook for module in network.modules() if hasattr(module, "_diffusers_hook")]  # noqa: SLF001 - no public way
 
 
-def _tell(pipe: StableVideoDiffusionPipeline, name: str, *, on: bool) -> None:
+def _report(pipe: StableVideoDiffusionPipeline, name: str, *, on: bool) -> None:
     """Keep the load report true."""
     report = getattr(pipe, "svdkit", None)
-    if report is None:
-        return
-    change = {_SWITCHES[name]: on} if name in _SWITCHES else {"memory": name if on else "resident"}
-    pipe.svdkit = dataclasses.replace(report, settings=report.settings.replace(**change))
-
-
-def _check_name(name: str) -> None:
-    if name not in TECHNIQUES:
-        close = difflib.get_close_matches(name, TECHNIQUES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise SettingsError(f"technique {name!r} is not known{hint}: give one of {', '.join(TECHNIQUES)}")
-
-
-def _check_gpu(name: str, device: torch.device) -> None:
-    if device.type != "cuda":
-        raise PipelineError(
-            f"{name} moves weights between a CUDA GPU and memory, and this pipeline computes on {device.type}: use "
-            "memory='resident'; where memory is short, 'two-pass-guidance' and 'forward-chunking' help"
-        )
+    if report is not None:
+        change = {_SWITCHES[name]: on} if name in _SWITCHES else {"memory": name if on else "resident"}
+        pipe.svdkit = dataclasses.replace(report, settings=report.settings.replace(**change))
