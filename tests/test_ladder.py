@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from svdkit.errors import OutOfMemoryError, SvdkitWarning
-from svdkit.generate import generate, generate_batch, is_out_of_memory
+from svdkit.generate import generate, generate_batch
 from svdkit.generate import ladder as ladder_module
-from svdkit.generate.ladder import MemoryLadder
+from svdkit.generate.ladder import _next_step, is_out_of_memory, run_stage
 from svdkit.pipeline import active_techniques, undo_technique
 from svdkit.settings import ClipSettings
 from tests.toy import toy_pipeline
@@ -24,6 +24,7 @@ from tests.toy import toy_pipeline
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 
 SETTINGS = ClipSettings(height=64, width=64, num_inference_steps=2, seed=3, decode_chunk_size=4)
+RESOLVED = SETTINGS.resolve(height=64, width=64, num_frames=4)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,6 @@ def test_without_guidance_two_passes_would_change_nothing(pipe: Any, monkeypatch
 def test_the_whole_ladder_of_a_gpu(stage: str, steps: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU the last steps are offload plans; which are on is kept in a set here, since there is no GPU."""
     on: list[str] = []
-    ladder = MemoryLadder(gpu_pipe(), SETTINGS.resolve(height=64, width=64, num_frames=4), step_down=True)
     monkeypatch.setattr(ladder_module, "active_techniques", lambda pipe: tuple(on))
     monkeypatch.setattr(ladder_module, "apply_technique", lambda pipe, name: on.append(name))
     tried: list[int] = []
@@ -164,14 +164,14 @@ def test_the_whole_ladder_of_a_gpu(stage: str, steps: list[str], monkeypatch: py
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.warns(SvdkitWarning), pytest.raises(OutOfMemoryError, match=f"^{stage} ran out of memory at height=64"):
-        ladder.run(stage, attempt)
+        run_stage(gpu_pipe(), stage, attempt, RESOLVED, step_down=True, notes=[])
     assert on == [step for step in steps if step != "smaller"]
     assert len(tried) == len(steps) + 1
     assert tried[-1] == (1 if stage == "decode" else 4)
 
 
 def gpu_pipe(**report: Any) -> Any:
-    pipe = SimpleNamespace(_execution_device=torch.device("cuda"), maybe_free_model_hooks=lambda: None)
+    pipe = SimpleNamespace(_execution_device=torch.device("cuda"))
     if report:
         pipe.svdkit = SimpleNamespace(settings=SimpleNamespace(**report))
     return pipe
@@ -180,9 +180,7 @@ def gpu_pipe(**report: Any) -> Any:
 @pytest.mark.parametrize("compiled", [True, False])
 def test_a_compiled_pipeline_is_not_offloaded(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ladder_module, "active_techniques", lambda pipe: ())
-    settings = SETTINGS.resolve(height=64, width=64, num_frames=4)
-    ladder = MemoryLadder(gpu_pipe(compile=compiled), settings, step_down=True)
-    assert ladder._next_step("encode") == (None if compiled else "offload")
+    assert _next_step(gpu_pipe(compile=compiled), "encode", RESOLVED) == (None if compiled else "offload")
 
 
 @pytest.mark.parametrize("plan", ["group-offload", "sequential"])
@@ -190,8 +188,7 @@ def test_a_stronger_plan_is_not_replaced_by_a_weaker(plan: str, monkeypatch: pyt
     monkeypatch.setattr(
         ladder_module, "active_techniques", lambda pipe: (plan, "two-pass-guidance", "forward-chunking")
     )
-    settings = SETTINGS.resolve(height=64, width=64, num_frames=4)
-    assert MemoryLadder(gpu_pipe(), settings, step_down=True)._next_step("denoise") is None
+    assert _next_step(gpu_pipe(), "denoise", RESOLVED) is None
 
 
 def test_the_end_of_the_ladder_is_an_error_with_advice(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,8 +236,7 @@ def test_a_failed_attempt_holds_no_tensors(step_down: bool) -> None:
     """The error's traceback would keep them: for the next attempt, and in a notebook until the next error."""
     alive: list[weakref.ref[Any]] = []
     seen: list[int] = []
-    settings = SETTINGS.resolve(height=64, width=64, num_frames=4)
-    ladder = MemoryLadder(toy_pipeline(), settings, step_down=step_down)
+    pipe = toy_pipeline()
 
     def attempt(now: Any) -> str:
         gc.collect()
@@ -253,11 +249,12 @@ def test_a_failed_attempt_holds_no_tensors(step_down: bool) -> None:
 
     if step_down:
         with pytest.warns(SvdkitWarning, match="decode_chunk_size=2"):
-            assert ladder.run("decode", attempt) == "done"
+            result, settings = run_stage(pipe, "decode", attempt, RESOLVED, step_down=True, notes=[])
+        assert (result, settings.decode_chunk_size) == ("done", 2)
         assert seen == [0, 0]
     else:
         with pytest.raises(OutOfMemoryError) as caught:
-            ladder.run("decode", attempt)
+            run_stage(pipe, "decode", attempt, RESOLVED, step_down=False, notes=[])
         assert caught.value.__cause__ is not None
         assert alive[0]() is None
 

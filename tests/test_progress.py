@@ -12,7 +12,7 @@ import pytest
 
 from svdkit.errors import Cancelled, SettingsError
 from svdkit.generate import progress as module
-from svdkit.generate.progress import Meter, NotebookReport, Progress, TerminalReport, describe, reporter
+from svdkit.generate.progress import Meter, Progress, _NotebookReport, _TerminalReport, reporter
 
 
 class Terminal(io.StringIO):
@@ -107,13 +107,13 @@ def test_a_report_may_cancel(clock: Clock) -> None:
         (at(4, remaining=0.0), "8.0 s"),
     ],
 )
-def test_describe(progress: Progress, text: str) -> None:
-    assert describe(progress) == text
+def test_its_text(progress: Progress, text: str) -> None:
+    assert str(progress) == text
 
 
 def test_a_terminal_gets_one_line_a_stage_rewritten_in_place(clock: Clock) -> None:
     stream = Terminal()
-    report = TerminalReport(stream)
+    report = _TerminalReport(stream)
     for step in range(5):
         clock.now += 1.0
         report(at(step))
@@ -127,7 +127,7 @@ def test_a_terminal_gets_one_line_a_stage_rewritten_in_place(clock: Clock) -> No
 
 def test_a_log_gets_only_the_lines_of_finished_stages(clock: Clock) -> None:
     stream = io.StringIO()
-    report = TerminalReport(stream)
+    report = _TerminalReport(stream)
     for stage, step in itertools.product(("encode", "denoise"), range(5)):
         clock.now += 1.0
         report(at(step, stage=stage))
@@ -137,7 +137,7 @@ def test_a_log_gets_only_the_lines_of_finished_stages(clock: Clock) -> None:
 def test_a_terminal_is_not_flooded(clock: Clock) -> None:
     """A thousand steps within a second become about ten updates; the first and the last always show."""
     stream = Terminal()
-    report = TerminalReport(stream)
+    report = _TerminalReport(stream)
     for step in range(1001):
         clock.now += 0.001
         report(at(step, steps=1000))
@@ -147,14 +147,14 @@ def test_a_terminal_is_not_flooded(clock: Clock) -> None:
 
 def test_an_error_in_the_middle_of_a_line_begins_on_its_own_line(clock: Clock) -> None:
     stream = Terminal()
-    report = TerminalReport(stream)
+    report = _TerminalReport(stream)
     with (
         pytest.raises(ZeroDivisionError),
         Meter("denoise", steps=2, report=report, synchronize=lambda: None),
     ):
         raise ZeroDivisionError
     assert stream.getvalue().endswith("\n")
-    report.stop()
+    report.end_line()
     assert stream.getvalue().count("\n") == 1
 
 
@@ -180,7 +180,7 @@ class Display:
 def test_a_notebook_gets_one_display_updated_in_place(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     display = Display()
     monkeypatch.setattr("IPython.display.display", display)
-    report = NotebookReport()
+    report = _NotebookReport()
     for stage, step in itertools.product(("encode", "denoise"), (0, 1, 4)):
         clock.now += 1.0
         report(at(step, stage=stage))
@@ -215,20 +215,20 @@ def test_a_real_kernel_updates_one_output() -> None:
 
 def test_a_real_ipython_display_takes_the_bundle(capsys: pytest.CaptureFixture[str]) -> None:
     """Outside a notebook IPython prints instead; what counts is that it accepts the call."""
-    NotebookReport()(at(4, steps=4))
+    _NotebookReport()(at(4, steps=4))
     assert "denoise 8.0 s" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("kind", "given", "expected"),
     [
-        ("terminal", "auto", TerminalReport),
-        ("terminal", True, TerminalReport),
-        ("colab", "auto", NotebookReport),
-        ("kaggle", "auto", NotebookReport),
-        ("jupyter", True, NotebookReport),
-        ("jupyter", "terminal", TerminalReport),
-        ("terminal", "notebook", NotebookReport),
+        ("terminal", "auto", _TerminalReport),
+        ("terminal", True, _TerminalReport),
+        ("colab", "auto", _NotebookReport),
+        ("kaggle", "auto", _NotebookReport),
+        ("jupyter", True, _NotebookReport),
+        ("jupyter", "terminal", _TerminalReport),
+        ("terminal", "notebook", _NotebookReport),
     ],
 )
 def test_where_progress_is_shown(monkeypatch: pytest.MonkeyPatch, kind: str, given: bool | str, expected: type) -> None:

@@ -339,15 +339,6 @@ def interrupt(*args: Any, **kwargs: Any) -> None:
     raise KeyboardInterrupt
 
 
-def test_networks_stay_on_the_device_when_told_so(toy_pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    freed = count_calls(monkeypatch, toy_pipe, "maybe_free_model_hooks")
-    encoded = encode(toy_pipe, frame_of(), BASE, free=False)
-    denoised = denoise(toy_pipe, encoded, free=False)
-    assert len(freed) == 0
-    decode(toy_pipe, denoised)
-    assert len(freed) == 1
-
-
 @pytest.mark.parametrize("culprit", ["VAE", "UNet"])
 def test_frames_that_are_not_numbers_are_black_and_warned_of(culprit: str) -> None:
     pipe = toy_pipeline()

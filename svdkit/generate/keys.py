@@ -1,4 +1,4 @@
-"""Stage keys: what the output of a stage depends on, so that it is reused when none of it changed.
+"""What a stage hands on, what that depends on, and when it may be used again.
 
 ::
 
@@ -12,113 +12,117 @@ Playback speed is in none of them: it only goes into the file.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from svdkit.errors import SettingsError
 
 if TYPE_CHECKING:
+    from svdkit.image import Frame
     from svdkit.settings import ClipSettings
 
-_ADDED_BY_STAGE = {
-    "encode": ("height", "width", "noise_aug_strength", "seed"),
-    "denoise": (
-        "num_frames",
-        "num_inference_steps",
-        "min_guidance_scale",
-        "max_guidance_scale",
-        "fps",
-        "motion_bucket_id",
-    ),
-    "decode": ("decode_chunk_size",),
-}
-STAGES = tuple(_ADDED_BY_STAGE)
+# ClipSettings in which nothing is None any more, which the types of its fields cannot say.
+Resolved: TypeAlias = Any
+StageKey: TypeAlias = tuple[tuple[str, Any], ...]
+
+_USUAL_CHUNK = 5  # what LoadReport says when memory does not limit the chunk
+_ENCODE = ("height", "width", "noise_aug_strength", "seed")
+_GUIDANCE = ("min_guidance_scale", "max_guidance_scale")
+_DENOISE = (*_ENCODE, "num_frames", "num_inference_steps", *_GUIDANCE, "fps", "motion_bucket_id")
+_DEPENDS_ON = {"encode": _ENCODE, "denoise": _DENOISE, "decode": (*_DENOISE, "decode_chunk_size")}
 
 
-@dataclass(frozen=True, kw_only=True)
-class StageKey:
-    """Everything that the output of one stage depends on: equal keys, equal outputs.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """What the networks know of a photo: output of ``encode``, input of ``denoise``.
 
     Attributes:
-        stage: ``"encode"``, ``"denoise"`` or ``"decode"``.
-        model: Which weights, as ``model_identity`` says it.
-        image_sha256: Hash of the fitted photo, hex.
-        settings: Names and values of the clip settings that matter up to this stage.
-
-    Example:
-        >>> key = stage_key("encode", settings, image_sha256=frame.sha256, model="micro")  # doctest: +SKIP
-        >>> {key: "work done once"}  # doctest: +SKIP
+        key: What it depends on, see ``stage_key``.
+        settings: The settings it was made with, all resolved.
+        frame: The fitted photo.
+        image_embeddings: From CLIP, tensor ``(1, 1, projection)``.
+        image_latents: From the VAE, not scaled, tensor ``(1, channels, height / scale, width / scale)``.
+        generator_state: Of the CPU generator after the noise on the photo was drawn, bytes tensor.
+        seconds: How long the stage took.
     """
 
-    stage: str
-    model: str
-    image_sha256: str
-    settings: tuple[tuple[str, Any], ...]
+    key: StageKey
+    settings: Resolved
+    frame: Frame
+    image_embeddings: Any
+    image_latents: Any
+    generator_state: Any
+    seconds: float
 
-    def differences(self, other: StageKey) -> list[str]:
-        """List how another key of the same stage differs, in words.
 
-        Args:
-            other: The key to compare with.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Denoised:
+    """A clip in latents, tensor ``(1, frames, channels, height / scale, width / scale)``: input of ``decode``."""
 
-        Returns:
-            For example ``["seed: 1 and 2"]``, this key's value first; empty when the keys are equal.
-        """
-        pairs: dict[str, tuple[Any, Any]] = {
-            "model": (self.model, other.model),
-            "photo": (self.image_sha256[:12], other.image_sha256[:12]),
-        }
-        theirs = dict(other.settings)
-        pairs |= {name: (value, theirs.get(name)) for name, value in self.settings}
-        return [f"{name}: {mine!r} and {their!r}" for name, (mine, their) in pairs.items() if mine != their]
+    key: StageKey
+    settings: Resolved
+    frame: Frame
+    latents: Any
+    seconds: float
+    encode_seconds: float
 
 
 def stage_key(stage: str, settings: ClipSettings, *, image_sha256: str, model: str) -> StageKey:
-    """Say what a stage's output depends on; needs neither torch nor a model.
+    """Say what a stage's output depends on: equal keys, equal outputs. Group jobs by it to run each stage once.
 
-    Args:
-        stage: ``"encode"``, ``"denoise"`` or ``"decode"``.
-        settings: Resolved settings: nothing that matters up to this stage may be None.
-        image_sha256: ``Frame.sha256`` of the fitted photo.
-        model: Which weights, as ``model_identity`` says it; any text of your own will do for planning.
-
-    Returns:
-        A hashable key; group jobs by it to run each stage once.
-
-    Raises:
-        SettingsError: for an unknown stage, or a setting that is still None.
-
-    Example:
-        >>> settings = ClipSettings(seed=1).resolve(height=72, width=128, num_frames=14)  # doctest: +SKIP
-        >>> stage_key("denoise", settings, image_sha256=frame.sha256, model="micro").stage  # doctest: +SKIP
-        'denoise'
+    Settings must be resolved; ``model`` is what ``model_identity`` says, or any text for planning without a model.
     """
-    if stage not in STAGES:
-        raise SettingsError(f"stage={stage!r} is not known; give one of {', '.join(STAGES)}")
-    names = [name for known in STAGES[: STAGES.index(stage) + 1] for name in _ADDED_BY_STAGE[known]]
-    values = tuple((name, getattr(settings, name)) for name in names)
-    unset = [name for name, value in values if value is None]
+    if stage not in _DEPENDS_ON:
+        raise SettingsError(f"stage={stage!r} is not known; give one of {', '.join(_DEPENDS_ON)}")
+    values = [(name, getattr(settings, name)) for name in _DEPENDS_ON[stage]]
+    unset = ", ".join(name for name, value in values if value is None)
     if unset:
-        message = f"a {stage} key needs {', '.join(unset)}, still None here; call ClipSettings.resolve() first"
-        raise SettingsError(message)
-    return StageKey(stage=stage, model=model, image_sha256=image_sha256, settings=values)
+        raise SettingsError(f"a {stage} key needs {unset}, still None here; call ClipSettings.resolve() first")
+    return (("stage", stage), ("model", model), ("photo", image_sha256), *values)
+
+
+def describe_model(pipe: Any) -> dict[str, Any]:
+    """Give name, revision and kind of weights, as a clip's provenance holds them."""
+    report = getattr(pipe, "svdkit", None)
+    if report is None:
+        return {"name": "own pipeline", "revision": None, "weights": "unknown"}
+    return {"name": report.model.name, "revision": report.revision, "weights": report.weights}
 
 
 def model_identity(pipe: Any) -> str:
-    """Name the weights of a pipeline, so that stage outputs of different models are never mixed.
-
-    Args:
-        pipe: A ``StableVideoDiffusionPipeline``.
-
-    Returns:
-        Model, revision, kind of weights and dtype when ``svdkit.load`` made the pipeline; otherwise a name that
-        holds in this process only: pipelines built from the same networks share it.
-
-    Example:
-        >>> model_identity(svdkit.load("micro"))  # doctest: +SKIP
-        'micro, revision builtin, trained weights, fp32'
-    """
+    """Name the weights, so that outputs of different models are never mixed; own pipelines only in this process."""
     report = getattr(pipe, "svdkit", None)
     if report is None:
         return f"own pipeline {id(pipe.vae):x}"
-    weights = f"random weights {report.settings.random_seed}" if report.weights == "random" else "trained weights"
-    return f"{report.model.name}, revision {report.revision}, {weights}, {report.settings.dtype}"
+    return f"{report.model.name}, revision {report.revision}, {report.weights} weights, {report.settings.dtype}"
+
+
+def resolve(pipe: Any, settings: ClipSettings, frame: Frame, *, seed: int | None = None) -> Resolved:
+    """Fill what is None from the frame, the model, its memory plan, and chance."""
+    limit = getattr(getattr(pipe, "svdkit", None), "decode_chunk_size", _USUAL_CHUNK)
+    if settings.decode_chunk_size is None and limit < _USUAL_CHUNK:
+        settings = settings.replace(decode_chunk_size=limit)
+    frames = pipe.unet.config.num_frames
+    settings = settings.resolve(height=frame.height, width=frame.width, num_frames=frames, seed=seed)
+    if (settings.height, settings.width) != (frame.height, frame.width):
+        raise SettingsError(
+            f"the settings ask for height={settings.height}, width={settings.width}, but the photo was fitted to "
+            f"height={frame.height}, width={frame.width}; fit it to that size, or leave height and width out"
+        )
+    return settings
+
+
+def resolve_like(pipe: Any, settings: ClipSettings | None, earlier: Encoded | Denoised) -> Resolved:
+    """Fill what is None from the stage before, and refuse settings that stage was not made for."""
+    given, was = earlier.settings, dict(earlier.key)
+    settings = settings or given
+    if settings.num_frames is None:
+        settings = settings.replace(num_frames=given.num_frames)
+    settings = resolve(pipe, settings, earlier.frame, seed=given.seed)
+    wanted = stage_key(was["stage"], settings, image_sha256=earlier.frame.sha256, model=model_identity(pipe))
+    differences = [f"{name}: {was[name]!r} and {value!r}" for name, value in wanted if was[name] != value]
+    if differences:
+        raise SettingsError(
+            f"this {type(earlier).__name__} was made for other settings ({'; '.join(differences)} now); "
+            f"call {was['stage']} again with the settings of now, or go on with those it was made for"
+        )
+    return settings

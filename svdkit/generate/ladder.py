@@ -6,8 +6,8 @@
     denoise   two-pass guidance → forward chunking → offload → group offload
     decode    half the chunk, down to one frame → offload
 
-Only the stage that failed is run again. A step is never silent: it is warned of and noted in the clip's provenance.
-Techniques stay applied to the pipeline, since the next clip of the same size would fail in the same place.
+Only the stage that failed is run again; each step is warned of and noted in the clip. Techniques stay applied, since
+the next clip of the same size would fail in the same place.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from svdkit.generate.loop import execution_device, is_guided
 from svdkit.pipeline import active_techniques, apply_technique
 
 if TYPE_CHECKING:
-    from svdkit.generate.outputs import Resolved
+    from svdkit.generate.keys import Resolved
 
 T = TypeVar("T")
 
@@ -38,7 +38,6 @@ _SIGNS = (
     "defaultcpuallocator: not enough memory",
 )
 _SMALLER_CHUNK = "smaller decode chunk"
-_PLANS = ("offload", "group-offload", "sequential")
 _STEPS = {
     "encode": ("offload",),
     "denoise": ("two-pass-guidance", "forward-chunking", "offload", "group-offload"),
@@ -47,18 +46,7 @@ _STEPS = {
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that memory ran out, on CUDA, Apple's MPS or the CPU.
-
-    Args:
-        error: Any exception.
-
-    Returns:
-        True for torch's and Python's own classes and for the plain errors known to mean it.
-
-    Example:
-        >>> is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 18.0 GB)"))
-        True
-    """
+    """Say whether an error means that memory ran out, on CUDA, Apple's MPS or the CPU."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
@@ -66,115 +54,64 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
 
 
-class MemoryLadder:
-    """Runs the stages of one clip, and steps down when memory runs out.
+def run_stage(
+    pipe: Any, stage: str, attempt: Callable[[Any], T], settings: Resolved, *, step_down: bool, notes: list[str]
+) -> tuple[T, Resolved]:
+    """Run ``attempt(settings)`` until it fits in memory; return its result and the settings that fitted.
 
-    Args:
-        pipe: The pipeline.
-        settings: Resolved.
-        step_down: Whether stepping down is allowed.
-
-    Attributes:
-        settings: The settings now; their ``decode_chunk_size`` shrinks.
-        notes: One sentence for each step taken.
-
-    Example:
-        >>> ladder = MemoryLadder(pipe, settings, step_down=True)  # doctest: +SKIP
-        >>> clip = ladder.run("decode", lambda settings: decode(pipe, denoised, settings))  # doctest: +SKIP
-    """
-
-    def __init__(self, pipe: Any, settings: Resolved, *, step_down: bool) -> None:
-        self.settings = settings
-        self.notes: list[str] = []
-        self._pipe = pipe
-        self._step_down = step_down
-
-    def run(self, stage: str, attempt: Callable[[Resolved], T]) -> T:
-        """Try a stage until it fits.
-
-        Args:
-            stage: ``"encode"``, ``"denoise"`` or ``"decode"``.
-            attempt: Runs the stage with the settings given to it.
-
-        Returns:
-            What ``attempt`` returns.
-
-        Raises:
-            OutOfMemoryError: when no step is left, or stepping down is not allowed.
-        """
-        while True:
-            try:
-                return attempt(self.settings)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                # The traceback holds the stage's tensors, and a notebook keeps the last traceback.
-                traceback.clear_frames(error.__traceback__)
-                step = self._next_step(stage) if self._step_down else None
-                if step is None:
-                    raise OutOfMemoryError(self._advice(stage)) from error
-            free_memory(self._pipe)
-            self._take(stage, step)
-
-    def _next_step(self, stage: str) -> str | None:
-        return next((step for step in _STEPS[stage] if self._is_possible(step)), None)
-
-    def _is_possible(self, step: str) -> bool:
-        """Say whether a step would change anything here."""
-        if step == _SMALLER_CHUNK:
-            return bool(self.settings.decode_chunk_size > 1)
-        active = active_techniques(self._pipe)
-        if step in active:
-            return False
-        if step == "two-pass-guidance":
-            return is_guided(self.settings)
-        if step == "forward-chunking":
-            return True
-        # Offloading moves weights off a GPU; a plan that does more is not replaced by one that does less.
-        report = getattr(self._pipe, "svdkit", None)
-        compiled = report is not None and report.settings.compile
-        stronger = _PLANS[_PLANS.index(step) :]
-        return not compiled and execution_device(self._pipe).type == "cuda" and not {*stronger} & {*active}
-
-    def _take(self, stage: str, step: str) -> None:
-        if step == _SMALLER_CHUNK:
-            chunk = self.settings.decode_chunk_size
-            self.settings = self.settings.replace(decode_chunk_size=chunk // 2)
-            done = f"decoding again with decode_chunk_size={chunk // 2} instead of {chunk}"
-        else:
-            apply_technique(self._pipe, step)
-            done = f"applied {step!r} and ran {stage} again; it stays on until undo_technique(pipe, {step!r})"
-        note = f"{stage} ran out of memory: {done}"
-        self.notes.append(note)
-        warnings.warn(note, SvdkitWarning, stacklevel=2)
-
-    def _advice(self, stage: str) -> str:
-        now = self.settings
-        size = f"height={now.height}, width={now.width}, num_frames={now.num_frames}"
-        if stage == "decode":
-            size += f", decode_chunk_size={now.decode_chunk_size}"
-        taken = f" after {'; '.join(self.notes)}" if self.notes else ""
-        allow = "" if self._step_down else "allow smaller steps with step_down=True, "
-        return (
-            f"{stage} ran out of memory at {size}{taken}; {allow}make a smaller or shorter clip, load with "
-            "memory='sequential' or dtype='fp8', or close what else uses the device"
-        )
-
-
-def free_memory(pipe: Any) -> None:
-    """Give back what a failed attempt held: offloaded networks, Python's garbage, the allocator's cache.
-
-    Args:
-        pipe: The pipeline.
-
-    Example:
-        >>> free_memory(pipe)  # doctest: +SKIP
+    A sentence for each step down is added to ``notes``.
     """
     import torch
 
-    pipe.maybe_free_model_hooks()
-    gc.collect()
-    if torch.cuda.is_available():
+    while True:
+        try:
+            return attempt(settings), settings
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            # The traceback holds the stage's tensors, and a notebook keeps the last traceback.
+            traceback.clear_frames(error.__traceback__)
+            step = _next_step(pipe, stage, settings) if step_down else None
+            if step is None:
+                raise OutOfMemoryError(_advice(stage, settings, step_down=step_down, notes=notes)) from error
+        gc.collect()
         torch.cuda.empty_cache()
-    if torch.backends.mps.is_available():
-        torch.mps.empty_cache()
+        if step == _SMALLER_CHUNK:
+            chunk = settings.decode_chunk_size
+            settings = settings.replace(decode_chunk_size=chunk // 2)
+            done = f"decoding again with decode_chunk_size={chunk // 2} instead of {chunk}"
+        else:
+            apply_technique(pipe, step)
+            done = f"applied {step!r} and ran {stage} again; it stays on until undo_technique(pipe, {step!r})"
+        notes.append(f"{stage} ran out of memory: {done}")
+        warnings.warn(notes[-1], SvdkitWarning, stacklevel=2)
+
+
+def _next_step(pipe: Any, stage: str, settings: Resolved) -> str | None:
+    """Find the first step of a stage that would change anything here."""
+    active = {*active_techniques(pipe)}
+    report = getattr(pipe, "svdkit", None)
+    compiled = report is not None and report.settings.compile
+    # Offloading moves weights off a GPU; a plan that does more is not replaced by one that does less.
+    offloaded = active & {"group-offload", "sequential"}
+    can_offload = execution_device(pipe).type == "cuda" and not compiled and not offloaded
+    possible = {
+        _SMALLER_CHUNK: settings.decode_chunk_size > 1,
+        "two-pass-guidance": is_guided(settings),
+        "forward-chunking": True,
+        "offload": can_offload,
+        "group-offload": can_offload,
+    }
+    return next((step for step in _STEPS[stage] if possible[step] and step not in active), None)
+
+
+def _advice(stage: str, settings: Resolved, *, step_down: bool, notes: list[str]) -> str:
+    size = f"height={settings.height}, width={settings.width}, num_frames={settings.num_frames}"
+    if stage == "decode":
+        size += f", decode_chunk_size={settings.decode_chunk_size}"
+    taken = f" after {'; '.join(notes)}" if notes else ""
+    allow = "" if step_down else "allow smaller steps with step_down=True, "
+    return (
+        f"{stage} ran out of memory at {size}{taken}; {allow}make a smaller or shorter clip, load with "
+        "memory='sequential' or dtype='fp8', or close what else uses the device"
+    )

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from svdkit.clip import Clip, Provenance
 from svdkit.errors import ClipError, ImageError, ModelError, PipelineError, SettingsError, SvdkitWarning
-from svdkit.generate.origin import describe_model, machine
+from svdkit.generate.keys import describe_model
 from svdkit.generate.run import generate
+from svdkit.generate.stages import OnStep, machine
 from svdkit.image import Frame, fit, sample_photos
 from svdkit.models import catalogue
 from svdkit.pipeline import load
@@ -17,10 +18,12 @@ from svdkit.settings import ClipSettings, LoadSettings
 
 if TYPE_CHECKING:
     from svdkit.generate.progress import Report
-    from svdkit.generate.stages import OnStep
 
-# Other versions of these, or another processor, may round differently.
-_DECIDE_BITS = ("torch", "diffusers", "transformers", "numpy", "pillow", "gpu")
+# What may change bits: other versions, or another processor, may round differently.
+_DECIDE_BITS = (
+    *("name", "weights", "revision", "dtype", "random_seed", "compile", "forward_chunking", "two_pass_guidance"),
+    *("torch", "diffusers", "transformers", "numpy", "pillow", "gpu"),
+)
 
 
 def replay(
@@ -62,60 +65,51 @@ def replay(
     old = file if isinstance(file, Clip) else Clip.read(file)
     made = old.provenance
     if made is None:
-        message = "this video carries no svdkit provenance, so nothing says how it was made; replay a clip of svdkit's"
-        raise ClipError(message)
-    settings = _read_settings(made)
+        raise ClipError(
+            "this video carries no svdkit provenance, so nothing says how it was made; replay a clip of svdkit's"
+        )
+    try:
+        settings = ClipSettings.from_dict(made.settings)
+    except SettingsError as error:
+        message = f"the recorded settings do not fit this svdkit ({error}); the clip is of svdkit {made.svdkit_version}"
+        raise ClipError(message) from error
     frame = _find_frame(old, made, photo)
     pipe = _load(made) if pipe is None else pipe
     _compare(pipe, made)
     return generate(pipe, frame, settings, progress=progress, step_down=step_down, on_step=on_step)
 
 
-def _read_settings(made: Provenance) -> ClipSettings:
-    try:
-        return ClipSettings.from_dict(made.settings)
-    except SettingsError as error:
-        message = f"the recorded settings do not fit this svdkit ({error}); the clip is of svdkit {made.svdkit_version}"
-        raise ClipError(message) from error
-
-
 def _find_frame(old: Clip, made: Provenance, photo: Any) -> Frame:
     """Find the fitted photo, and make sure that it is the one."""
-    if photo is None and old.photo is not None:
-        return _same_frame(made, old.photo, "the photo saved beside the clip")
-    if photo is None:
+    if photo is None and old.photo is None:
         photo = made.image.get("source")
         if photo not in sample_photos():
-            message = (
+            raise ClipError(
                 f"the photo of this clip ({photo or 'no name recorded'}) is not beside it and is no sample photo; "
                 "pass photo=, the file it was made of"
             )
-            raise ClipError(message)
-    if isinstance(photo, Frame):
-        return _same_frame(made, photo.image, "this frame")
-    try:
-        recorded = {name: made.image[name] for name in ("height", "width", "mode", "focus", "border")}
-        frame = fit(photo, **recorded)
-    except KeyError as error:
-        raise ClipError(f"the clip's provenance does not say how the photo was fitted: {error} is missing") from error
-    return _same_frame(made, frame.image, "the photo, fitted as recorded,")
-
-
-def _same_frame(made: Provenance, image: Any, what: str) -> Frame:
+    image: Any = old.photo
+    if photo is None:
+        what = "the photo saved beside the clip"
+    elif isinstance(photo, Frame):
+        what, image = "this frame", photo.image
+    else:
+        recorded: dict[str, Any] = {
+            name: made.image.get(name) for name in ("height", "width", "mode", "focus", "border")
+        }
+        what, image = "the photo, fitted as recorded,", fit(photo, **recorded).image
     try:
         return Frame.from_dict(made.image, image=image)
     except ImageError as error:
-        message = (
+        raise ClipError(
             f"{what} is not what the clip was made of ({error}) Pass photo= with the original file: a resized or "
             "newly compressed copy is another picture"
-        )
-        raise ClipError(message) from error
+        ) from error
 
 
 def _load(made: Provenance) -> Any:
     if not made.load:
-        message = "this clip was made with a pipeline that svdkit did not load; pass that pipeline as pipe="
-        raise ClipError(message)
+        raise ClipError("this clip was made with a pipeline that svdkit did not load; pass that pipeline as pipe=")
     try:
         # Where the weights lie and what computes are this machine's business and change no frame.
         settings = LoadSettings.from_dict(made.load).replace(device="auto", memory="auto")
@@ -128,24 +122,16 @@ def _load(made: Provenance) -> Any:
 def _compare(pipe: Any, made: Provenance) -> None:
     """Refuse another model; warn of what may change bits."""
     here = describe_model(pipe)
-    known = {"name": [info.name for info in catalogue()], "weights": ["trained", "random"]}
-    for part, values in known.items():
+    # A name outside the catalogue, such as a folder's, says nothing about the weights.
+    for part, known in {"name": [info.name for info in catalogue()], "weights": ["trained", "random"]}.items():
         recorded, found = made.model.get(part), here[part]
-        if recorded != found and recorded in values and found in values:
-            message = f"the clip's model has {part} {recorded!r}, this pipeline {found!r}; pass the right pipe="
-            raise ClipError(message)
+        if recorded != found and recorded in known and found in known:
+            raise ClipError(f"the clip's model has {part} {recorded!r}, this pipeline {found!r}; pass the right pipe=")
     report = getattr(pipe, "svdkit", None)
-    loaded = {} if report is None else report.settings.to_dict()
-    differences = [
-        *_differences(made.model, here, ("name", "weights", "revision")),
-        *_differences(made.load, loaded, ("dtype", "random_seed", "compile", "forward_chunking", "two_pass_guidance")),
-        *_differences(made.environment, machine(), _DECIDE_BITS),
-    ]
+    then = {**made.environment, **made.load, **made.model}
+    now = {**machine(), **(report.settings.to_dict() if report else {}), **here}
+    both = [part for part in _DECIDE_BITS if part in then and part in now]
+    differences = [f"{part} was {then[part]}, is {now[part]} here" for part in both if then[part] != now[part]]
     if differences:
         text = f"frames may differ from the recorded clip: {'; '.join(differences)}"
         warnings.warn(text, SvdkitWarning, stacklevel=3)
-
-
-def _differences(then: dict[str, Any], now: dict[str, Any], names: tuple[str, ...]) -> list[str]:
-    both = [name for name in names if name in then and name in now]
-    return [f"{name} was {then[name]}, is {now[name]} here" for name in both if then[name] != now[name]]

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import SettingsError, SvdkitWarning
-from svdkit.generate.ladder import MemoryLadder
-from svdkit.generate.loop import in_use
+from svdkit.generate.keys import resolve
+from svdkit.generate.ladder import run_stage
 from svdkit.generate.progress import Report, reporter
-from svdkit.generate.resolve import resolve
 from svdkit.generate.stages import OnStep, decode, denoise, encode
 from svdkit.image import Frame, fit, size_advice
 from svdkit.settings import ClipSettings
 
 if TYPE_CHECKING:
     from svdkit.clip import Clip
-    from svdkit.generate.outputs import Encoded
+    from svdkit.generate.keys import Encoded
 
 # The defaults of diffusers' call, for a pipeline that svdkit did not load.
 _HEIGHT, _WIDTH = 576, 1024
@@ -40,13 +39,10 @@ def generate(
     """Make a clip from a photo.
 
     The frames are bit-identical to one call of the pipeline with the fitted photo, the same settings and
-    ``generator=torch.Generator("cpu").manual_seed(seed)``. The generator is on the CPU whatever the device, so that a
-    seed means the same noise everywhere.
-
-    When memory runs out, the stage in which it did is run again with less: decoding in smaller chunks; denoising with
-    the guidance in two passes, then with chunked feed-forward layers, then with offloading. Each step is warned of
-    and noted in the clip. Techniques stay applied to the pipeline for later calls; ``svdkit.undo_technique`` takes
-    them back.
+    ``generator=torch.Generator("cpu").manual_seed(seed)``: on the CPU whatever the device, so that a seed means the
+    same noise everywhere. When memory runs out, the stage in which it did is run again with less (smaller decode
+    chunks, guidance in two passes, forward chunking, offloading), warned of and noted in the clip;
+    ``svdkit.undo_technique`` takes back what stays applied.
 
     Args:
         pipe: A ``StableVideoDiffusionPipeline``, from ``svdkit.load`` or your own.
@@ -55,7 +51,8 @@ def generate(
         fit_mode: ``"crop"``, ``"pad"`` or ``"stretch"``, as in ``svdkit.fit``; not used for a ``Frame``.
         focus: ``(x, y)`` of the photo, each 0 to 1, that cropping keeps in view.
         border: ``"blur"`` or a colour such as ``"#000000"``, for ``"pad"``.
-        progress: ``"auto"``, ``"notebook"``, ``"terminal"``, False, or a function that takes a ``Progress``.
+        progress: ``"auto"``, ``"notebook"``, ``"terminal"``, False, or a function that takes a
+            ``svdkit.generate.Progress`` and may raise ``Cancelled`` to stop the run.
         step_down: Whether to step down when memory runs out; False raises at once.
         on_step: Called as ``on_step(step, latents)`` after each denoising step. Returning False, or raising
             ``Cancelled``, stops the run; the pipeline can be used again.
@@ -73,9 +70,8 @@ def generate(
         >>> clip = generate(svdkit.load("micro"), "rocket", ClipSettings(seed=7))  # doctest: +SKIP
     """
     settings = settings or ClipSettings()
-    frame = fit_photo(pipe, photo, settings, fit_mode=fit_mode, focus=focus, border=border)
-    maker = _Maker(pipe=pipe, report=reporter(progress), step_down=step_down, on_step=on_step)
-    return maker.make(frame, settings)[1]
+    frame = _fit_photo(pipe, photo, settings, mode=fit_mode, focus=focus, border=border)
+    return _make(pipe, frame, settings, None, report=reporter(progress), step_down=step_down, on_step=on_step)[0]
 
 
 def generate_batch(
@@ -93,9 +89,8 @@ def generate_batch(
 ) -> Iterator[Clip]:
     """Make a clip of every photo with every seed, one after the other.
 
-    All photos are read and all settings checked before the first clip is begun. What CLIP says of a photo is asked
-    once for all its seeds. Clips come one at a time: save each in the loop, and an error or an interrupt in a later
-    one loses nothing.
+    All photos are read and all settings checked before the first clip is begun. Clips come one at a time: save each
+    in the loop, and an error or an interrupt in a later one loses nothing.
 
     Args:
         pipe: As in ``generate``.
@@ -114,9 +109,7 @@ def generate_batch(
 
     Raises:
         ImageError: when one of the photos cannot be read; nothing was begun then.
-        SettingsError: when ``photos`` is one photo, or a seed is not a seed.
-        OutOfMemoryError: as in ``generate``.
-        Cancelled: as in ``generate``.
+        SettingsError: when ``photos`` is one photo, or a seed is not a seed. Others as in ``generate``.
 
     Example:
         >>> for clip in generate_batch(pipe, ["rocket", "cat"], seeds=(1, 2, 3)):  # doctest: +SKIP
@@ -124,82 +117,58 @@ def generate_batch(
     """
     settings = settings or ClipSettings()
     each = [settings.replace(seed=seed) for seed in ([settings.seed] if seeds is None else _listed("seeds", seeds))]
-    frames = [
-        fit_photo(pipe, photo, settings, fit_mode=fit_mode, focus=focus, border=border)
-        for photo in _listed("photos", photos)
-    ]
-    maker = _Maker(pipe=pipe, report=reporter(progress), step_down=step_down, on_step=on_step)
-    return _clips(maker, frames, each)
+    how = {"mode": fit_mode, "focus": focus, "border": border}
+    frames = [_fit_photo(pipe, photo, settings, **how) for photo in _listed("photos", photos)]
+    make = partial(_make, pipe, report=reporter(progress), step_down=step_down, on_step=on_step)
+
+    def clips() -> Iterator[Clip]:
+        chunk = settings.decode_chunk_size
+        for frame in frames:
+            encoded = None
+            for wanted in each:
+                clip, encoded, chunk = make(frame, wanted.replace(decode_chunk_size=chunk), encoded)
+                yield clip
+
+    return clips()  # a generator of its own: what stands above runs now, not when the first clip is asked for
 
 
-def fit_photo(
-    pipe: Any, photo: Any, settings: ClipSettings, *, fit_mode: str, focus: tuple[float, float], border: str
-) -> Frame:
+def _fit_photo(pipe: Any, photo: Any, settings: ClipSettings, **how: Any) -> Frame:
     """Fit a photo to the size of the settings, else of the model, else of diffusers' defaults; keep a ``Frame``."""
     if isinstance(photo, Frame):
         return photo
     report = getattr(pipe, "svdkit", None)
-    height, width = (_HEIGHT, _WIDTH) if report is None else (report.model.height, report.model.width)
-    height, width = settings.height or height, settings.width or width
-    return fit(photo, height=height, width=width, mode=fit_mode, focus=focus, border=border)
+    height, width = (report.model.height, report.model.width) if report else (_HEIGHT, _WIDTH)
+    return fit(photo, height=settings.height or height, width=settings.width or width, **how)
 
 
-@dataclass(kw_only=True)
-class _Maker:
-    """Makes clips one after the other, and remembers the largest decode chunk that fitted."""
+def _make(
+    pipe: Any, frame: Frame, settings: ClipSettings, reuse: Any, *, report: Report, step_down: bool, on_step: Any
+) -> tuple[Clip, Encoded, int]:
+    """Make one clip; return it, the encoded photo, and the decode chunk that fitted."""
+    settings = resolve(pipe, settings, frame)
+    advice = _size_advice(pipe, frame)
+    notes: list[str] = []
 
-    pipe: Any
-    report: Report
-    step_down: bool
-    on_step: OnStep | None
-    chunk: int | None = None
+    def run(stage: str, attempt: Any) -> Any:
+        return run_stage(pipe, stage, attempt, settings, step_down=step_down, notes=notes)
 
-    def make(self, frame: Frame, settings: ClipSettings, *, reuse: Encoded | None = None) -> tuple[Encoded, Clip]:
-        pipe, report = self.pipe, self.report
-        if self.chunk is not None:
-            settings = settings.replace(decode_chunk_size=self.chunk)
-        settings = resolve(pipe, settings, frame)
-        remarks = _size_remarks(pipe, frame)
-        ladder = MemoryLadder(pipe, settings, step_down=self.step_down)
-        with in_use(pipe, free=True):
-            encoded = ladder.run(
-                "encode", lambda now: encode(pipe, frame, now, progress=report, reuse=reuse, free=False)
-            )
-            denoised = ladder.run(
-                "denoise", lambda now: denoise(pipe, encoded, now, progress=report, on_step=self.on_step, free=False)
-            )
-            clip = ladder.run(
-                "decode",
-                lambda now: decode(pipe, denoised, now, progress=report, notes=(*remarks, *ladder.notes), free=False),
-            )
-        if ladder.settings != settings:
-            self.chunk = ladder.settings.decode_chunk_size
-        return encoded, clip
+    encoded, _ = run("encode", lambda now: encode(pipe, frame, now, progress=report, reuse=reuse))
+    denoised, _ = run("denoise", lambda now: denoise(pipe, encoded, now, progress=report, on_step=on_step))
+    clip, fitted = run("decode", lambda now: decode(pipe, denoised, now, progress=report, notes=(*advice, *notes)))
+    return clip, encoded, fitted.decode_chunk_size
 
 
-def _size_remarks(pipe: Any, frame: Frame) -> tuple[str, ...]:
+def _size_advice(pipe: Any, frame: Frame) -> tuple[str, ...]:
     """Warn of a size that is far from what the model was trained on, and return the warning as a note."""
     report = getattr(pipe, "svdkit", None)
     if report is None:
         return ()
-    advice = size_advice(
-        height=frame.height,
-        width=frame.width,
-        trained_height=report.model.height,
-        trained_width=report.model.width,
-    )
+    trained = {"trained_height": report.model.height, "trained_width": report.model.width}
+    advice = size_advice(height=frame.height, width=frame.width, **trained)
     if advice is None:
         return ()
     warnings.warn(advice, SvdkitWarning, stacklevel=4)
     return (advice,)
-
-
-def _clips(maker: _Maker, frames: list[Frame], each: list[ClipSettings]) -> Iterator[Clip]:
-    for frame in frames:
-        encoded = None
-        for settings in each:
-            encoded, clip = maker.make(frame, settings, reuse=encoded)
-            yield clip
 
 
 def _listed(name: str, given: Any) -> list[Any]:

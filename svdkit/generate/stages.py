@@ -1,41 +1,27 @@
 """The three stages of a clip: encode, denoise, decode; the output of each can be kept and handed on.
 
 Together they give the same bits as one call of diffusers' ``StableVideoDiffusionPipeline`` with
-``generator=torch.Generator("cpu").manual_seed(seed)`` (``tests/test_stages.py`` compares them). What they add: work
-whose inputs did not change is not repeated, progress is shown, a run can be stopped between steps, and when memory
-runs out only the stage in which it did is tried again.
-
-All random numbers come from that one generator on the CPU, so that a seed begins from the same noise on every
-machine. The noise on the photo is drawn first, then the latents: ``Encoded`` carries the generator's state over.
+``generator=torch.Generator("cpu").manual_seed(seed)``. All random numbers come from that one generator on the CPU, so
+that a seed begins from the same noise on every machine. The noise on the photo is drawn first, then the latents:
+``Encoded`` carries the generator's state over.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from svdkit.clip import Clip
+from svdkit.clip import Clip, Provenance
+from svdkit.environment import summary
 from svdkit.errors import Cancelled, SvdkitWarning
-from svdkit.generate.keys import model_identity, stage_key
-from svdkit.generate.loop import (
-    conditions,
-    decode_chunk,
-    denoise_steps,
-    embed_image,
-    encode_image,
-    execution_device,
-    in_use,
-    start_latents,
-    synchronize,
-)
-from svdkit.generate.origin import origin
-from svdkit.generate.outputs import Denoised, Encoded
+from svdkit.generate.keys import Denoised, Encoded, describe_model, model_identity, resolve, resolve_like, stage_key
+from svdkit.generate.loop import decode_chunk, denoise_steps, embed_image, encode_image, execution_device, synchronize
 from svdkit.generate.progress import Meter, Report, reporter
-from svdkit.generate.resolve import resolve, resolve_like
 
 if TYPE_CHECKING:
     from svdkit.image import Frame
@@ -45,6 +31,8 @@ OnStep = Callable[[int, Any], object]
 
 _BLACK = 8  # of 255: what is darker looks black
 
+machine = lru_cache(maxsize=1)(summary)  # it does not change while Python runs
+
 
 def encode(
     pipe: Any,
@@ -53,7 +41,6 @@ def encode(
     *,
     progress: bool | str | Report = False,
     reuse: Encoded | None = None,
-    free: bool = True,
 ) -> Encoded:
     """Show the photo to CLIP and to the VAE.
 
@@ -62,10 +49,9 @@ def encode(
         frame: The fitted photo; its size is the clip's size.
         settings: Of the clip. Height, width, frames and seed may be None: they are then those of the frame and the
             model, and the seed is drawn.
-        progress: Where to show it, as in ``reporter``.
+        progress: As in ``generate``.
         reuse: An earlier result of the same photo and model. What CLIP says does not depend on the seed, and is
             taken from it; with another photo it is ignored.
-        free: Whether to move offloaded networks off the device at the end; False when another stage follows at once.
 
     Returns:
         The encoded photo, on the pipeline's device.
@@ -80,11 +66,12 @@ def encode(
 
     settings = resolve(pipe, settings, frame)
     key = stage_key("encode", settings, image_sha256=frame.sha256, model=model_identity(pipe))
-    known = reuse is not None and (reuse.key.model, reuse.key.image_sha256) == (key.model, key.image_sha256)
+    if reuse is not None and any(dict(reuse.key)[part] != dict(key)[part] for part in ("model", "photo")):
+        reuse = None
     generator = torch.Generator("cpu").manual_seed(settings.seed)
     device = execution_device(pipe)
-    with in_use(pipe, free=free), _meter("encode", steps=2, progress=progress, device=device) as meter:
-        embeddings = reuse.image_embeddings if reuse and known else embed_image(pipe, frame, device)
+    with _running(pipe, "encode", steps=2, progress=progress, device=device) as meter:
+        embeddings = reuse.image_embeddings if reuse else embed_image(pipe, frame, device)
         meter.step()
         latents = encode_image(pipe, frame, settings, generator=generator, device=device)
     return Encoded(
@@ -105,7 +92,6 @@ def denoise(
     *,
     progress: bool | str | Report = False,
     on_step: OnStep | None = None,
-    free: bool = True,
 ) -> Denoised:
     """Turn noise into the latents of a clip, step by step.
 
@@ -114,10 +100,9 @@ def denoise(
         encoded: The encoded photo.
         settings: Of the clip; None for those of ``encoded``. They may differ from these in what this stage adds
             (frames, steps, guidance, fps, motion), not in what the encoded photo depends on.
-        progress: Where to show it, as in ``reporter``.
+        progress: As in ``generate``.
         on_step: Called as ``on_step(step, latents)`` after each step, from 1. Returning False, or raising
             ``Cancelled``, stops the run. The latents are the run's own: copy them to keep or change them.
-        free: Whether to move offloaded networks off the device at the end.
 
     Returns:
         The clip in latents, on the pipeline's device.
@@ -127,18 +112,26 @@ def denoise(
         Cancelled: when ``on_step`` said so; ``finished`` is the encoded photo.
 
     Example:
-        >>> still, wild = (
-        ...     denoise(pipe, encoded, settings.replace(motion_bucket_id=bucket)) for bucket in (20, 220)
-        ... )  # doctest: +SKIP
+        >>> still = denoise(pipe, encoded, settings.replace(motion_bucket_id=20))  # doctest: +SKIP
+        >>> wild = denoise(pipe, encoded, settings.replace(motion_bucket_id=220))  # doctest: +SKIP
     """
+    import torch
+
     settings = resolve_like(pipe, settings, encoded)
     key = stage_key("denoise", settings, image_sha256=encoded.frame.sha256, model=model_identity(pipe))
     device = execution_device(pipe)
-    with in_use(pipe, free=free):
-        # diffusers sets the schedule a little later; nothing in between depends on it.
-        pipe.scheduler.set_timesteps(settings.num_inference_steps, device=device)
-        with _meter("denoise", steps=len(pipe.scheduler.timesteps), progress=progress, device=device) as meter:
-            latents = _denoise_steps(pipe, encoded, settings, device=device, meter=meter, on_step=on_step)
+    generator = torch.Generator("cpu")
+    generator.set_state(encoded.generator_state)
+    # diffusers sets the schedule a little later; nothing in between depends on it.
+    pipe.scheduler.set_timesteps(settings.num_inference_steps, device=device)
+    photo = {"embeddings": encoded.image_embeddings, "image_latents": encoded.image_latents}
+    steps = denoise_steps(pipe, settings, **photo, generator=generator, device=device)
+    count = len(pipe.scheduler.timesteps)
+    with _running(pipe, "denoise", steps=count, progress=progress, device=device) as meter:
+        for step, latents in enumerate(steps, start=1):
+            meter.step()
+            if on_step is not None:
+                _tell(on_step, step, latents, encoded)
     return Denoised(
         key=key,
         settings=settings,
@@ -149,45 +142,13 @@ def denoise(
     )
 
 
-def _denoise_steps(
-    pipe: Any, encoded: Encoded, settings: ClipSettings, *, device: Any, meter: Meter, on_step: OnStep | None
-) -> Any:
-    told = conditions(
-        pipe,
-        settings,
-        image_embeddings=encoded.image_embeddings,
-        image_latents=encoded.image_latents,
-        device=device,
-    )
-    dtype = told.image_embeddings.dtype
-    latents = start_latents(pipe, settings, generator_state=encoded.generator_state, dtype=dtype, device=device)
-    steps = denoise_steps(pipe, latents, told)
-    for step, latents in enumerate(steps, start=1):
-        meter.step()
-        if on_step is not None:
-            _tell(on_step, step, latents, encoded)
-    return latents
-
-
-def _tell(on_step: OnStep, step: int, latents: Any, encoded: Encoded) -> None:
-    """Tell the caller of a step; when that cancels the run, hand back what was finished."""
-    try:
-        cancelled = on_step(step, latents) is False
-    except Cancelled as error:
-        error.finished = error.finished or encoded
-        raise
-    if cancelled:
-        raise Cancelled(f"stopped by on_step after denoising step {step}", finished=encoded)
-
-
 def decode(
     pipe: Any,
     denoised: Denoised,
     settings: ClipSettings | None = None,
     *,
     progress: bool | str | Report = False,
-    notes: tuple[str, ...] = (),
-    free: bool = True,
+    notes: Sequence[str] = (),
 ) -> Clip:
     """Turn latents into the frames of a clip, a chunk of frames at a time.
 
@@ -196,10 +157,8 @@ def decode(
         denoised: The clip in latents.
         settings: Of the clip; None for those of ``denoised``. They may differ from these in ``decode_chunk_size`` and
             ``playback_fps``.
-        progress: Where to show it, as in ``reporter``. A function given here may raise ``Cancelled`` to stop between
-            two chunks.
+        progress: As in ``generate``. A function may raise ``Cancelled`` to stop between two chunks.
         notes: Sentences for the clip's provenance.
-        free: Whether to move offloaded networks off the device at the end.
 
     Returns:
         The clip. A warning is given, and noted in it, when the frames are black or not numbers.
@@ -215,17 +174,53 @@ def decode(
     parts, finite = [], True
     device = execution_device(pipe)
     latents = denoised.latents.to(device)
-    with in_use(pipe, free=free), _meter("decode", steps=len(starts), progress=progress, device=device) as meter:
+    with _running(pipe, "decode", steps=len(starts), progress=progress, device=device) as meter:
         for start in starts:
             pixels, all_numbers = decode_chunk(pipe, latents[:, start : start + starts.step])
             parts.append(pixels)
             finite = finite and all_numbers
             meter.step()
     pixels = np.concatenate(parts)
-    notes = (*notes, *_complaints(pixels, denoised, finite=finite))
-    seconds = {"encode": denoised.encode_seconds, "denoise": denoised.seconds, "decode": meter.seconds}
-    made = origin(pipe, denoised.frame, now, stage_seconds=seconds, notes=notes)
+    model, report = describe_model(pipe), getattr(pipe, "svdkit", None)
+    made = Provenance(
+        kind="micro" if model["name"] == "micro" else "svd",
+        settings=now.to_dict(),
+        load=report.settings.to_dict() if report else {},
+        conditioning=now.conditioning.to_dict(),
+        model=model,
+        image=denoised.frame.to_dict(),
+        stage_seconds={"encode": denoised.encode_seconds, "denoise": denoised.seconds, "decode": meter.seconds},
+        notes=(*notes, *_complaints(pixels, denoised, finite=finite)),
+        environment=machine(),
+    )
     return Clip(frames=pixels, fps=now.playback_fps, provenance=made, photo=denoised.frame.image)
+
+
+@contextmanager
+def _running(pipe: Any, stage: str, *, steps: int, progress: bool | str | Report, device: Any) -> Iterator[Meter]:
+    """Time a stage, without gradients; leave the pipeline usable, also after an error or an interrupt."""
+    import torch
+
+    report = reporter(progress)
+    try:
+        with (
+            torch.no_grad(),
+            Meter(stage, steps=steps, report=report, synchronize=partial(synchronize, device)) as meter,
+        ):
+            yield meter
+    finally:
+        pipe.maybe_free_model_hooks()  # offloaded networks leave the device, as after diffusers' own call
+
+
+def _tell(on_step: OnStep, step: int, latents: Any, encoded: Encoded) -> None:
+    """Tell the caller of a step; when that cancels the run, hand back what was finished."""
+    try:
+        cancelled = on_step(step, latents) is False
+    except Cancelled as error:
+        error.finished = error.finished or encoded
+        raise
+    if cancelled:
+        raise Cancelled(f"stopped by on_step after denoising step {step}", finished=encoded)
 
 
 def _complaints(pixels: np.ndarray, denoised: Denoised, *, finite: bool) -> tuple[str, ...]:
@@ -247,7 +242,3 @@ def _complaints(pixels: np.ndarray, denoised: Denoised, *, finite: bool) -> tupl
         return ()
     warnings.warn(note, SvdkitWarning, stacklevel=3)
     return (note,)
-
-
-def _meter(stage: str, *, steps: int, progress: bool | str | Report, device: Any) -> Meter:
-    return Meter(stage, steps=steps, report=reporter(progress), synchronize=partial(synchronize, device))
