@@ -178,7 +178,7 @@ def test_a_mirror_that_is_down(mirror):
 
 def test_no_network(hub_cache, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(DownloadError, match=r"ConnectError.*Check the network and try again .*'micro' needs no download"):
+    with pytest.raises(DownloadError, match=r"ConnectError.*Check the network .*'micro' needs no download"):
         locate("svd-xt")
 
 

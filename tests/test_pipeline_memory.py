@@ -17,8 +17,9 @@ def peak(memory, *, two=False, chunked=False, chunk=5, **clip):
     return Need(**{"weight_bytes": SVD, **clip}).peak(Rung(memory, two, chunked, chunk))
 
 
-def choose(gib, *, need=None, **options):
-    return choose_memory(need or Need(weight_bytes=SVD), free_bytes=int(gib * GIB), **options)
+def choose(gib, *, need=None, plans=PLANS, memory="auto", **switches):
+    asked = Rung(memory, **switches)
+    return choose_memory(need or Need(weight_bytes=SVD), free_bytes=int(gib * GIB), asked=asked, plans=plans)
 
 
 # Size of the need

@@ -19,15 +19,13 @@ _COMPONENTS = {
     "unet": ("UNetSpatioTemporalConditionModel",),
     "vae": ("AutoencoderKLTemporalDecoder",),
 }
+# Network -> stem of its weight files: transformers says "model", diffusers "diffusion_pytorch_model".
+STEMS = {"image_encoder": "model", "unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 CONFIGURATIONS = {
     "feature_extractor": "feature_extractor/preprocessor_config.json",
     "scheduler": "scheduler/scheduler_config.json",
-    "image_encoder": "image_encoder/config.json",
-    "unet": "unet/config.json",
-    "vae": "vae/config.json",
+    **{network: f"{network}/config.json" for network in STEMS},
 }
-# Network -> stem of its weight files: transformers says "model", diffusers "diffusion_pytorch_model".
-STEMS = {"image_encoder": "model", "unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 # A pickle can run any code when it is opened, so these never are: https://huggingface.co/docs/hub/security-pickle
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _AGAIN = "download it again (a download continues where it stopped), or copy the whole folder"
@@ -37,15 +35,12 @@ def check_folder(folder: Path, *, variant: str | None = "fp16") -> None:
     """Check that a folder holds a complete SVD model that is safe to load; reads a few KiB and needs no torch.
 
     Args:
-        folder: with model_index.json, feature_extractor/, image_encoder/, scheduler/, unet/ and vae/.
-        variant: "fp16" for `*.fp16.safetensors`, None for `*.safetensors` without a variant in the name, "any" for
-            whichever each network has.
+        folder: in diffusers layout.
+        variant: "fp16" for `*.fp16.safetensors`, None for `*.safetensors`, "any" for whichever each network has.
 
     Raises:
-        ModelError: not a folder, a single-file checkpoint, or another kind of model.
-        IncompleteModelError: files are missing, cut short, or git-lfs pointers.
-        VariantError: the variant is missing while the other precision is there.
-        UnsafeWeightsError: only pickle checkpoints are there.
+        ModelError: not a folder, a single-file checkpoint, or another kind of model; IncompleteModelError,
+            VariantError and UnsafeWeightsError, its subclasses, say what is wrong with the files.
 
     Example:
         >>> check_folder(Path("~/models/stable-video-diffusion-img2vid-xt").expanduser())
@@ -72,16 +67,9 @@ def check_folder(folder: Path, *, variant: str | None = "fp16") -> None:
 
 
 def fingerprint(folder: Path) -> str:
-    """Say which weights these are: a hash of the weight files' names, sizes, first and last MiB.
+    """Which weights these are: 12 hex digits from the weight files' names, sizes, first and last MiB.
 
     It tells two trainings apart in a fraction of a second even for 4 GiB; it is no proof against forgery.
-
-    Returns:
-        12 hexadecimal digits.
-
-    Example:
-        >>> fingerprint(folder)
-        '4f0c2d9e81ab'
     """
     digest, part = hashlib.sha256(), 1 << 20
     for file in sorted(folder.glob("*/*.safetensors")):

@@ -118,16 +118,7 @@ def find_model(name: str | Path) -> ModelInfo:
 
 
 def describe_folder(folder: Path, *, base: ModelInfo | None = None) -> ModelInfo:
-    """Read frames, size and weight bytes of a model from its folder.
-
-    Args:
-        folder: in diffusers layout; of one that is not, only the name is told.
-        base: what is known already, kept for the fields that a folder does not tell.
-
-    Example:
-        >>> describe_folder(Path("~/models/svd-xt").expanduser()).num_frames
-        25
-    """
+    """Add frames, size and weight bytes, read from a model's folder, to what is known of it."""
     name = folder.resolve().name
     info = dataclasses.replace(base or ModelInfo(name=name, title=f"{name}, a local folder"), folder=folder)
     try:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from diffusers import StableVideoDiffusionPipeline
 
 
+_RANDOM = "weights: random, so time and memory are real and the picture is noise"
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
     """What was loaded, and why so; it is at `pipe.svdkit`.
@@ -119,12 +122,10 @@ def load(
     else:
         # Weighed without storage first, then filled where the memory plan wants it.
         pipe = random_pipeline(info, dtype=torch_dtype(compute), device="meta")
-        commit, note = (
-            f"seed {asked.random_seed}",
-            "weights: random, so time and memory are real and the picture is noise",
-        )
+        commit, note = f"seed {asked.random_seed}", _RANDOM
     _store(pipe, dtype=stored, compute=compute)
-    rung, why_memory = _choose(pipe, info, asked, device=where, compute=compute, plans=plans)
+    wish = Rung(asked.memory, asked.two_pass_guidance, asked.forward_chunking)
+    rung, why_memory = _choose(pipe, info, wish, device=where, compute=compute, plans=plans)
     if asked.weights == "random":
         place = where if rung.memory == "resident" else "cpu"
         if not place.startswith("cuda"):
@@ -133,15 +134,16 @@ def load(
         _store(pipe, dtype=stored, compute=compute)
     _place(pipe, rung, device=where)
     why_compiled = _compile(pipe) if asked.compile else ""
-    resolved = {"model": info.name, "dtype": stored, "device": where}
+    resolved = {"model": info.name, "dtype": stored, "device": where, **rung._asdict()}
+    decode_chunk_size = resolved.pop("decode_chunk_size")
     pipe.svdkit = LoadReport(
-        settings=asked.replace(**resolved, **dict(zip(Rung._fields[:3], rung[:3], strict=True))),
+        settings=asked.replace(**resolved),
         model=info,
         revision=commit,
         weights=asked.weights,
         reasons=tuple(filter(None, (why_device, why_dtype, *why_memory, note, why_compiled))),
         load_seconds=time.perf_counter() - start,
-        decode_chunk_size=rung.decode_chunk_size,
+        decode_chunk_size=decode_chunk_size,
     )
     return pipe
 
@@ -169,12 +171,8 @@ def _read(
     # A snapshot of the hub is named by its commit.
     revision = folder.name if folder.parent.name == "snapshots" else fingerprint(folder)
     full = ", ".join(name for name in STEMS if name not in half)
-    return (
-        pipe,
-        info,
-        revision,
-        f"weights: {full} read from full precision, as there is no fp16 variant" if full else "",
-    )
+    note = f"weights: {full} read from full precision, as there is no fp16 variant" if full else ""
+    return pipe, info, revision, note
 
 
 def _check_ram(info: ModelInfo, *, compute: str) -> None:
@@ -191,18 +189,16 @@ def _store(pipe: StableVideoDiffusionPipeline, *, dtype: str, compute: str) -> N
 def _choose(
     pipe: StableVideoDiffusionPipeline,
     info: ModelInfo,
-    asked: LoadSettings,
+    asked: Rung,
     *,
     device: str,
     compute: str,
     plans: tuple[str, ...],
 ) -> tuple[Rung, tuple[str, ...]]:
     """Choose the memory plan by what the networks weigh and what is free."""
+    networks = {name: getattr(pipe, name).parameters() for name in STEMS}
     need = Need(
-        weight_bytes={
-            name: sum(weight.numel() * weight.element_size() for weight in getattr(pipe, name).parameters())
-            for name in STEMS
-        },
+        weight_bytes={name: sum(part.numel() * part.element_size() for part in networks[name]) for name in networks},
         height=info.height,
         width=info.width,
         num_frames=info.num_frames,
@@ -212,14 +208,7 @@ def _choose(
     free = free_bytes(device)
     if not device.startswith("cuda") and pipe.unet.device.type != "meta":
         free += sum(need.weight_bytes.values())  # read into this memory already, and counted again by the plan
-    return choose_memory(
-        need,
-        free_bytes=free,
-        memory=asked.memory,
-        two_pass_guidance=asked.two_pass_guidance,
-        forward_chunking=asked.forward_chunking,
-        plans=plans,
-    )
+    return choose_memory(need, free_bytes=free, asked=asked, plans=plans)
 
 
 def _place(pipe: StableVideoDiffusionPipeline, rung: Rung, *, device: str) -> None:

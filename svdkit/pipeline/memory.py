@@ -53,30 +53,17 @@ class Rung(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """A model and the clips it is to make, in numbers.
+    """A model and the clips it is to make, in numbers."""
 
-    Attributes:
-        weight_bytes: of image_encoder, unet and vae, in the precision they are kept in.
-        height: pixels of the clips.
-        width: pixels.
-        num_frames: of a clip.
-        downscale: pixels a latent cell along one side, 8 for SVD.
-        element_bytes: of an activation: 2 in fp16 and bf16, 4 in fp32.
-    """
-
-    weight_bytes: Mapping[str, int]
+    weight_bytes: Mapping[str, int]  # of image_encoder, unet and vae, in the precision they are kept in
     height: int = 576
     width: int = 1024
     num_frames: int = 25
-    downscale: int = 8
-    element_bytes: int = 2
+    downscale: int = 8  # pixels a latent cell along one side
+    element_bytes: int = 2  # of an activation; 4 in fp32
 
     def peak(self, rung: Rung) -> int:
-        """Expected bytes on the device, with overhead and margin.
-
-        It is linear in pixels x frames, which overstates networks narrower than SVD's and understates attention in
-        clips far larger than 576x1024.
-        """
+        """Expected bytes on the device, with overhead and margin; too many for networks narrower than SVD's."""
         pixels = self.height * self.width / _PIXELS
         cells = self.height * self.width / self.downscale**2 / _CELLS * self.num_frames / _FRAMES
         element = self.element_bytes / 2
@@ -102,39 +89,25 @@ class Need:
 
 
 def choose_memory(
-    need: Need,
-    *,
-    free_bytes: int,
-    memory: str = "auto",
-    two_pass_guidance: bool = False,
-    forward_chunking: bool = False,
-    plans: tuple[str, ...] = PLANS,
+    need: Need, *, free_bytes: int, asked: Rung, plans: tuple[str, ...] = PLANS
 ) -> tuple[Rung, tuple[str, ...]]:
-    """Choose the fastest way that is expected to fit; what keeps the maths comes before what changes it.
+    """Choose the fastest way that is expected to fit, and say why; what keeps the maths comes before what changes it.
 
     The order: each plan from resident to sequential, each first plain, then with two-pass guidance, then with forward
-    chunking too; all that with 5 frames a decode chunk, then 2, then 1.
-
-    Args:
-        need: of the model and its clips.
-        free_bytes: free on the device, with no weights on it.
-        memory: "auto", or the plan to keep.
-        two_pass_guidance: True keeps it on; False lets "auto" switch it on.
-        forward_chunking: the same for forward chunking.
-        plans: what "auto" may choose from, as `possible_plans` says.
-
-    Returns:
-        What to do, and the reasons as sentences. If nothing fits it is the smallest, and a reason says so.
+    chunking too; all that with 5 frames a decode chunk, then 2, then 1. If nothing fits it is the smallest, and a
+    reason says so. A plan or switch asked for is kept; "auto" chooses from `plans` and may switch the switches on.
 
     Example:
-        >>> choose_memory(svd, free_bytes=int(7.3 * GIB))[0]
+        >>> choose_memory(svd, free_bytes=int(7.3 * GIB), asked=Rung("auto"))[0]
         Rung(memory='offload', two_pass_guidance=True, forward_chunking=True, decode_chunk_size=2)
     """
-    asked = (memory,) if memory != "auto" else plans
-    switches = _SWITCHES if memory == "auto" else _SWITCHES[:1]
+    automatic = asked.memory == "auto"
+    ladder = itertools.product(
+        _DECODE_CHUNKS, plans if automatic else (asked.memory,), _SWITCHES if automatic else _SWITCHES[:1]
+    )
     rungs = [
-        Rung(plan, two_passes or two_pass_guidance, chunked or forward_chunking, frames)
-        for frames, plan, (two_passes, chunked) in itertools.product(_DECODE_CHUNKS, asked, switches)
+        Rung(plan, two_passes or asked.two_pass_guidance, chunked or asked.forward_chunking, frames)
+        for frames, plan, (two_passes, chunked) in ladder
     ]
     rung = next((rung for rung in rungs if need.peak(rung) <= free_bytes), None) or min(rungs, key=need.peak)
     return rung, _reasons(need, rung, first=rungs[0], free_bytes=free_bytes)

@@ -192,7 +192,7 @@ def _unhook(pipe: StableVideoDiffusionPipeline) -> None:
 
 def _registries(network: nn.Module) -> list[Any]:
     """Where diffusers keeps the hooks of each module; it has no public way to take group offloading off."""
-    return [module._diffusers_hook for module in network.modules() if hasattr(module, "_diffusers_hook")]  # noqa: SLF001 - no public way
+    return [module._diffusers_hook for module in network.modules() if hasattr(module, "_diffusers_hook")]  # noqa: SLF001 - see above
 
 
 def _report(pipe: StableVideoDiffusionPipeline, name: str, *, on: bool) -> None:
