@@ -205,7 +205,7 @@ class TestFormats:
         data = png(3, 2, bits=16, colour_type=colour_type, pixel=struct.pack(f">{len(pixel)}H", *pixel))
         assert read_image(data).getpixel((0, 0)) == pytest.approx(expected, abs=1)
 
-    def test_transparency_of_every_kind_shows_the_background(self) -> None:
+    def test_transparency_of_every_kind_becomes_white(self) -> None:
         palette = Image.new("P", (3, 2))
         palette.putpalette([255, 0, 0, 0, 255, 0])
         clear = [
@@ -219,11 +219,10 @@ class TestFormats:
         ]
         for number, data in enumerate(clear):
             assert read_image(data).getpixel((0, 0)) == (255, 255, 255), number
-            assert read_image(data, background="#102030").getpixel((0, 0)) == (16, 32, 48), number
 
     def test_half_transparent_is_half_mixed(self) -> None:
-        photo = read_image(Image.new("RGBA", (3, 2), (255, 0, 0, 128)), background="blue")
-        assert photo.getpixel((0, 0)) == pytest.approx((128, 0, 127), abs=1)
+        photo = read_image(Image.new("RGBA", (3, 2), (255, 0, 0, 128)))
+        assert photo.getpixel((0, 0)) == pytest.approx((255, 127, 127), abs=1)
 
     def test_a_palette_with_several_opacities(self) -> None:
         image = Image.new("P", (3, 2), 1)
@@ -246,7 +245,6 @@ class TestFormats:
             ("LAB", (255, 128, 128), (255, 255, 255)),
             ("RGBX", (1, 2, 3, 4), (1, 2, 3)),
             ("RGBa", (0, 0, 0, 0), (255, 255, 255)),
-            ("La", (0, 0), (255, 255, 255)),
         ],
     )
     def test_every_mode_of_pillow(self, mode: str, value: object, expected: tuple[int, int, int]) -> None:
@@ -255,7 +253,7 @@ class TestFormats:
 
     def test_floats_beyond_one_name_the_picture_and_the_cure(self) -> None:
         data = encoded(Image.new("F", (3, 2), 200.0), "TIFF")
-        with pytest.raises(ImageError, match=r"the data .* \(mode F\): .* runs from 200 to 200\..*array / 255"):
+        with pytest.raises(ImageError, match=r"the data .*\(2 × 3, float32\) runs from 200 to 200\..*array / 255"):
             read_image(data)
 
 
@@ -265,7 +263,7 @@ class TestHeic:
     @pytest.fixture
     def absent(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Image, "OPEN", {key: value for key, value in Image.OPEN.items() if key != "HEIF"})
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
 
     @pytest.mark.usefixtures("absent")
     def test_without_its_package_the_error_names_it(self) -> None:
@@ -288,7 +286,6 @@ class TestHeic:
         stand_in = types.ModuleType("pillow_heif")
         stand_in.register_heif_opener = lambda: Image.register_open("HEIF", Plugin, lambda head: head[4:8] == b"ftyp")  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "pillow_heif", stand_in)
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: stand_in)
         monkeypatch.setattr(Image, "ID", list(Image.ID))
         assert read_image(self.HEAD).getpixel((0, 0)) == (255, 0, 0)
 
@@ -388,9 +385,9 @@ class TestColour:
         [
             ("RGB", b"nonsense", "cannot open profile"),
             ("RGB", SRGB[:200], "cannot open profile"),
-            ("CMYK", SRGB, "it is for RGB, the picture is CMYK"),
-            ("RGB", grey_ink_profile(), "it is for CMYK, the picture is RGB"),
-            ("RGB", "text", "it is not bytes"),
+            ("CMYK", SRGB, "cannot build transform"),
+            ("RGB", grey_ink_profile(), "cannot build transform"),
+            ("RGB", "text", "bytes-like object"),
         ],
     )
     def test_a_broken_profile_is_ignored_with_a_warning(self, mode: str, profile: object, reason: str) -> None:
@@ -407,10 +404,10 @@ class TestColour:
         with pytest.warns(SvdkitWarning, match="_imagingcms"):
             assert same_pixels(read_image(encoded(quarters(), "PNG", icc_profile=SRGB)), quarters())
 
-    @pytest.mark.parametrize("colour", ["", "whiter", "#12", None, 7, "rgb(300,0,0)", "hsl(0,200%,50%)"])
-    def test_a_background_that_is_no_colour(self, colour: object) -> None:
+    @pytest.mark.parametrize("colour", ["", "whiter", "#12", None, 7])
+    def test_what_is_no_colour(self, colour: object) -> None:
         with pytest.raises(ImageError, match=r"is not a colour.*#rrggbb"):
-            read_image(quarters(), background=colour)  # type: ignore[arg-type]
+            parse_colour(colour)
 
     def test_colours_by_name_and_number(self) -> None:
         assert parse_colour("black") == parse_colour("#000") == parse_colour("#000000") == (0, 0, 0)
@@ -449,24 +446,24 @@ class TestArrays:
     @pytest.mark.parametrize(
         ("array", "message"),
         [
-            (np.zeros(3), r"an array of 3 \(float64\) is not a photo\. .*height × width"),
+            (np.zeros(3), r"the array \(3, float64\) is not a photo\. .*height × width"),
             (np.zeros(()), "no dimensions"),
             (np.zeros((2, 3, 2)), "2 × 3 × 2"),
-            (np.zeros((3, 8, 9)), r"channels come first here: reorder with array\.transpose\(1, 2, 0\)"),
-            (np.zeros((5, 8, 9, 3)), r"several pictures: give one, such as array\[0\]"),
+            (np.zeros((3, 8, 9)), r"array\.transpose\(1, 2, 0\) puts channels last"),
+            (np.zeros((5, 8, 9, 3)), r"array\[0\] takes the first of several"),
             (np.zeros((0, 3)), "is empty"),
-            (np.full((2, 2), np.nan), r"NaN or infinite .*np\.nan_to_num"),
-            (np.full((2, 2), np.inf), "NaN or infinite"),
+            (np.full((2, 2), np.nan), r"runs from nan to nan.*np\.nan_to_num"),
+            (np.full((2, 2), np.inf), "runs from inf to inf"),
             (np.full((2, 2), 255.0), r"runs from 255 to 255\. .* array / 255"),
             (np.full((2, 2), -1.0), r"runs from -1 to -1\. .*\(array \+ 1\) / 2"),
-            (np.zeros((2, 2), np.int64), r"int64 is ambiguous: .*array\.astype\(np\.uint8\)"),
-            (np.zeros((2, 2), bool), "bool is ambiguous"),
-            (np.zeros((2, 2), complex), "complex128 is ambiguous"),
+            (np.zeros((2, 2), np.int64), r"int64\) is ambiguous: .*array\.astype\(np\.uint8\)"),
+            (np.zeros((2, 2), bool), r"bool\) is ambiguous"),
+            (np.zeros((2, 2), complex), r"complex128\) is ambiguous"),
             (np.array([["a"]]), "ambiguous"),
-            (np.array([[None]]), "object is ambiguous"),
+            (np.array([[None]]), r"object\) is ambiguous"),
             (
                 np.broadcast_to(np.uint8(0), (10**6, 10**6)),
-                "1000000 × 1000000 .* too large: at most 178,956,970 pixels",
+                "1,000,000 × 1,000,000 .* at most 178,956,970 pixels",
             ),
         ],
     )
@@ -489,15 +486,18 @@ class TestRefusals:
         [
             ("", "an empty text names no photo. Give a path, an http"),
             ("no_such_photo_here.jpg", r"no_such_photo_here\.jpg does not exist\. Check the path"),
-            ("rockte", "Did you mean 'rocket'?"),
+            ("rockte", r"rockte does not exist\. .* or use a sample: rocket, coffee, cat"),
             ("a\0b.jpg", r"a\\x00b\.jpg cannot be read"),
             ("x" * 5000, r"x{100}.*\.\.\. cannot be read"),
             ("\ud800.jpg", r"\\ud800\.jpg"),
             ("~nobody_has_this_name/x.jpg", "~nobody_has_this_name/x.jpg"),
-            ("file:///home/me/a.jpg", r"scheme file:, but only http: and https: are allowed\. Give the plain path"),
-            ("data:image/png;base64,AAAA", r"^data:… has the scheme data:.* base64\.b64decode"),
-            ("FTP://me:secret@example.org/a.jpg", r"^ftp://example\.org/a\.jpg has the scheme ftp:.* Download"),
-            ("s3://bucket/a.jpg", "scheme s3:.* Download the picture first"),
+            (
+                "file:///home/me/a.jpg",
+                r"is an address, but only those with http: and https: are allowed\. Save .* plain path",
+            ),
+            ("data:image/png;base64,AAAA", r"^data:… is an address.* or give its bytes"),
+            ("FTP://me:secret@example.org/a.jpg", r"^FTP://example\.org/a\.jpg is an address.* Save"),
+            ("s3://bucket/a.jpg?token=1", "^s3://bucket/a.jpg is an address"),
             ("C:\\photos\\a.jpg", "does not exist|cannot be read"),
         ],
     )
@@ -505,13 +505,8 @@ class TestRefusals:
         with pytest.raises(ImageError, match=message):
             read_image(text)
 
-    def test_a_near_miss_is_named(self, tmp_path: Path) -> None:
-        quarters().save(tmp_path / "sunset_beach.png")
-        with pytest.raises(ImageError, match=r"does not exist\. Did you mean 'sunset_beach\.png'\?"):
-            read_image(tmp_path / "sunset-beach.png")
-
     def test_a_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(ImageError, match=r"is a folder, not a photo\. Give the path of one file in it\."):
+        with pytest.raises(ImageError, match=r"is a folder or a device, not a file\. Give the path of one picture"):
             read_image(tmp_path)
 
     def test_a_file_used_as_a_folder(self, tmp_path: Path) -> None:
@@ -522,24 +517,26 @@ class TestRefusals:
     def test_a_file_that_may_not_be_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Patched, for root may read everything."""
 
-        def refuse(path: Path) -> bytes:
+        def refuse(path: Path, mode: str) -> None:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(Path, "read_bytes", refuse)
+        monkeypatch.setattr(Path, "open", refuse)
         quarters().save(tmp_path / "a.png")
-        with pytest.raises(ImageError, match=r"a\.png cannot be read: permission denied\. Allow reading \(chmod \+r"):
+        with pytest.raises(
+            ImageError, match=r"a\.png cannot be read \(Permission denied\)\. Check the path and your rights"
+        ):
             read_image(tmp_path / "a.png")
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
     def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
-        with pytest.raises(ImageError, match="is a device or a pipe, not a file"):
+        with pytest.raises(ImageError, match="is a folder or a device, not a file"):
             read_image(tmp_path / "pipe")
 
     def test_files_beyond_the_limit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(read, "MAX_FILE_BYTES", 10)
         quarters().save(tmp_path / "a.png")
-        with pytest.raises(ImageError, match=r"too large for a photo: \d+ bytes, at most 10 are allowed"):
+        with pytest.raises(ImageError, match=r"a\.png is too large for a photo: more than 10 bytes"):
             read_image(tmp_path / "a.png")
         with pytest.raises(ImageError, match="the open file is too large for a photo: more than 10 bytes"):
             read_image(io.BytesIO(encoded(quarters(), "PNG")))
@@ -576,18 +573,15 @@ class TestRefusals:
         ("data", "message"),
         [
             (b"", r"is empty\. Copy or download it again"),
-            (b"hello", r"is not a photo\. Allowed are JPEG, PNG, .* save it as JPEG or PNG"),
-            (b" <!DOCTYPE html>", "a web page or a drawing"),
-            (b"%PDF-1.7", "a PDF document"),
-            (b"8BPS", "a Photoshop file"),
-            (b"PK\x03\x04", "a ZIP archive"),
-            (b"\x93NUMPY", r"numpy\.load\(file\)"),
-            (b"RIFF\0\0\0\0AVI LIST", "a sound or a video"),
-            (b"\0\0\0\x18ftypmp42", "a video"),
-            (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+            (b"hello", r"is not a photo, or damaged\. Allowed are JPEG, PNG, .* save it as JPEG or PNG"),
+            (b" <!DOCTYPE html>", "is not a photo"),
+            (b"%PDF-1.7", "is not a photo"),
+            (b"8BPS", "is not a photo"),
+            (b"RIFF\0\0\0\0AVI LIST", "is not a photo"),
+            (b"\0\0\0\x18ftypmp42", "is not a photo"),
             (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not a photo"),
-            (b"RIFF\0\0\0\0WEBP", "cut short or damaged"),
-            (b"\x89PNG\r\n\x1a\n", "cut short or damaged"),
+            (b"RIFF\0\0\0\0WEBP", "is not a photo, or damaged"),
+            (b"\x89PNG\r\n\x1a\n", "is not a photo, or damaged"),
         ],
     )
     def test_what_is_no_photo(self, data: bytes, message: str) -> None:
@@ -597,7 +591,7 @@ class TestRefusals:
     @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM"])
     def test_a_photo_cut_short(self, kind: str) -> None:
         data = encoded(sample_photo("coffee").resize((200, 150)), kind)
-        with pytest.raises(ImageError, match=r"cut short or damaged.* Copy or download it again"):
+        with pytest.raises(ImageError, match=r"or damaged.* Copy or download it again"):
             read_image(data[: len(data) // 2])
 
     def test_too_little_memory_is_not_called_damage(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -626,7 +620,8 @@ class TestLimits:
     def test_a_bomb_beyond_pillows_own_limit(self) -> None:
         bomb = png(60_000, 60_000, bits=8, colour_type=2, pixel=b"\0\0\0")
         with pytest.raises(
-            ImageError, match=r"too large \(3,600,000,000 pixels\); at most 178,956,970 pixels are allowed"
+            ImageError,
+            match=r"too large: Image size \(3600000000 pixels\) exceeds limit of 178956970 pixels.*MAX_IMAGE_PIXELS",
         ):
             read_image(bomb, max_pixels=10**12)
 
@@ -636,7 +631,7 @@ class TestLimits:
 
         photo = quarters()
         monkeypatch.setattr(Image.Image, "load", fail)
-        with pytest.raises(ImageError, match=r"too large \(400,000,000 pixels\)"):
+        with pytest.raises(ImageError, match=r"too large: Image size \(400000000 pixels\) exceeds"):
             read_image(photo)
 
     def test_a_large_photo_below_the_limit_brings_no_warning(self) -> None:

@@ -178,13 +178,12 @@ def many(examples: int) -> settings:
 def _nothing_changed_and_no_network() -> Iterator[None]:
     """Addresses end at a stand-in, and Pillow's global settings are as before."""
 
-    class Offline:
-        def open(self, *args: object, **named: object) -> None:
-            raise URLError("tests do not use the network")
+    def offline(*args: object, **named: object) -> None:
+        raise URLError("tests do not use the network")
 
     before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fetch, "_opener", Offline)
+        patch.setattr(fetch, "urlopen", offline)
         yield
     assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
 
@@ -240,9 +239,9 @@ def test_odd_texts(text: str) -> None:
 
 
 @many(100)
-@given(odd(st.just("cat")), odd(st.integers(1, 10**6)), odd(st.sampled_from(["white", "#123456"])))
-def test_odd_sources_limits_and_backgrounds(source: Any, limit: Any, background: Any) -> None:
-    photo = outcome(lambda: read_image(source, max_pixels=limit, background=background))
+@given(odd(st.just("cat")), odd(st.integers(1, 10**6)))
+def test_odd_sources_and_limits(source: Any, limit: Any) -> None:
+    photo = outcome(lambda: read_image(source, max_pixels=limit))
     assert photo is None or photo.size == (451, 300)
 
 
@@ -291,4 +290,4 @@ def test_odd_descriptions_of_a_frame(data: st.DataObject) -> None:
 @given(*[st.integers(8, 4096)] * 2, *[st.integers(8, 2048)] * 2)
 def test_advice_for_any_size(height: int, width: int, trained_height: int, trained_width: int) -> None:
     advice = size_advice(height=height, width=width, trained_height=trained_height, trained_width=trained_width)
-    assert advice is None or "Nearest good size" in advice
+    assert advice is None or "The best size is" in advice

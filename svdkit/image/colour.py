@@ -1,108 +1,89 @@
-"""A picture as its file stores it → the upright sRGB photo that people see."""
+"""Numbers, or a picture as its file stores it → the upright sRGB photo that people see."""
 
 from __future__ import annotations
 
-import functools
 import io
 import warnings
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageColor
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageCms, ImageColor, ImageOps
 
 from svdkit.errors import ImageError, SvdkitWarning
-from svdkit.image.arrays import array_to_image
-from svdkit.image.decode import DECODE_ERRORS
+from svdkit.image.decode import check_size, decoding
 
-# EXIF tag 0x0112 and what undoes each of its values (EXIF 2.32, table 4, section 4.6.4 A).
-_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-# The colour space a profile describes (ICC.1:2022, table 19) and the mode whose pixels it can be applied to.
-_PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
+_ARRAY = (
+    "An array is a photo when it is height × width, or height × width × 1, 3 (RGB) or 4 (RGBA), "
+    "of uint8, uint16 or floats from 0 to 1."
+)
 
 
-def upright_srgb(image: Image.Image, *, background: str, shown: str) -> Image.Image:
-    """Make a picture of any mode into the photo that people see.
-
-    Transparent parts are laid over the background, 16 bits become 8, the colour profile is converted to sRGB and
-    the EXIF orientation applied. A profile or EXIF data that cannot be used is ignored with a warning.
-
-    Args:
-        image: A loaded picture of any mode.
-        background: What shows through transparent parts: a colour name or ``"#rrggbb"``.
-        shown: What messages call the picture.
-
-    Returns:
-        A new picture of mode RGB, 8 bits a channel, sRGB, with an empty ``info``.
-
-    Raises:
-        ImageError: The numbers of a floating-point or 32-bit picture have no known scale, or its mode is unknown.
-
-    Example:
-        >>> upright_srgb(Image.new("CMYK", (3, 2)), background="white", shown="a picture").getpixel((0, 0))
-        (255, 255, 255)
-    """
-    profile = image.info.get("icc_profile")
-    turn = _turn(image, shown)
+def parse_colour(colour: Any) -> tuple[int, int, int]:
+    """Read ``"white"`` or ``"#rrggbb"`` as red, green and blue, 0 to 255."""
     try:
-        colours, alpha = _split_alpha(_eight_bits(image, shown))
-        photo = _to_srgb(colours, profile, shown)
-        if alpha is not None:
-            photo = Image.composite(photo, Image.new("RGB", photo.size, parse_colour(background)), alpha)
-        photo = photo.copy() if turn is None else photo.transpose(turn)
-    except (ImageCms.PyCMSError, ImportError, *DECODE_ERRORS) as error:
-        raise ImageError(
-            f"{shown} has colours that cannot be converted (mode {image.mode}: {error}). Save it as an 8-bit RGB PNG "
-            "or JPEG first."
-        ) from error
-    photo.info = {}
-    return photo
-
-
-def parse_colour(colour: str) -> tuple[int, int, int]:
-    """Read a colour.
-
-    Args:
-        colour: A name such as ``"white"``, ``"#rgb"`` or ``"#rrggbb"``.
-
-    Returns:
-        Red, green and blue, 0 to 255.
-
-    Raises:
-        ImageError: It is no colour.
-
-    Example:
-        >>> parse_colour("#ff8000")
-        (255, 128, 0)
-    """
-    try:
-        red, green, blue = ImageColor.getrgb(colour)[:3]
+        return ImageColor.getrgb(colour)[:3]
     except (AttributeError, TypeError, ValueError, ArithmeticError) as error:  # no text; no colour
         raise ImageError(
             f'{colour!r} is not a colour. Give a name such as "white", or "#rrggbb" such as "#000000".'
         ) from error
-    if not all(0 <= channel <= 255 for channel in (red, green, blue)):
-        raise ImageError(f"{colour!r} is not a colour: its channels go beyond 0..255. Use #rrggbb.")
-    return red, green, blue
 
 
-def _turn(image: Image.Image, shown: str) -> Image.Transpose | None:
-    """Find what makes the photo upright; None when it is already."""
+def array_to_image(values: Any, *, shown: str, max_pixels: int) -> Image.Image:
+    """Turn numbers into a picture of mode L, RGB or RGBA, 8 bits a channel."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on odd tags, none of which is the orientation
-            return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-    except DECODE_ERRORS as error:
-        _warn(f"{shown}: the EXIF data cannot be read ({error}), so the photo is shown as it is stored.")
-        return None
+        array = np.asarray(values)
+    except Exception as error:  # the object is the caller's: its __array__ can raise anything
+        raise ImageError(
+            f"{type(values).__name__} cannot be read as an array ({error}). {_ARRAY} Convert it first: a tensor with "
+            ".cpu().numpy()."
+        ) from error
+    given = f"{shown} ({' × '.join(map(str, array.shape)) or 'no dimensions'}, {array.dtype})"
+    if array.ndim not in {2, 3} or (array.ndim == 3 and array.shape[2] not in {1, 3, 4}):
+        raise ImageError(
+            f"{given} is not a photo. {_ARRAY} Give one photo of that shape: array[0] takes the first of several, "
+            "array.transpose(1, 2, 0) puts channels last."
+        )
+    check_size(array.shape[1], array.shape[0], shown=given, max_pixels=max_pixels)
+    squeezed = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    return Image.fromarray(np.ascontiguousarray(_as_bytes(squeezed, given)))
+
+
+def _as_bytes(array: npt.NDArray[Any], given: str) -> npt.NDArray[np.uint8]:
+    """Scale every allowed number type to 0..255, to the nearest."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.newbyteorder("=") == np.uint16:
+        return np.asarray((array.astype(np.uint32) + 128) // 257, np.uint8)  # 65535 / 255 = 257 exactly
+    if array.dtype.kind != "f":
+        raise ImageError(
+            f"{given} is ambiguous: its full scale is not known. {_ARRAY} Convert it first, for example "
+            "array.astype(np.uint8) for values from 0 to 255."
+        )
+    low, high = float(array.min()), float(array.max())
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # resampling leaves a rounding error outside 0..1; NaN fails here too
+        raise ImageError(
+            f"{given} runs from {low:.4g} to {high:.4g}. {_ARRAY} Scale it first: array / 255, or (array + 1) / 2 for "
+            "values from -1 to 1, or np.nan_to_num(array)."
+        )
+    return np.asarray(np.rint(array.clip(0, 1) * 255), np.uint8)
+
+
+def upright_srgb(image: Image.Image, *, shown: str) -> Image.Image:
+    """Make a loaded picture of any mode into the RGB photo that people see, on white, without its metadata."""
+    with decoding(shown):
+        image = _eight_bits(image, shown)
+        alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+        if image.mode in {"1", "LA"}:
+            colours = image.convert("L")
+        elif image.mode in {"L", "RGB", "CMYK", "LAB"}:
+            colours = image
+        else:
+            colours = image.convert("RGBA").convert("RGB")  # straight to RGB, Pillow warns of some palettes
+    photo = _to_srgb(colours, image.info.get("icc_profile"), shown)
+    if alpha is not None:
+        photo = Image.composite(photo, Image.new("RGB", photo.size, "white"), alpha)
+    return _turn(photo, image, shown)
 
 
 def _eight_bits(image: Image.Image, shown: str) -> Image.Image:
@@ -110,66 +91,38 @@ def _eight_bits(image: Image.Image, shown: str) -> Image.Image:
     if not image.mode.startswith(("I", "F")):
         return image
     values = np.asarray(image)
-    if image.mode == "I":
-        # Pillow's 32-bit mode also carries 8-bit and 16-bit numbers; beyond them the full scale is unknown.
-        for kind in (np.uint8, np.uint16):
-            if values.min() >= 0 and values.max() <= np.iinfo(kind).max:
-                values = values.astype(kind)
-                break
-    try:
-        return array_to_image(values, max_pixels=values.size)
-    except ImageError as error:
-        raise ImageError(f"{shown} (mode {image.mode}): {error}") from error
+    if image.mode == "I" and 0 <= values.min() <= values.max() <= 65535:  # 8 or 16 bits in Pillow's 32-bit mode
+        values = values.astype(np.uint8 if values.max() <= 255 else np.uint16)
+    grey = array_to_image(values, shown=shown, max_pixels=values.size)
+    grey.info = image.info
+    return grey
 
 
-def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Part the colours (mode L, RGB, CMYK or LAB) from the opacity; None when nothing is transparent."""
-    if image.mode in {"La", "RGBa"}:  # colours already multiplied by the opacity
-        image = image.convert(image.mode.upper())
-    alpha = None
-    if image.mode in {"LA", "PA", "RGBA"} or "transparency" in image.info:
-        alpha = image.convert("RGBA").getchannel("A")
-        alpha = None if alpha.getextrema() == (255, 255) else alpha
-    if image.mode in {"1", "LA"}:
-        image = image.convert("L")
-    elif image.mode not in {"L", "RGB", "CMYK", "LAB"}:
-        image = image.convert("RGBA").convert("RGB") if alpha is not None else image.convert("RGB")
-    return image, alpha
-
-
-@functools.cache
-def _srgb() -> ImageCms.ImageCmsProfile:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-
-
-def _to_srgb(image: Image.Image, profile: object, shown: str) -> Image.Image:
+def _to_srgb(image: Image.Image, profile: Any, shown: str) -> Image.Image:
     """Convert by the profile; without one, or with one that is broken, by Pillow's plain formulas."""
-    if image.mode == "LAB" and not profile:
-        return _apply(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
-    if not profile:
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            given = image.convert("RGB") if image.mode == "L" and source.profile.xcolor_space == "RGB " else image
+            # Perceptual, the default: exact for RGB profiles, and keeps detail in the shadows of CMYK
+            return ImageCms.profileToProfile(given, source, ImageCms.createProfile("sRGB"), outputMode="RGB") or given
+        except Exception as error:  # noqa: BLE001 - no bytes, no profile, for other pixels, a Pillow without LittleCMS
+            message = f"{shown}: the colour profile cannot be used ({error}); the colours are taken as they are."
+            warnings.warn(message, SvdkitWarning, stacklevel=4)
+    with decoding(shown):
         return image.convert("RGB")
+
+
+def _turn(photo: Image.Image, stored: Image.Image, shown: str) -> Image.Image:
+    """Turn the photo upright, by the EXIF orientation of the stored picture alone: other tags may be broken."""
+    photo.info = {}
     try:
-        if not isinstance(profile, bytes):
-            raise TypeError("it is not bytes")
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        space = source.profile.xcolor_space.strip()
-        if image.mode == "L" and space == "RGB":
-            image = image.convert("RGB")
-        if _PROFILE_MODES.get(space) != image.mode:
-            raise ValueError(f"it is for {space}, the picture is {image.mode}")
-        return _apply(image, source)
-    except (ImageCms.PyCMSError, ImportError, *DECODE_ERRORS) as error:  # ImportError: a Pillow without LittleCMS
-        _warn(f"{shown}: the colour profile cannot be used ({error}); the colours are taken as they are.")
-        return _to_srgb(image, None, shown)
-
-
-def _apply(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image:
-    """Transform to sRGB, perceptually: for RGB profiles that is exact, for CMYK it keeps detail in the shadows."""
-    photo = ImageCms.profileToProfile(image, source, _srgb(), outputMode="RGB")
-    if photo is None:  # only with inPlace=True
-        raise ValueError("no picture came back")
-    return photo
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, SvdkitWarning, stacklevel=5)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks on odd tags
+            orientation = stored.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception as error:  # noqa: BLE001 - broken EXIF raises nearly anything
+        message = f"{shown}: the EXIF data cannot be read ({error}), so the photo is shown as it is stored."
+        warnings.warn(message, SvdkitWarning, stacklevel=4)
+        return photo
+    photo.getexif()[ExifTags.Base.Orientation] = orientation
+    return ImageOps.exif_transpose(photo)

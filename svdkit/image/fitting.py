@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from svdkit.errors import ImageError
 from svdkit.image.colour import parse_colour
 from svdkit.image.frame import Box, Frame, check_fit
 from svdkit.image.read import SOURCE_KEY, read_image
 
-# Pillow first shrinks by whole numbers to 3 times the final size, then resamples: several times faster on large
-# photos and, says its documentation for values of 3 and more, indistinguishable.
-_REDUCING_GAP = 3.0
+_PREVIEW_SIDE = 768  # large enough to judge a cut by, small enough for a notebook's column
+_SHADE = (18, 20, 26)
 
 
 def fit(
@@ -50,26 +49,101 @@ def fit(
         >>> fit("rocket", height=576, width=1024, focus=(0.5, 1.0)).box
         (0.0, 67.0, 640.0, 427.0)
     """
-    height, width = check_fit(height=height, width=width, mode=mode, focus=focus, border=border)
+    check_fit(height=height, width=width, mode=mode, focus=focus, border=border)
     image = read_image(photo)
-    focus = (float(focus[0]), float(focus[1]))
+    height, width, focus = int(height), int(width), (float(focus[0]), float(focus[1]))  # may have been numpy's
     box: Box = (0.0, 0.0, float(image.width), float(image.height))
     content = (0, 0, width, height)
     if mode == "crop":
-        box = crop_box(image, height=height, width=width, focus=focus)
+        box = _crop_box(image, height=height, width=width, focus=focus)
+        fitted = _resize(image, height=height, width=width, box=box)
     elif mode == "pad":
-        content = _content_box(image, height=height, width=width)
-    fitted = resize(image, height=content[3] - content[1], width=content[2] - content[0], box=box)
-    if mode == "pad":
-        canvas = _background(image, height=height, width=width, border=border)
-        canvas.paste(fitted, content[:2])
-        fitted = canvas
+        fitted, content = _pad(image, height=height, width=width, border=border)
+    else:
+        fitted = _resize(image, height=height, width=width)
     fitted.info = {}
     return Frame(
         image=fitted, height=height, width=width, mode=mode, focus=focus, border=border,
         photo_height=image.height, photo_width=image.width, box=box, content_box=content,
         source=image.info.get(SOURCE_KEY),
     )  # fmt: skip
+
+
+def size_advice(*, height: int, width: int, trained_height: int, trained_width: int) -> str | None:
+    """Say what to expect of a frame size that is far from the one a model was trained on.
+
+    Args:
+        height: Pixels of the frame.
+        width: Pixels of the frame.
+        trained_height: Pixels of the frames the model was trained on.
+        trained_width: Pixels of the frames the model was trained on.
+
+    Returns:
+        Sentences with what good sizes are, by rules of thumb; None when there is nothing to say.
+
+    Example:
+        >>> size_advice(height=576, width=1024, trained_height=576, trained_width=1024) is None
+        True
+    """
+    # 8 for the VAE times 8 for the UNet's three halvings: sides off this grid are padded inside the network.
+    grid = 64 if trained_height % 64 == trained_width % 64 == 0 else 8
+    area = height * width / (trained_height * trained_width)
+    trained = f"that the model was trained on ({trained_height}×{trained_width})"
+    remarks = {
+        f"is {area:,.1f} × the area {trained}: expect repeated or frozen content, and much more memory": area > 1.1,
+        f"is {area:.2g} of the area {trained}: expect blur and flicker": area < 0.25,  # people use down to 0.28
+        "is longer than 2:1: expect little motion, or smearing at the ends": not 0.5 <= height / width <= 2,
+        f"is not in multiples of {grid}: expect weaker edges": height % grid or width % grid,
+    }
+    if not any(remarks.values()):
+        return None
+    said = "; it ".join(remark for remark, applies in remarks.items() if applies)
+    best = sorted((trained_height, trained_width), reverse=height > width)
+    return (
+        f"{height}×{width} (height×width) {said}. The best size is {best[0]}×{best[1]}; good ones are multiples of "
+        f"{grid}, up to 2:1, with at least a quarter of its area. If you keep this one, noise_aug_strength from 0.05 "
+        "to 0.1 may help."
+    )
+
+
+def preview_fit(
+    photo: Any,
+    *,
+    height: int,
+    width: int,
+    mode: str = "crop",
+    focus: tuple[float, float] = (0.5, 0.5),
+    border: str = "blur",
+) -> Image.Image:
+    """Show what `fit` will do, before anything is generated; the arguments are those of `fit`.
+
+    Returns:
+        RGB, at most 768 pixels a side. ``"crop"``: the whole photo, what is cut in the shade and what is kept in a
+        thin outline. ``"pad"`` and ``"stretch"``, which cut nothing: the frame.
+
+    Raises:
+        ImageError: As for `fit`.
+
+    Example:
+        >>> preview_fit("rocket", height=576, width=1024).size
+        (640, 427)
+    """
+    check_fit(height=height, width=width, mode=mode, focus=focus, border=border)
+    cuts = mode == "crop"
+    image = read_image(photo) if cuts else fit(photo, height=height, width=width, mode=mode, border=border).image
+    shown = image.copy()
+    shown.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
+    if not cuts:
+        return shown
+    scales = (shown.width / image.width, shown.height / image.height) * 2
+    box = _crop_box(image, height=height, width=width, focus=focus)
+    left, top, right, bottom = (round(side * scale) for side, scale in zip(box, scales, strict=True))
+    canvas = Image.blend(ImageOps.grayscale(shown).convert("RGB"), Image.new("RGB", shown.size, _SHADE), 0.55)
+    canvas.paste(shown.crop((left, top, right, bottom)), (left, top))
+    if min(right - left, bottom - top) >= 8:  # a line around less than that would hide it
+        line = max(1, max(shown.size) // 320)
+        ImageDraw.Draw(canvas).rectangle((left, top, right - 1, bottom - 1), outline="white", width=line)
+    return canvas
 
 
 def restore(frames: npt.NDArray[np.uint8], frame: Frame) -> npt.NDArray[np.uint8]:
@@ -101,20 +175,19 @@ def restore(frames: npt.NDArray[np.uint8], frame: Frame) -> npt.NDArray[np.uint8
         left, top, right, bottom = frame.content_box
         return frames[:, top:bottom, left:right]
     if frame.mode == "stretch":
-        scale = min(frame.height / frame.photo_height, frame.width / frame.photo_width)
-        height = max(1, round(frame.photo_height * scale))
-        width = max(1, round(frame.photo_width * scale))
-        squeezed = [np.asarray(resize(Image.fromarray(one), height=height, width=width)) for one in frames]
-        return np.stack(squeezed) if squeezed else np.empty((0, height, width, 3), dtype=np.uint8)
+        height, width = _inside(frame.photo_height, frame.photo_width, height=frame.height, width=frame.width)
+        squeezed = [np.asarray(_resize(Image.fromarray(one), height=height, width=width)) for one in frames]
+        return np.array(squeezed, dtype=np.uint8).reshape(-1, height, width, 3)
     return frames
 
 
-def resize(image: Image.Image, *, height: int, width: int, box: Box | None = None) -> Image.Image:
-    """Resample a part of a picture by Lanczos; a picture that has the size already is copied bit by bit."""
-    return image.resize((width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=_REDUCING_GAP)
+def _resize(image: Image.Image, *, height: int, width: int, box: Box | None = None) -> Image.Image:
+    """Resample a part of a picture; one that has the size already is copied bit by bit."""
+    # With a gap of 3, Pillow first shrinks by whole numbers: much faster on large photos, and no difference to see.
+    return image.resize((width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
 
 
-def crop_box(image: Image.Image, *, height: int, width: int, focus: tuple[float, float]) -> Box:
+def _crop_box(image: Image.Image, *, height: int, width: int, focus: tuple[float, float]) -> Box:
     """Find the largest part of the frame's aspect, centred on the focus as far as the photo allows."""
     scale = min(image.width / width, image.height / height)
     kept_width, kept_height = min(width * scale, image.width), min(height * scale, image.height)
@@ -123,22 +196,22 @@ def crop_box(image: Image.Image, *, height: int, width: int, focus: tuple[float,
     return left, top, min(left + kept_width, image.width), min(top + kept_height, image.height)
 
 
-def _content_box(image: Image.Image, *, height: int, width: int) -> tuple[int, int, int, int]:
-    """Find where the whole photo goes in the frame: as large as possible, in the middle, 1 pixel at least."""
-    scale = min(width / image.width, height / image.height)
-    content_width = min(width, max(1, round(image.width * scale)))
-    content_height = min(height, max(1, round(image.height * scale)))
-    left, top = (width - content_width) // 2, (height - content_height) // 2
-    return left, top, left + content_width, top + content_height
+def _pad(image: Image.Image, *, height: int, width: int, border: str) -> tuple[Image.Image, tuple[int, int, int, int]]:
+    """Put the whole photo, as large as possible, into the middle of a blurred or solid background."""
+    if border == "blur":
+        # A blur of 1/16 of the frame needs no detail, so it is made at about 1/8 of the size: 60 times less work.
+        cover = ImageOps.fit(image, (max(1, width // 8), max(1, height // 8)), Image.Resampling.LANCZOS)
+        cover = cover.filter(ImageFilter.GaussianBlur(max(1.0, math.hypot(*cover.size) / 16)))
+        canvas = cover.resize((width, height), Image.Resampling.BICUBIC)
+    else:
+        canvas = Image.new("RGB", (width, height), parse_colour(border))
+    inner_height, inner_width = _inside(image.height, image.width, height=height, width=width)
+    left, top = (width - inner_width) // 2, (height - inner_height) // 2
+    canvas.paste(_resize(image, height=inner_height, width=inner_width), (left, top))
+    return canvas, (left, top, left + inner_width, top + inner_height)
 
 
-def _background(image: Image.Image, *, height: int, width: int, border: str) -> Image.Image:
-    """Make what stands behind a padded photo."""
-    if border != "blur":
-        return Image.new("RGB", (width, height), parse_colour(border))
-    # A blur of 1/16 of the frame needs no detail, so it is made at about 1/8 of the size: 60 times less work.
-    small = max(1, height // 8), max(1, width // 8)
-    box = crop_box(image, height=height, width=width, focus=(0.5, 0.5))
-    cover = resize(image, height=small[0], width=small[1], box=box)
-    cover = cover.filter(ImageFilter.GaussianBlur(max(1.0, math.hypot(*small) / 16)))
-    return cover.resize((width, height), Image.Resampling.BICUBIC)
+def _inside(photo_height: int, photo_width: int, *, height: int, width: int) -> tuple[int, int]:
+    """Find the largest height and width of the photo's aspect that fit in; 1 pixel at least."""
+    scale = min(height / photo_height, width / photo_width)
+    return max(1, round(photo_height * scale)), max(1, round(photo_width * scale))

@@ -1,11 +1,12 @@
-"""A fitted photo, with what is needed to go back, and the rules for making one."""
+"""A fitted photo, and the rules for making one."""
 
 from __future__ import annotations
 
 import hashlib
-import operator
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from svdkit.errors import ImageError
 from svdkit.image.colour import parse_colour
@@ -13,10 +14,8 @@ from svdkit.image.colour import parse_colour
 if TYPE_CHECKING:
     from PIL import Image
 
-MODES: Final = ("crop", "pad", "stretch")
-# SVD's VAE makes one latent cell of 8 × 8 pixels; above 8192 a single frame would already take 200 MB.
-MIN_SIDE: Final = 8
-MAX_SIDE: Final = 8192
+MODES = ("crop", "pad", "stretch")
+MAX_SIDE = 8192  # a single frame above that would already take 200 MB
 
 Box = tuple[float, float, float, float]
 
@@ -62,7 +61,6 @@ class Frame:
     sha256: str = field(init=False)
 
     def __post_init__(self) -> None:
-        """Check that the parts belong together, and compute the hash."""
         check_fit(height=self.height, width=self.width, mode=self.mode, focus=self.focus, border=self.border)
         if self.image.mode != "RGB" or self.image.size != (self.width, self.height):
             raise ImageError(
@@ -71,41 +69,27 @@ class Frame:
             )
         if not isinstance(self.source, str | None):
             raise ImageError(f"source={self.source!r} is not a name. Give the name of a file or sample, or None.")
-        _check_box("box", self.box, self.photo_width, self.photo_height)
-        _check_box("content_box", self.content_box, self.width, self.height)
-        object.__setattr__(self, "sha256", _hash(self.image))
+        photo, frame = (self.photo_width, self.photo_height), (self.width, self.height)
+        for (left, top, right, bottom), size in ((self.box, photo), (self.content_box, frame)):
+            if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
+                raise ImageError(
+                    f"{(left, top, right, bottom)} is not left, top, right and bottom inside a picture of {size[1]} × "
+                    f"{size[0]} (height × width). Make frames with svdkit.fit."
+                )
+        content = f"{self.height}x{self.width}x3:".encode() + self.image.tobytes()  # 2 × 8 is not 4 × 4
+        object.__setattr__(self, "sha256", hashlib.sha256(content).hexdigest())
 
     def to_dict(self) -> dict[str, Any]:
-        """Describe the frame in plain JSON, without its pixels.
-
-        Returns:
-            Every attribute but ``image``; tuples as lists.
-
-        Example:
-            >>> fit("cat", height=72, width=128).to_dict()["source"]
-            'cat'
-        """
+        """Describe the frame in plain JSON, without its pixels."""
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "image"}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], *, image: Image.Image) -> Frame:
-        """Put a frame together again from its description and its pixels.
-
-        Args:
-            data: What `to_dict` gave.
-            image: The fitted picture, such as the PNG kept beside a clip.
-
-        Returns:
-            The frame.
+        """Put a frame together again from `to_dict` and its picture, such as the PNG kept beside a clip.
 
         Raises:
             ImageError: The description is incomplete, or the picture is another one.
-
-        Example:
-            >>> frame = fit("cat", height=72, width=128)
-            >>> Frame.from_dict(frame.to_dict(), image=frame.image) == frame
-            True
         """
         try:
             values = {name: data[name] for name in cls.__dataclass_fields__ if name not in {"image", "sha256"}}
@@ -118,61 +102,30 @@ class Frame:
             ) from error
         if frame.sha256 != expected:
             raise ImageError(
-                f"the picture is not the one described: its SHA-256 begins with {frame.sha256[:12]}, "
-                f"not {str(expected)[:12]}. "
-                "Give the picture that was saved with the description, unchanged."
+                f"the picture is not the one described: its SHA-256 begins with {frame.sha256[:12]}, not "
+                f"{str(expected)[:12]}. Give the picture that was saved with the description, unchanged."
             )
         return frame
 
 
-def check_fit(*, height: object, width: object, mode: object, focus: object, border: object) -> tuple[int, int]:
-    """Check the settings of a fit before the photo is touched; return height and width as plain ints."""
-    sides = [_side(name, value) for name, value in (("height", height), ("width", width))]
+def check_fit(*, height: Any, width: Any, mode: Any, focus: Any, border: Any) -> None:
+    """Check the settings of a fit, before the photo is touched."""
+    for name, value in (("height", height), ("width", width)):
+        if not isinstance(value, int | np.integer) or not 8 <= value <= MAX_SIDE:
+            raise ImageError(
+                f"{name}={value!r} is not a frame's size. Give a whole number of pixels from 8 to {MAX_SIDE}, for SVD "
+                "a multiple of 8."
+            )
     if mode not in MODES:
         raise ImageError(f"mode={mode!r} is unknown. The modes are: {', '.join(MODES)}.")
-    if not _is_point(focus):
+    try:
+        x, y = map(float, focus)
+    except (TypeError, ValueError, OverflowError):
+        x = y = -1.0
+    if not (0 <= x <= 1 and 0 <= y <= 1):
         raise ImageError(
             f"focus={focus!r} is not a point in the photo. Give (x, y), each from 0 to 1: (0, 0) is the top left, "
             "(1, 1) the bottom right."
         )
     if border != "blur":
-        parse_colour(border)  # type: ignore[arg-type]  # it refuses what is no text
-    return sides[0], sides[1]
-
-
-def _side(name: str, value: object) -> int:
-    """Check one side of the frame."""
-    try:
-        side = 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        side = 0
-    if not MIN_SIDE <= side <= MAX_SIDE:
-        raise ImageError(
-            f"{name}={value!r} is not a frame's size. Give a whole number of pixels from {MIN_SIDE} to {MAX_SIDE}, for "
-            "SVD a multiple of 8."
-        )
-    return side
-
-
-def _is_point(focus: object) -> bool:
-    """Tell whether it is two numbers from 0 to 1; NaN is none."""
-    try:
-        x, y = (float(value) for value in focus)  # type: ignore[attr-defined]
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return 0 <= x <= 1 and 0 <= y <= 1
-
-
-def _check_box(name: str, box: Box, width: int, height: int) -> None:
-    """Check that a box is not empty and lies inside its picture."""
-    left, top, right, bottom = box
-    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        raise ImageError(
-            f"{name}={box!r} is not inside a picture of {height} × {width} (height × width). It is left, top, right, "
-            "bottom. Make frames with svdkit.fit."
-        )
-
-
-def _hash(image: Image.Image) -> str:
-    """Hash size and pixels; the size, because 2 × 8 and 4 × 4 can have the same bytes."""
-    return hashlib.sha256(f"{image.height}x{image.width}x3:".encode() + image.tobytes()).hexdigest()
+        parse_colour(border)
