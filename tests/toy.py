@@ -6,6 +6,7 @@ A clip of 4 frames, 64 x 64, 2 steps takes well under a second on one CPU core.
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -42,17 +43,7 @@ SCHEDULER: dict[str, Any] = {
 def toy_pipeline(*, seed: int = 0, latent_channels: int = 4, downscale: int = 8) -> StableVideoDiffusionPipeline:
     """A ready SVD pipeline of about 1 M parameters in fp32 on the CPU, in eval mode and silent.
 
-    Args:
-        seed: of the weights; the same seed gives the same weights.
-        latent_channels: 4 as SVD has, 8 as micro has. The UNet takes twice as many and gives as many.
-        downscale: pixels a latent cell along one side, a power of 2: 8 as SVD has, 4 as micro has.
-
-    Returns:
-        diffusers' pipeline; its `unet.config.num_frames` is `NUM_FRAMES`.
-
-    Example:
-        >>> pipe = toy_pipeline()
-        >>> pipe(photo, height=64, width=64, num_inference_steps=2, decode_chunk_size=2).frames[0]
+    SVD has 4 latent channels, the UNet takes twice as many, and 8 pixels a latent cell; micro has 8 and 4.
     """
     import torch
 
@@ -136,17 +127,9 @@ def write_hub_folder(
     variant: str | None = "fp16",
     pipe: StableVideoDiffusionPipeline | None = None,
 ) -> Path:
-    """Save a toy in the layout of the hub's svd-xt repository and return the folder.
+    """Save a toy (left in fp32) in the layout of the hub's svd-xt repository and return the folder.
 
-    Args:
-        path: folder to make: model_index.json, feature_extractor/, image_encoder/, scheduler/, unet/, vae/.
-        sharded: split each network into several files with an index, as big repositories do.
-        variant: "fp16" writes half-precision `*.fp16.safetensors`; None writes fp32 `*.safetensors`.
-        pipe: the pipeline to save, a new toy by default. It is left in fp32.
-
-    Example:
-        >>> sorted(p.name for p in write_hub_folder(tmp_path).iterdir())
-        ['feature_extractor', 'image_encoder', 'model_index.json', 'scheduler', 'unet', 'vae']
+    `sharded` splits each network into several files with an index; `variant=None` writes fp32 `*.safetensors`.
     """
     source = pipe or toy_pipeline()
     with quiet():
@@ -162,8 +145,6 @@ def write_hub_folder(
 
 
 def _save_network(network: nn.Module, folder: Path, *, sharded: bool, variant: str | None) -> None:
-    import copy
-
     import torch
 
     for weights in folder.glob("*.safetensors*"):

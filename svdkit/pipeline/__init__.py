@@ -7,15 +7,6 @@
 from __future__ import annotations
 
 from svdkit.pipeline.loading import LoadReport, load
-from svdkit.pipeline.memory import choose_memory
 from svdkit.pipeline.techniques import TECHNIQUES, active_techniques, apply_technique, undo_technique
 
-__all__ = [
-    "load",
-    "LoadReport",
-    "choose_memory",
-    "TECHNIQUES",
-    "apply_technique",
-    "undo_technique",
-    "active_techniques",
-]
+__all__ = ["load", "LoadReport", "TECHNIQUES", "apply_technique", "undo_technique", "active_techniques"]

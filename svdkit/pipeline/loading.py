@@ -212,15 +212,14 @@ def _choose(
 
 
 def _place(pipe: StableVideoDiffusionPipeline, rung: Rung, *, device: str) -> None:
-    if rung.memory == "resident":
+    if rung.memory != "resident":
+        apply_technique(pipe, rung.memory, device=device)
+    else:
         with quiet():
             pipe.to(device)
-    else:
-        apply_technique(pipe, rung.memory, device=device)
-    if rung.two_pass_guidance:
-        apply_technique(pipe, "two-pass-guidance")
-    if rung.forward_chunking:
-        apply_technique(pipe, "forward-chunking")
+    for name, on in (("two-pass-guidance", rung.two_pass_guidance), ("forward-chunking", rung.forward_chunking)):
+        if on:
+            apply_technique(pipe, name)
 
 
 def _compile(pipe: StableVideoDiffusionPipeline) -> str:
