@@ -19,7 +19,7 @@ from PIL import Image, ImageCms, ImageFile
 import svdkit
 from svdkit.errors import ImageError, SvdkitWarning
 from svdkit.image import read, read_image, sample_photo, sample_photos
-from svdkit.image.colour import parse_colour
+from svdkit.image.decode import parse_colour
 
 SAMPLES = Path(svdkit.__file__).parent / "samples"
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -314,6 +314,12 @@ class TestOrientation:
         assert corner_names(photo) == self.SHOWN[orientation]
         assert photo.size == ((60, 40) if orientation < 5 else (40, 60))
         assert read_image(photo) == photo  # and is not turned twice
+
+    def test_sixteen_bits_are_turned_too(self) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        photo = read_image(encoded(Image.new("I;16", (60, 40), 65535), "TIFF", exif=exif))
+        assert (photo.size, photo.getpixel((0, 0))) == ((40, 60), (255, 255, 255))
 
     @pytest.mark.parametrize(
         "exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\0\x01"]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from svdkit.errors import ImageError
-from svdkit.image import fetch, fit, read_image
+from svdkit.image import fit, read, read_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,20 +140,20 @@ def test_every_other_answer_says_what_to_do(server: str, path: str, message: str
 
 
 def test_an_endless_answer_is_stopped(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "MAX_DOWNLOAD_BYTES", 300_000)
+    monkeypatch.setattr(read, "MAX_DOWNLOAD_BYTES", 300_000)
     with pytest.raises(ImageError, match=r"too large or too slow: .* bytes came, of at most 300,000"):
         read_image(f"{server}/endless")
 
 
 def test_a_dripping_answer_is_stopped(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte comes in time, the whole never would."""
-    monkeypatch.setattr(fetch, "DOWNLOAD_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(read, "DOWNLOAD_TIMEOUT_SECONDS", 0.2)
     with pytest.raises(ImageError, match=r"too slow: \d+ bytes came"):
         read_image(f"{server}/drip")
 
 
 def test_no_answer(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "ANSWER_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(read, "ANSWER_TIMEOUT_SECONDS", 0.2)
     with pytest.raises(ImageError, match=r"cannot be reached \(.*timed out\)"):
         read_image(f"{server}/silent")
 
@@ -190,7 +190,7 @@ def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
 
 def test_a_redirect_to_ftp_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Urllib follows it, with an answer that is none of HTTP's."""
-    monkeypatch.setattr(fetch, "urlopen", lambda request, timeout: io.BytesIO(photo_bytes()))
+    monkeypatch.setattr(read, "urlopen", lambda request, timeout: io.BytesIO(photo_bytes()))
     with pytest.raises(ImageError, match="leads on to an address that is not http or https"):
         read_image("http://example.org/a.jpg")
 
@@ -205,4 +205,4 @@ def test_a_redirect_to_ftp_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_is_shown_of_an_address(url: str, shown: str) -> None:
-    assert fetch.public_address(url) == shown
+    assert read._public_address(url) == shown

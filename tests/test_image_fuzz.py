@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageCms, ImageFile
 
 from svdkit.errors import ImageError, SvdkitWarning
-from svdkit.image import Frame, fetch, fit, preview_fit, read_image, restore, size_advice
+from svdkit.image import Frame, fit, preview_fit, read, read_image, restore, size_advice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -183,7 +183,7 @@ def _nothing_changed_and_no_network() -> Iterator[None]:
 
     before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fetch, "urlopen", offline)
+        patch.setattr(read, "urlopen", offline)
         yield
     assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
 

@@ -1,4 +1,4 @@
-"""The bytes of a file → a picture: what is in the file decides, not its name."""
+"""The bytes of a file, or numbers → the upright sRGB photo that people see."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ import importlib
 import io
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
 
-from svdkit.errors import ImageError
+from svdkit.errors import ImageError, SvdkitWarning
 
 # Photo formats only. Pillow knows 40 more; some of them start other programs (EPS runs Ghostscript).
 # MPO is the JPEG of many phones: several pictures in one file, the photo first.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "HEIF", "AVIF", "BMP", "JPEG2000", "PPM")
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _SMALLER = "Make it smaller in an image editor first"
+_ARRAY = (
+    "An array is a photo when it is height × width, or height × width × 1, 3 (RGB) or 4 (RGBA), "
+    "of uint8, uint16 or floats from 0 to 1."
+)
 
 
 def decode(data: bytes, *, shown: str, max_pixels: int) -> Image.Image:
@@ -28,7 +35,7 @@ def decode(data: bytes, *, shown: str, max_pixels: int) -> Image.Image:
     known = [
         name for name in _FORMATS if name in Image.OPEN
     ]  # Pillow raises KeyError for one that it was built without
-    with decoding(shown):
+    with _decoding(shown):
         try:
             image = Image.open(io.BytesIO(data), formats=known)
         except UnidentifiedImageError as error:
@@ -41,13 +48,13 @@ def decode(data: bytes, *, shown: str, max_pixels: int) -> Image.Image:
 
 def load(image: Image.Image, *, shown: str, max_pixels: int) -> Image.Image:
     """Decode the pixels of an opened picture, after a look at its declared size."""
-    check_size(*image.size, shown=shown, max_pixels=max_pixels)
-    with decoding(shown):
+    _check_size(*image.size, shown=shown, max_pixels=max_pixels)
+    with _decoding(shown):
         image.load()
     return image
 
 
-def check_size(width: int, height: int, *, shown: str, max_pixels: int) -> None:
+def _check_size(width: int, height: int, *, shown: str, max_pixels: int) -> None:
     """Refuse what is empty or too large, before memory is spent on it."""
     if width * height < 1:
         raise ImageError(f"{shown} is empty: {width} × {height} pixels (width × height). Choose another picture.")
@@ -59,7 +66,7 @@ def check_size(width: int, height: int, *, shown: str, max_pixels: int) -> None:
 
 
 @contextlib.contextmanager
-def decoding(shown: str) -> Iterator[None]:
+def _decoding(shown: str) -> Iterator[None]:
     """Turn whatever Pillow raises into an ImageError: its plug-ins raise nearly anything for damaged files."""
     try:
         with warnings.catch_warnings():
@@ -90,3 +97,107 @@ def _prepare_heic(data: bytes, shown: str) -> None:
                 f"{shown} is an HEIC photo, which needs one more package. Run: pip install pillow-heif. Or save the "
                 "photo as JPEG first."
             ) from error
+
+
+def parse_colour(colour: Any) -> tuple[int, int, int]:
+    """Read ``"white"`` or ``"#rrggbb"`` as red, green and blue, 0 to 255."""
+    try:
+        return ImageColor.getrgb(colour)[:3]
+    except (AttributeError, TypeError, ValueError, ArithmeticError) as error:  # no text; no colour
+        raise ImageError(
+            f'{colour!r} is not a colour. Give a name such as "white", or "#rrggbb" such as "#000000".'
+        ) from error
+
+
+def array_to_image(values: Any, *, shown: str, max_pixels: int) -> Image.Image:
+    """Turn numbers into a picture of mode L, RGB or RGBA, 8 bits a channel."""
+    try:
+        array = np.asarray(values)
+    except Exception as error:  # the object is the caller's: its __array__ can raise anything
+        raise ImageError(
+            f"{type(values).__name__} cannot be read as an array ({error}). {_ARRAY} Convert it first: a tensor with "
+            ".cpu().numpy()."
+        ) from error
+    given = f"{shown} ({' × '.join(map(str, array.shape)) or 'no dimensions'}, {array.dtype})"
+    if array.ndim not in {2, 3} or (array.ndim == 3 and array.shape[2] not in {1, 3, 4}):
+        raise ImageError(
+            f"{given} is not a photo. {_ARRAY} Give one photo of that shape: array[0] takes the first of several, "
+            "array.transpose(1, 2, 0) puts channels last."
+        )
+    _check_size(array.shape[1], array.shape[0], shown=given, max_pixels=max_pixels)
+    squeezed = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    return Image.fromarray(np.ascontiguousarray(_as_bytes(squeezed, given)))
+
+
+def _as_bytes(array: npt.NDArray[Any], given: str) -> npt.NDArray[np.uint8]:
+    """Scale every allowed number type to 0..255, to the nearest."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.newbyteorder("=") == np.uint16:
+        return np.asarray((array.astype(np.uint32) + 128) // 257, np.uint8)  # 65535 / 255 = 257 exactly
+    if array.dtype.kind != "f":
+        raise ImageError(
+            f"{given} is ambiguous: its full scale is not known. {_ARRAY} Convert it first, for example "
+            "array.astype(np.uint8) for values from 0 to 255."
+        )
+    low, high = float(array.min()), float(array.max())
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # resampling leaves a rounding error outside 0..1; NaN fails here too
+        raise ImageError(
+            f"{given} runs from {low:.4g} to {high:.4g}. {_ARRAY} Scale it first: array / 255, or (array + 1) / 2 for "
+            "values from -1 to 1, or np.nan_to_num(array)."
+        )
+    return np.asarray(np.rint(array.clip(0, 1) * 255), np.uint8)
+
+
+def upright_srgb(image: Image.Image, *, shown: str) -> Image.Image:
+    """Make a loaded picture of any mode into the RGB photo that people see, on white, without its metadata."""
+    with _decoding(shown):
+        stored, image = image, _eight_bits(image, shown)
+        alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+        if image.mode in {"1", "LA"}:
+            image = image.convert("L")
+        elif image.mode not in {"L", "RGB", "CMYK", "LAB"}:
+            image = image.convert("RGBA").convert("RGB")  # straight to RGB, Pillow warns of some palettes
+    photo = _to_srgb(image, stored.info.get("icc_profile"), shown)
+    if alpha is not None:
+        photo = Image.composite(photo, Image.new("RGB", photo.size, "white"), alpha)
+    return _turn(photo, stored, shown)
+
+
+def _eight_bits(image: Image.Image, shown: str) -> Image.Image:
+    """Bring greyscale of 16 or 32 bits and of floats to 8 bits; Pillow's own convert() would clip at 255."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image)
+    if image.mode == "I" and 0 <= values.min() <= values.max() <= 65535:  # 8 or 16 bits in Pillow's 32-bit mode
+        values = values.astype(np.uint8 if values.max() <= 255 else np.uint16)
+    return array_to_image(values, shown=shown, max_pixels=values.size)
+
+
+def _to_srgb(image: Image.Image, profile: Any, shown: str) -> Image.Image:
+    """Convert by the profile; without one, or with one that is broken, by Pillow's plain formulas."""
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            given = image.convert("RGB") if image.mode == "L" and source.profile.xcolor_space == "RGB " else image
+            # Perceptual, the default: exact for RGB profiles, and keeps detail in the shadows of CMYK
+            return ImageCms.profileToProfile(given, source, ImageCms.createProfile("sRGB"), outputMode="RGB") or given
+        except Exception as error:  # noqa: BLE001 - no bytes, no profile, for other pixels, a Pillow without LittleCMS
+            message = f"{shown}: the colour profile cannot be used ({error}); the colours are taken as they are."
+            warnings.warn(message, SvdkitWarning, stacklevel=4)
+    return image.convert("RGB")
+
+
+def _turn(photo: Image.Image, stored: Image.Image, shown: str) -> Image.Image:
+    """Turn the photo upright, by the EXIF orientation of the stored picture alone: other tags may be broken."""
+    photo.info = {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks on odd tags
+            orientation = stored.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception as error:  # noqa: BLE001 - broken EXIF raises nearly anything
+        message = f"{shown}: the EXIF data cannot be read ({error}), so the photo is shown as it is stored."
+        warnings.warn(message, SvdkitWarning, stacklevel=4)
+        return photo
+    photo.getexif()[ExifTags.Base.Orientation] = orientation
+    return ImageOps.exif_transpose(photo)

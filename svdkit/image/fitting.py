@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from svdkit.errors import ImageError
-from svdkit.image.colour import parse_colour
+from svdkit.image.decode import parse_colour
 from svdkit.image.frame import Box, Frame, check_fit
 from svdkit.image.read import SOURCE_KEY, read_image
 

@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from svdkit.errors import ImageError
-from svdkit.image.colour import parse_colour
+from svdkit.image.decode import parse_colour
 
 if TYPE_CHECKING:
     from PIL import Image
-
-MODES = ("crop", "pad", "stretch")
-MAX_SIDE = 8192  # a single frame above that would already take 200 MB
 
 Box = tuple[float, float, float, float]
 
@@ -111,13 +108,13 @@ class Frame:
 def check_fit(*, height: Any, width: Any, mode: Any, focus: Any, border: Any) -> None:
     """Check the settings of a fit, before the photo is touched."""
     for name, value in (("height", height), ("width", width)):
-        if not isinstance(value, int | np.integer) or not 8 <= value <= MAX_SIDE:
+        if not isinstance(value, int | np.integer) or not 8 <= value <= 8192:  # more would take 200 MB a frame
             raise ImageError(
-                f"{name}={value!r} is not a frame's size. Give a whole number of pixels from 8 to {MAX_SIDE}, for SVD "
-                "a multiple of 8."
+                f"{name}={value!r} is not a frame's size. Give a whole number of pixels from 8 to 8192, for SVD a "
+                "multiple of 8."
             )
-    if mode not in MODES:
-        raise ImageError(f"mode={mode!r} is unknown. The modes are: {', '.join(MODES)}.")
+    if mode not in ("crop", "pad", "stretch"):
+        raise ImageError(f"mode={mode!r} is unknown. The modes are: crop, pad, stretch.")
     try:
         x, y = map(float, focus)
     except (TypeError, ValueError, OverflowError):

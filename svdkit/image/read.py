@@ -5,24 +5,32 @@ from __future__ import annotations
 import importlib.resources
 import os
 import re
+import time
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, unquote, urlsplit
+from urllib.request import Request, urlopen
 
 from PIL import Image
 
 from svdkit.errors import ImageError
-from svdkit.image.colour import array_to_image, upright_srgb
-from svdkit.image.decode import decode, load
-from svdkit.image.fetch import fetch, printable, public_address
+from svdkit.image.decode import array_to_image, decode, load, upright_srgb
 
 # Twice Pillow's default MAX_IMAGE_PIXELS, where Pillow itself begins to refuse (a 13,377 × 13,377 photo).
 MAX_PIXELS = 178_956_970
 # A 16-bit TIFF of that size is just below this; a film given by mistake is far above.
 MAX_FILE_BYTES = 2**30
+# A 100-megapixel photo is 20 to 60 MB as a JPEG; more than this is not a photo that a clip needs.
+MAX_DOWNLOAD_BYTES = 128 * 2**20
+ANSWER_TIMEOUT_SECONDS = 20.0
+# A server that sends a byte now and then never runs into the timeout above, so the whole is limited too.
+DOWNLOAD_TIMEOUT_SECONDS = 120.0
 # Where a photo carries the name of its source, so that it reaches the clip's provenance.
 SOURCE_KEY = "svdkit_source"
 
+_INSTEAD = "Or save the picture on this machine and give the path of the file."
 _SAMPLES = ("rocket", "coffee", "cat")
 _ALLOWED = (
     "Give a path, an http(s) address, bytes, an open binary file, a PIL image, an array or the name of a sample: "
@@ -60,7 +68,7 @@ def sample_photo(name: str) -> Image.Image:
         (640, 427)
     """
     if name not in _SAMPLES:
-        raise ImageError(f"{printable(str(name))!r} is not a sample photo. The samples are: {', '.join(_SAMPLES)}.")
+        raise ImageError(f"{_printable(str(name))!r} is not a sample photo. The samples are: {', '.join(_SAMPLES)}.")
     return read_image(name)
 
 
@@ -103,7 +111,7 @@ def read_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         image = decode(data, shown=shown, max_pixels=max_pixels)
     photo = upright_srgb(image, shown=shown)
     if isinstance(name, str | bytes | os.PathLike) and (last := re.split(r"[/\\]", os.fsdecode(name))[-1]):
-        photo.info[SOURCE_KEY] = printable(last)  # never the folder: it must not travel with a clip
+        photo.info[SOURCE_KEY] = _printable(last)  # never the folder: it must not travel with a clip
     return photo
 
 
@@ -116,16 +124,16 @@ def _read_bytes(source: Any) -> tuple[bytes, Any, str]:
             sample = importlib.resources.files("svdkit") / "samples" / f"{source}.jpg"
             return sample.read_bytes(), source, f"the sample {source}"
         if scheme := re.match(r"\s*([a-z][a-z0-9+.-]+://|data:)", source, re.IGNORECASE):
-            shown = "data:…" if scheme[1].lower() == "data:" else public_address(source.strip())
+            shown = "data:…" if scheme[1].lower() == "data:" else _public_address(source.strip())
             if scheme[1].lower() not in {"http://", "https://"}:
                 raise ImageError(
                     f"{shown} is an address, but only those with http: and https: are allowed. Save the picture on "
                     "this machine and give its plain path, or give its bytes."
                 )
-            return fetch(source.strip()), unquote(urlsplit(shown).path), shown
+            return _fetch(source.strip()), unquote(urlsplit(shown).path), shown
     if isinstance(source, str | os.PathLike):
         text = os.fsdecode(source)
-        return _read_file(text), text, printable(text)
+        return _read_file(text), text, _printable(text)
     if hasattr(source, "read"):
         return _read_stream(source, "the open file"), getattr(source, "name", None), "the open file"
     raise ImageError(f"{type(source).__name__} is not a source of a photo. {_ALLOWED}")
@@ -133,7 +141,7 @@ def _read_bytes(source: Any) -> tuple[bytes, Any, str]:
 
 def _read_file(text: str) -> bytes:
     """Read a file, or say why not in the words the user used."""
-    shown = printable(text)
+    shown = _printable(text)
     if not text:
         raise ImageError(f"an empty text names no photo. {_ALLOWED}")
     try:
@@ -172,3 +180,57 @@ def _read_stream(stream: Any, shown: str) -> bytes:
             f"{shown} is too large for a photo: more than {MAX_FILE_BYTES:,} bytes. Save a smaller copy first."
         )
     return bytes(data)
+
+
+def _fetch(url: str) -> bytes:
+    """Download a photo from an http or https address; proxies are taken from the environment, as usual."""
+    shown = _public_address(url)
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise ImageError(f"{shown}: addresses with a user name or password in them are not allowed. {_INSTEAD}")
+    try:
+        address = quote(url, safe="%/:=&?~#+!$,;'@()*[]")
+        headers = {"User-Agent": "Mozilla/5.0 (svdkit)"}  # urllib's own name is refused by many sites
+        request = Request(address, headers=headers)  # noqa: S310 - read_image lets only http and https through
+        with urlopen(request, timeout=ANSWER_TIMEOUT_SECONDS) as response:  # noqa: S310 - the same
+            return _receive(response, shown)
+    except HTTPError as error:
+        error.close()
+        raise ImageError(
+            f"{shown} answered with HTTP error {error.code} ({_printable(str(error.reason))}), not with a picture. Open the address in "
+            f"a browser to see whether it exists and is public. {_INSTEAD}"
+        ) from error
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: a malformed host, port or name
+        reason = error.reason if isinstance(error, URLError) else error
+        raise ImageError(
+            f"{shown} cannot be reached ({reason or type(reason).__name__}). Check the address, which looks like "
+            f"https://example.org/photo.jpg, and the network. {_INSTEAD}"
+        ) from error
+
+
+def _public_address(url: str) -> str:
+    """Shorten an address to what may be shown and kept: no user, password, query (often a token) or fragment."""
+    return _printable(re.sub(r"(?s)^([^:]*://)([^/]*@)?([^?#]*).*$", r"\1\3", url))
+
+
+def _printable(text: str) -> str:
+    """Escape control characters and lone surrogates, and cut to 120 characters."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:121])
+    return shown if len(shown) <= 120 else f"{shown[:117]}..."
+
+
+def _receive(response: Any, shown: str) -> bytes:
+    """Read the body in pieces, and stop as soon as it is too long or takes too long."""
+    if not isinstance(response, HTTPResponse):  # urllib follows redirects to ftp, but not to file
+        raise ImageError(f"{shown} leads on to an address that is not http or https. {_INSTEAD}")
+    declared, received = response.length or 0, bytearray()
+    deadline = time.monotonic() + DOWNLOAD_TIMEOUT_SECONDS
+    while chunk := response.read1(1 << 16):
+        received += chunk
+        if len(received) > MAX_DOWNLOAD_BYTES or time.monotonic() > deadline:
+            raise ImageError(
+                f"{shown} is too large or too slow: {len(received):,} bytes came, of at most {MAX_DOWNLOAD_BYTES:,} in "
+                f"{DOWNLOAD_TIMEOUT_SECONDS:.0f} s. Give the address of a smaller picture. {_INSTEAD}"
+            )
+    if len(received) < declared:
+        raise ImageError(f"{shown} was cut short: {len(received):,} of {declared:,} bytes came. Try again. {_INSTEAD}")
+    return bytes(received)
