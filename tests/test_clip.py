@@ -17,7 +17,7 @@ from PIL import Image
 
 import svdkit.clip
 from svdkit.clip import Clip, side_by_side
-from svdkit.clip.stills import read_png
+from svdkit.clip.formats import read_png
 from svdkit.errors import ClipError, SvdkitWarning
 from tests.clips import micro_clip, moving, provenance
 
@@ -31,14 +31,13 @@ def test_examples_in_the_docstrings_are_true():
     names = [module.name for module in pkgutil.iter_modules(svdkit.clip.__path__)]
     results = [doctest.testmod(importlib.import_module(f"svdkit.clip.{name}")) for name in names]
     assert sum(result.failed for result in results) == 0
-    assert sum(result.attempted for result in results) > 20
+    assert sum(result.attempted for result in results) >= 5
 
 
 class TestObject:
-    def test_sizes_and_duration(self):
+    def test_sizes(self):
         clip = micro_clip()
         assert (clip.num_frames, clip.height, clip.width) == (4, 32, 48)
-        assert clip.duration_seconds == pytest.approx(4 / 7)
 
     def test_frames_are_a_read_only_copy(self):
         frames = moving()
@@ -278,7 +277,7 @@ class TestRefusals:
             "none.mp4": "none.mp4 is not there; check the name and the folder",
             "a\0b.mp4": "it contains a null character",
             "text.mp4": "text.mp4 is not an mp4, webm, gif or webp video; convert it first",
-            "other.json": "other.json is not the JSON that svdkit writes beside a clip",
+            "other.json": "other.json has no clip beside it; put other.mp4 into its folder",
             "empty": "holds no .png frames",
             "one.png": "one.png is a single picture; give the folder of frames",
             "gone.json": "gone.json has no clip beside it; put gone.mp4 into its folder",
@@ -298,7 +297,7 @@ class TestRefusals:
     def test_the_current_folder_is_a_folder_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.chdir(micro_clip().save(tmp_path / "walk.png"))
         assert Clip.read(".") == micro_clip()
-        with pytest.raises(ClipError, match=r"/ is no clip"):
+        with pytest.raises(ClipError, match=r"^/ holds no .png frames; give a folder that Clip.save wrote"):
             Clip.read("/")
 
 
@@ -334,28 +333,30 @@ class TestDisplay:
         assert re.findall(r'id="([^"]+)"', shown) == re.findall(r'getElementById\("([^"]+)"\)', shown)
 
     def test_side_by_side_takes_the_clips_own_labels(self):
-        assert side_by_side([micro_clip()]).labels == (micro_clip().label,)
+        assert f">{micro_clip().label}</figcaption>" in side_by_side([micro_clip()])._repr_html_()
 
     def test_side_by_side_refuses_what_does_not_match(self):
         with pytest.raises(ClipError, match="2 labels for 1 clips; give one label a clip"):
             side_by_side([micro_clip()], ["a", "b"])
         with pytest.raises(ClipError, match="shows Clip objects only"):
             side_by_side(["walk.mp4"])  # type: ignore[list-item]
+        with pytest.raises(ClipError, match="there is nothing to show; give at least one Clip"):
+            side_by_side([])
 
 
 class TestContactSheet:
     def test_every_frame_is_on_it_in_order(self):
         frames = np.zeros((7, 10, 20, 3), np.uint8)
         frames += np.arange(10, 80, 10, dtype=np.uint8)[:, None, None, None]
-        sheet = Clip(frames, fps=7).contact_sheet(columns=3, cell_width=20)
-        centres = [sheet.getpixel((8 + i % 3 * 28 + 10, 8 + i // 3 * 38 + 5)) for i in range(7)]
+        sheet = Clip(frames, fps=7).contact_sheet(columns=3)
+        centres = [sheet.getpixel((8 + i % 3 * 208 + 100, 8 + i // 3 * 128 + 50)) for i in range(7)]
         assert centres == [(value, value, value) for value in range(10, 80, 10)]
 
     def test_long_settings_are_wrapped_not_cut(self):
-        narrow, wide = (micro_clip().contact_sheet(columns=columns, cell_width=60) for columns in (1, 4))
-        assert narrow.width == 76
-        assert narrow.height > 4 * (40 + 28) + 5 * 20
-        assert wide.width == 280
+        narrow, wide = (micro_clip().contact_sheet(columns=columns) for columns in (1, 4))
+        assert (narrow.width, wide.width) == (216, 840)
+        assert narrow.height > 4 * (133 + 28) + 5 * 20
+        assert all(np.asarray(sheet)[:, -4:].min() == 255 for sheet in (narrow, wide))
 
     def test_columns_are_no_more_than_frames(self):
         assert micro_clip(2).contact_sheet(columns=9).width == 8 + 2 * 208
@@ -366,5 +367,5 @@ class TestContactSheet:
             micro_clip().contact_sheet(columns=columns)  # type: ignore[arg-type]
 
     def test_a_sheet_too_large_for_memory_is_refused(self):
-        with pytest.raises(ClipError, match="too large; give a smaller cell_width"):
-            Clip(moving(30), fps=7).contact_sheet(columns=30, cell_width=4096)
+        with pytest.raises(ClipError, match=r"a contact sheet of 216x\d+ pixels is too large; 2000 frames do not fit"):
+            Clip(np.zeros((2000, 200, 1, 3), np.uint8), fps=7).contact_sheet(columns=1)

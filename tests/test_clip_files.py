@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from svdkit.clip.files import write_files
 from svdkit.errors import ClipError
 from tests.clips import micro_clip
 
@@ -71,6 +70,46 @@ def test_a_rename_that_fails_takes_the_others_back(
     with pytest.raises(ClipError, match="the disk is full"):
         micro_clip().save(tmp_path / f"walk{suffix}")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("call", "state"),
+    [
+        (1, "Nothing was changed."),
+        (2, "No longer as before: walk.photo.png; save again."),
+        (3, "No longer as before: walk.gif, walk.photo.png; save again."),
+    ],
+)
+def test_a_rename_that_fails_while_overwriting_says_what_was_replaced(
+    call: int, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    micro_clip(2).save(tmp_path / "walk.gif")
+    before = listing(tmp_path)
+    monkeypatch.setattr(os, "replace", fail_at(call, OSError(errno.EIO, "cable"))("replace"))
+    with pytest.raises(ClipError) as caught:
+        micro_clip(4).save(tmp_path / "walk.gif")
+    assert str(caught.value).endswith(f"cable; save to another folder. {state}")
+    after = listing(tmp_path)
+    assert after.keys() == before.keys()
+    assert {name for name in after if after[name] != before[name]} <= set(
+        state.replace(";", ",").split(": ")[-1].split(", ")
+    )
+
+
+def test_frames_that_could_not_be_put_back_are_kept_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    micro_clip(2).save(tmp_path / "walk.png", keep_photo=False)
+    real, calls = os.replace, iter(range(9))
+
+    def replace(old: Path, new: Path) -> None:
+        if next(calls):
+            raise OSError(errno.EIO, "cable")
+        real(old, new)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(ClipError, match=r"No longer as before: walk_frames; save again"):
+        micro_clip(4).save(tmp_path / "walk.png", keep_photo=False)
+    [aside] = tmp_path.glob(".svdkit-*.old")
+    assert len(list(aside.iterdir())) == 2
 
 
 @pytest.mark.parametrize("call", [1, 2, 3, 4])
@@ -174,8 +213,3 @@ def test_the_json_is_renamed_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "replace", replace)
     micro_clip().save(tmp_path / "walk.gif")
     assert names == ["walk.photo.png", "walk.gif", "walk.json"]
-
-
-def test_plain_files_and_folders_together(tmp_path: Path):
-    write_files({tmp_path / "a.txt": b"one", tmp_path / "b": {"1.png": b"two"}})
-    assert listing(tmp_path) == {"a.txt": b"one", "b/1.png": b"two"}

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from svdkit.clip import Clip, stills, video
-from svdkit.clip.stills import Decoded, Tags, check_size
-from svdkit.clip.video import decode, encode
+from svdkit.clip import Clip, formats
+from svdkit.clip.formats import Decoded, Tags, check_size, decode, encode
 from svdkit.errors import ClipError
 from tests.clips import micro_clip, moving
 
@@ -158,7 +157,7 @@ class TestLimits:
     @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
     def test_a_film_is_not_decoded_to_its_end(self, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         path = write(tmp_path / f"film{suffix}", encode(moving(30), suffix=suffix, fps=7))
-        monkeypatch.setattr(video, "MAX_BYTES", 20_000)
+        monkeypatch.setattr(formats, "MAX_BYTES", 20_000)
         with pytest.raises(
             ClipError, match=rf"film{suffix} is longer than svdkit reads \(20,000 bytes of raw frames\)"
         ):
@@ -167,14 +166,14 @@ class TestLimits:
     @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
     def test_huge_pictures_are_not_decoded(self, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         path = write(tmp_path / f"huge{suffix}", encode(moving(), suffix=suffix, fps=7))
-        monkeypatch.setattr(video, "MAX_PIXELS", 100)
+        monkeypatch.setattr(formats, "MAX_PIXELS", 100)
         with pytest.raises(ClipError, match=rf"huge{suffix}"):
             decode(path)
 
     @pytest.mark.parametrize("suffix", [".gif", ".webp"])
     def test_animations_stop_at_the_limit(self, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         path = write(tmp_path / f"a{suffix}", encode(moving(5), suffix=suffix, fps=7))
-        monkeypatch.setattr(stills, "MAX_BYTES", 4 * 32 * 48 * 3)
+        monkeypatch.setattr(formats, "MAX_BYTES", 4 * 32 * 48 * 3)
         with pytest.raises(ClipError, match="5 frames of 48x32: 4 fit"):
             decode(path)
 
@@ -248,10 +247,10 @@ class TestFailures:
         def ppm(width: int) -> bytes:
             return b"P6\n%d 1\n255\n" % width + bytes(3 * width)
 
-        assert video._parse_ppm(ppm(2) + ppm(2), name="a.mp4").shape == (2, 1, 2, 3)
+        assert formats._parse_ppm(ppm(2) + ppm(2), name="a.mp4").shape == (2, 1, 2, 3)
         for odd in (ppm(2) + ppm(3), ppm(2) + ppm(5), ppm(2)[:-1]):
             with pytest.raises(ClipError, match=r"a.mp4 changes its frame size on the way"):
-                video._parse_ppm(odd, name="a.mp4")
+                formats._parse_ppm(odd, name="a.mp4")
 
     def test_a_video_turned_by_its_metadata_is_read_upright(self, tmp_path: Path):
         """As phones record them."""

@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image
 
 from svdkit.clip.display import contact_sheet, figure_html, row_html
-from svdkit.clip.provenance import Provenance, check_fps
-from svdkit.clip.stills import Frames, check_size
-from svdkit.clip.storage import Parts, read_parts, write_parts
+from svdkit.clip.formats import Frames, check_size, resize
+from svdkit.clip.provenance import Document, Provenance, check_fps
+from svdkit.clip.storage import read_clip, write_clip
 from svdkit.errors import ClipError
+from svdkit.units import format_count
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,8 +37,6 @@ class Clip:
         >>> clip = Clip(np.zeros((14, 72, 128, 3), np.uint8), fps=7)
         >>> clip
         Clip(video · 14 frames · 7 fps, height=72, width=128)
-        >>> clip.duration_seconds
-        2.0
     """
 
     frames: Frames
@@ -46,7 +45,6 @@ class Clip:
     photo: Image.Image | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Check every part; copy the frames, so that nothing can change them later."""
         _check_frames(self.frames)
         frames = np.array(self.frames, order="C")
         frames.flags.writeable = False
@@ -57,68 +55,37 @@ class Clip:
         if not isinstance(self.photo, Image.Image | None):
             raise ClipError(f"photo is a {type(self.photo).__name__}; give the PIL image of the fitted photo, or None")
 
+    __hash__ = None  # type: ignore[assignment]  # equality compares megabytes of frames
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Clip):
             return NotImplemented
         same = self.fps == other.fps and self.provenance == other.provenance
         return same and np.array_equal(self.frames, other.frames)
 
-    __hash__ = None  # type: ignore[assignment]  # equality compares megabytes of frames
-
     def __repr__(self) -> str:
         return f"Clip({self.label}, height={self.height}, width={self.width})"
 
     @property
     def num_frames(self) -> int:
-        """Number of frames.
-
-        Example:
-            >>> Clip(np.zeros((14, 72, 128, 3), np.uint8), fps=7).num_frames
-            14
-        """
+        """Number of frames."""
         return len(self.frames)
 
     @property
     def height(self) -> int:
-        """Pixels.
-
-        Example:
-            >>> Clip(np.zeros((14, 72, 128, 3), np.uint8), fps=7).height
-            72
-        """
+        """Pixels."""
         return int(self.frames.shape[1])
 
     @property
     def width(self) -> int:
-        """Pixels.
-
-        Example:
-            >>> Clip(np.zeros((14, 72, 128, 3), np.uint8), fps=7).width
-            128
-        """
+        """Pixels."""
         return int(self.frames.shape[2])
 
     @property
-    def duration_seconds(self) -> float:
-        """Seconds of playback.
-
-        Example:
-            >>> Clip(np.zeros((14, 72, 128, 3), np.uint8), fps=7).duration_seconds
-            2.0
-        """
-        return self.num_frames / self.fps
-
-    @property
     def label(self) -> str:
-        """One line for captions and tables; the built-in model is always called micro, never SVD.
-
-        Example:
-            >>> Clip(np.zeros((14, 72, 128, 3), np.uint8), fps=7).label
-            'video · 14 frames · 7 fps'
-        """
+        """One line for captions and tables; the built-in model is always called micro, never SVD."""
         made = self.provenance
-        frames = f"{self.num_frames} frame{'s' if self.num_frames > 1 else ''}"
-        parts = [made.name if made else "video", frames, f"{self.fps:g} fps"]
+        parts = [made.name if made else "video", format_count(self.num_frames, "frame"), f"{self.fps:g} fps"]
         for name, words in (("motion_bucket_id", "bucket"), ("seed", "seed")):
             if made and made.settings.get(name) is not None:
                 parts.append(f"{words} {made.settings[name]}")
@@ -131,10 +98,8 @@ class Clip:
 
         .mp4 (H.264, plays everywhere), .webm, .webp, .gif, or .png: the folder ``<stem>_frames`` of lossless frames.
         Provenance goes into the file's metadata too, with the IPTC mark of AI-generated media. mp4 and webm need
-        even sizes: an odd one grows by a repeated row or column, which ``Clip.read`` cuts off again.
-
-        All files are written under temporary names first and renamed at the end: photo, clip, JSON last. After an
-        error nothing is left behind; should the machine stop between two renames, the clip's own metadata wins.
+        even sizes: an odd one grows by a repeated row or column, which ``Clip.read`` cuts off again. Files appear
+        whole or not at all; an error says so if some were already replaced.
 
         Args:
             path: Where to; the folder must exist.
@@ -152,20 +117,21 @@ class Clip:
             >>> clip.save("walk.mp4")  # doctest: +SKIP
             PosixPath('walk.mp4')
         """
-        parts = Parts(frames=self.frames, fps=self.fps, provenance=self.provenance, photo=self.photo)
-        return write_parts(path, parts, overwrite=overwrite, keep_photo=keep_photo, scale=scale)
+        document = Document(
+            fps=self.fps, num_frames=len(self.frames), height=self.height, width=self.width, provenance=self.provenance
+        )
+        frames = self.frames if scale is None else resize(self.frames, scale=scale)
+        return write_clip(path, frames, document, photo=self.photo if keep_photo else None, overwrite=overwrite)
 
     @classmethod
     def read(cls, path: str | Path) -> Clip:
         """Read a clip back from any of its files, or a video that svdkit did not make.
 
+        Provenance comes from the file's metadata, else from the JSON beside it; the photo is read when it is the one
+        the clip was made from. Frames of lossy formats differ a little from those saved.
+
         Args:
             path: An .mp4, .webm, .webp or .gif file, a folder of PNG frames, or the ``<stem>.json`` beside one.
-
-        Returns:
-            The clip. Its provenance comes from the file's metadata, else from the JSON beside it; a video with neither
-            has None. The photo is read when it lies beside and is the very one the clip was made from. Frames of
-            lossy formats differ a little from those saved; those of a file saved with ``scale=`` are as large as there.
 
         Raises:
             ClipError: There is no clip, it is broken, or it is larger than svdkit reads (1 GiB of raw frames).
@@ -177,95 +143,49 @@ class Clip:
             >>> Clip.read("walk.mp4").provenance.settings["seed"]  # doctest: +SKIP
             1
         """
-        parts = read_parts(path)
-        return cls(parts.frames, fps=parts.fps, provenance=parts.provenance, photo=parts.photo)
+        return cls(**read_clip(path))
 
-    def contact_sheet(self, *, columns: int | None = None, cell_width: int | None = None) -> Image.Image:
-        """Lay all frames on one picture, numbered from 1, with the settings below.
-
-        Args:
-            columns: Frames a row; 5 when left out.
-            cell_width: Pixels of a frame on the sheet; its own width within 200 to 320 when left out.
-
-        Raises:
-            ClipError: ``columns`` or ``cell_width`` is not a whole number from 1 to 4096.
+    def contact_sheet(self, *, columns: int = 5) -> Image.Image:
+        """Lay all frames on one picture, numbered from 1, so many in a row, with the settings below.
 
         Example:
             >>> Clip(np.zeros((14, 72, 128, 3), np.uint8), fps=7).contact_sheet().size
             (1048, 448)
         """
-        return contact_sheet(self.frames, caption=self._settings_line(), columns=columns, cell_width=cell_width)
-
-    def _settings_line(self) -> str:
-        parts = [self.label, f"height {self.height}", f"width {self.width}"]
-        settings = self.provenance.settings if self.provenance else {}
-        for name, words in (("num_inference_steps", "{} steps"), ("noise_aug_strength", "noise aug {}")):
-            if settings.get(name) is not None:
-                parts.append(words.format(settings[name]))
-        if settings.get("max_guidance_scale") is not None:
-            parts.append(f"guidance {settings.get('min_guidance_scale')} to {settings['max_guidance_scale']}")
-        return " · ".join(parts)
-
-    def _figure(self, caption: str) -> str:
-        return figure_html(self.frames, fps=self.fps, caption=caption)
+        made = self.provenance.settings if self.provenance else {}
+        names = ("num_inference_steps", "min_guidance_scale", "max_guidance_scale", "noise_aug_strength")
+        settings = [f"{name} {made[name]}" for name in names if name in made]
+        caption = " · ".join((self.label, f"height {self.height}", f"width {self.width}", *settings))
+        return contact_sheet(self.frames, caption=caption, columns=columns)
 
     def _repr_html_(self) -> str:
-        return self._figure(self.label)
+        return figure_html(self.frames, fps=self.fps, caption=self.label)
 
 
-@dataclass(frozen=True, eq=False)
-class SideBySide:
-    """Clips to be shown next to one another; a notebook displays it.
-
-    Attributes:
-        clips: The clips, from left to right.
-        labels: A caption for each; plain text.
-
-    Raises:
-        ClipError: There is no clip, or not one label a clip.
-
-    Example:
-        >>> SideBySide(clips=(), labels=())
-        Traceback (most recent call last):
-        svdkit.errors.ClipError: there is nothing to show; give at least one Clip
-    """
-
-    clips: tuple[Clip, ...]
-    labels: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        """Check that clips and labels match."""
-        if not self.clips:
-            raise ClipError("there is nothing to show; give at least one Clip")
-        if not all(isinstance(clip, Clip) for clip in self.clips):
-            raise ClipError("side_by_side shows Clip objects only; read files with Clip.read first")
-        if len(self.labels) != len(self.clips):
-            raise ClipError(f"{len(self.labels)} labels for {len(self.clips)} clips; give one label a clip")
+@dataclass(frozen=True)
+class _Html:
+    text: str
 
     def _repr_html_(self) -> str:
-        pairs = zip(self.clips, self.labels, strict=True)
-        return row_html([clip._figure(str(label)) for clip, label in pairs])  # noqa: SLF001 - the class beside
+        return self.text
 
 
-def side_by_side(clips: Sequence[Clip], labels: Sequence[str] | None = None) -> SideBySide:
-    """Show clips next to one another, started together; they play without JavaScript too, then each on its own.
-
-    Args:
-        clips: From left to right; narrow pages break the row.
-        labels: A caption for each; the clips' own labels when left out.
-
-    Returns:
-        An object that a notebook displays.
-
-    Raises:
-        ClipError: There is no clip, or not one label a clip.
+def side_by_side(clips: Sequence[Clip], labels: Sequence[str] | None = None) -> _Html:
+    """Show clips next to one another, started together, each with a caption: the labels, or the clips' own.
 
     Example:
         >>> side_by_side([calm, lively], ["bucket 60", "bucket 180"])  # doctest: +SKIP
     """
     clips = tuple(clips)
-    texts = [getattr(clip, "label", "") for clip in clips] if labels is None else labels
-    return SideBySide(clips=clips, labels=tuple(texts))
+    if not clips:
+        raise ClipError("there is nothing to show; give at least one Clip")
+    if not all(isinstance(clip, Clip) for clip in clips):
+        raise ClipError("side_by_side shows Clip objects only; read files with Clip.read first")
+    texts = [clip.label for clip in clips] if labels is None else labels
+    if len(texts) != len(clips):
+        raise ClipError(f"{len(texts)} labels for {len(clips)} clips; give one label a clip")
+    pairs = zip(clips, texts, strict=True)
+    return _Html(row_html([figure_html(clip.frames, fps=clip.fps, caption=str(text)) for clip, text in pairs]))
 
 
 def _check_frames(frames: object) -> None:

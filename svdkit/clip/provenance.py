@@ -13,15 +13,17 @@ from typing import Any
 from svdkit import __version__
 from svdkit.errors import ClipError
 
+# IPTC's name for media made by a generative model: https://cv.iptc.org/newscodes/digitalsourcetype/
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-"""IPTC's name for media made by a generative model: https://cv.iptc.org/newscodes/digitalsourcetype/"""
 
-SCHEMA_VERSION = 1
-KINDS = ("micro", "svd")
-
-# Windows takes 32,767 characters as one command line, and ffmpeg is given the JSON as an argument.
-_MAX_CHARACTERS = 24_000
-_MAX_DEPTH = 12
+# The XMP packet that marks a file as AI-generated where other programs look for it.
+XMP = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+    'xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
+    f'xmp:CreatorTool="svdkit" Iptc4xmpExt:DigitalSourceType="{DIGITAL_SOURCE_TYPE}"/></rdf:RDF></x:xmpmeta>'
+    '<?xpacket end="w"?>'
+)
 
 _SECRET = re.compile(r"\bhf_[A-Za-z0-9]{16,}|(?<=//)[^/@\s]+@|(?<=token=)[^&\s]+|(?<=password=)[^&\s]+", re.IGNORECASE)
 _PART = r"[^\\/\s\"'<>|]"
@@ -42,16 +44,12 @@ class Provenance:
 
     Attributes:
         kind: "micro" (the built-in model) or "svd"; micro is never called SVD.
-        settings: The resolved ClipSettings.
-        load: The resolved LoadSettings.
+        settings: The resolved ClipSettings; ``load`` has the LoadSettings.
         conditioning: What the UNet received: fps (one less than the settings' fps), motion bucket, noise aug.
         model: name, revision, weights ("trained" or "random").
         image: The fitted photo, as ``Frame.to_dict()`` gives it.
         stage_seconds: Seconds of "encode", "denoise" and "decode".
         notes: What happened on the way, for example steps down the memory ladder.
-        environment: Versions and hardware.
-        svdkit_version: Of the svdkit that made the clip.
-        created_at: ISO 8601, UTC.
 
     Raises:
         ClipError: A value is not plain JSON, or all of them together are longer than 24,000 characters.
@@ -72,14 +70,11 @@ class Provenance:
     notes: tuple[str, ...] = field(default=(), compare=False)
     environment: dict[str, Any] = field(default_factory=dict, compare=False)
     svdkit_version: str = field(default=__version__, compare=False)
-    created_at: str = field(
-        default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"), compare=False
-    )
+    created_at: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(), compare=False)
 
     def __post_init__(self) -> None:
-        """Copy, check and clean every field."""
-        if self.kind not in KINDS:
-            raise ClipError(f"provenance kind is {self.kind!r}; it is one of {', '.join(KINDS)}")
+        if self.kind not in {"micro", "svd"}:
+            raise ClipError(f"provenance kind is {self.kind!r}; it is one of micro, svd")
         for name in ("settings", "load", "conditioning", "model", "image", "stage_seconds", "environment"):
             value = getattr(self, name)
             if not isinstance(value, Mapping):
@@ -93,70 +88,34 @@ class Provenance:
             if not isinstance(getattr(self, name), str):
                 raise ClipError(f"provenance {name} is {getattr(self, name)!r}; give a text")
             object.__setattr__(self, name, _scrub(getattr(self, name)))
-        if (length := len(json.dumps(self.to_dict()))) > _MAX_CHARACTERS:
-            raise ClipError(f"the provenance is {length:,} characters long; {_MAX_CHARACTERS:,} fit: shorten the notes")
+        # Windows takes 32,767 characters as one command line, and ffmpeg is given the JSON as an argument.
+        if (length := len(json.dumps(self.to_dict()))) > 24_000:
+            raise ClipError(f"the provenance is {length:,} characters long; 24,000 fit: shorten the notes")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values, a copy.
-
-        Example:
-            >>> made = Provenance(kind="micro", settings={}, load={}, conditioning={}, model={}, image={})
-            >>> made.to_dict()["kind"]
-            'micro'
-        """
+        """Return plain JSON values, a copy."""
         return asdict(self) | {"notes": list(self.notes)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Provenance:
-        """Build from ``to_dict()``; names that this version does not know are left out (a newer svdkit wrote them).
-
-        Raises:
-            ClipError: A name is missing or a value is wrong.
-
-        Example:
-            >>> Provenance.from_dict({"kind": "micro"})
-            Traceback (most recent call last):
-            svdkit.errors.ClipError: the provenance lacks settings, load, conditioning, model, image
-        """
+        """Build from ``to_dict()``; names that this version does not know are left out (a newer svdkit wrote them)."""
         if not isinstance(values, Mapping):
             raise ClipError(f"the provenance is a {type(values).__name__}; a JSON object is needed")
         needed = ("kind", "settings", "load", "conditioning", "model", "image")
         if missing := [name for name in needed if name not in values]:
             raise ClipError(f"the provenance lacks {', '.join(missing)}")
-        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
-        return cls(**known)
+        return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})
 
     @property
     def name(self) -> str:
-        """What to call the model: "micro", or the SVD model's name; random weights are always said.
-
-        Example:
-            >>> made = {"settings": {}, "load": {}, "conditioning": {}, "image": {}}
-            >>> Provenance(kind="svd", model={"name": "svd-xt", "weights": "random"}, **made).name
-            'svd-xt with random weights'
-        """
+        """What to call the model: "micro", or the SVD model's name; random weights are always said."""
         name = "micro" if self.kind == "micro" else str(self.model.get("name") or "SVD")
         return f"{name} with random weights" if self.model.get("weights") == "random" else name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """The JSON that goes with a saved clip: in the file's metadata, and in ``<stem>.json`` beside it.
-
-    Attributes:
-        fps: Playback, frames a second.
-        num_frames: Of the clip.
-        height: Of the clip, pixels, before any ``scale=`` of the file.
-        width: As height.
-        provenance: None for a clip that svdkit did not make.
-
-    Raises:
-        ClipError: A value is missing or wrong.
-
-    Example:
-        >>> Document(fps=7.0, num_frames=14, height=72, width=128).to_text()
-        '{"svdkit_clip": 1, "fps": 7.0, "num_frames": 14, "height": 72, "width": 128, "provenance": null}'
-    """
+    """The JSON that goes with a saved clip: in the file's metadata, and in ``<stem>.json`` beside it."""
 
     fps: float
     num_frames: int
@@ -165,42 +124,19 @@ class Document:
     provenance: Provenance | None = None
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
         check_fps(self.fps)
         for name in ("num_frames", "height", "width"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise ClipError(f"{name} is {getattr(self, name)!r}; it is a whole number from 1")
 
     def to_text(self, *, indent: int | None = None) -> str:
-        """Return the JSON in ASCII, which every container's metadata can hold.
-
-        Args:
-            indent: Spaces a level, for people; None is one line.
-
-        Returns:
-            The JSON; marked as AI-generated when there is a provenance.
-
-        Example:
-            >>> Document(fps=7.0, num_frames=14, height=72, width=128).to_text()[:17]
-            '{"svdkit_clip": 1'
-        """
-        made = self.provenance
-        mark = {"digital_source_type": DIGITAL_SOURCE_TYPE} if made else {}
-        sizes = {name: getattr(self, name) for name in ("fps", "num_frames", "height", "width")}
-        values = {"svdkit_clip": SCHEMA_VERSION, **mark, **sizes, "provenance": made.to_dict() if made else None}
-        return json.dumps(values, indent=indent)
+        """Return the JSON in ASCII, which every container's metadata can hold; marked as AI-generated if it is."""
+        mark = {"digital_source_type": DIGITAL_SOURCE_TYPE} if self.provenance else {}
+        return json.dumps({"svdkit_clip": 1, **mark, **asdict(self)}, indent=indent)
 
     @classmethod
     def from_text(cls, text: str | bytes) -> Document | None:
-        """Read ``to_text()``; None when the text is something else, for example another program's comment.
-
-        Raises:
-            ClipError: The text is svdkit's but broken.
-
-        Example:
-            >>> print(Document.from_text("holiday 2019"))
-            None
-        """
+        """Read ``to_text()``; None for another program's text, and ClipError for a broken one of ours."""
         try:
             values = json.loads(text)
         except (ValueError, RecursionError):
@@ -208,20 +144,12 @@ class Document:
         if not isinstance(values, dict) or "svdkit_clip" not in values:
             return None
         made = values.get("provenance")
-        sizes: dict[str, Any] = {name: values.get(name) for name in ("fps", "num_frames", "height", "width")}
-        return cls(**sizes, provenance=None if made is None else Provenance.from_dict(made))
+        sizes = {name: values.get(name) for name in ("fps", "num_frames", "height", "width")}
+        return cls(**sizes, provenance=None if made is None else Provenance.from_dict(made))  # type: ignore[arg-type]
 
 
 def check_fps(fps: object) -> float:
-    """Return a playback rate as float.
-
-    Raises:
-        ClipError: It is not 0.1 to 240 frames a second.
-
-    Example:
-        >>> check_fps(7)
-        7.0
-    """
+    """Return a playback rate as float; ClipError if it is not 0.1 to 240 frames a second."""
     if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0.1 <= fps <= 240:
         raise ClipError(f"fps is {fps!r}; give 0.1 to 240 frames a second")
     return float(fps)
@@ -229,8 +157,8 @@ def check_fps(fps: object) -> float:
 
 def _plain(value: Any, *, where: str, depth: int = 0) -> Any:
     """Copy plain JSON values, cleaned; refuse all others, which would fail only when the clip is saved."""
-    if depth > _MAX_DEPTH:
-        raise ClipError(f"provenance {where} is nested deeper than {_MAX_DEPTH} levels")
+    if depth > 12:
+        raise ClipError(f"provenance {where} is nested deeper than 12 levels")
     if value is None or isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**64):
         return value
     if isinstance(value, float) and math.isfinite(value):

@@ -2,110 +2,157 @@
 
 from __future__ import annotations
 
-import io
+import errno
 import os
+import re
+import shutil
+import tempfile
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
-from svdkit.clip.files import Content, write_files
+from svdkit.clip.formats import Frames, Tags, check_size, decode, encode, encode_png, read_png
 from svdkit.clip.provenance import Document, Provenance
-from svdkit.clip.stills import Decoded, Frames, Tags, check_size, encode_png, read_png, resize
-from svdkit.clip.video import decode, encode
 from svdkit.errors import ClipError, ImageError, SvdkitWarning
 from svdkit.image import Frame
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIXES = (".mp4", ".webm", ".webp", ".gif", ".png")
 """What can be saved, and looked for beside a JSON in this order; ".png" is a folder of frames."""
 
-_MAX_SIDECAR_BYTES = 2**20
-_DEFAULT_FPS = 7.0  # SVD's usual rate, for foreign frames that tell none
+_Content = bytes | dict[str, bytes]  # of a file, or of a folder's files by name
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full; free some space or save to another disk",
+    errno.EDQUOT: "your disk quota is used up; free some space or save elsewhere",
+    errno.EFBIG: "the file is larger than this disk or account allows; save elsewhere or with a smaller scale",
+    errno.EACCES: "you may not write there; save to a folder of your own",
+    errno.EPERM: "you may not write there; save to a folder of your own",
+    errno.EROFS: "that disk is read-only; save to another folder",
+    errno.ENOENT: "that folder does not exist; create it first",
+    errno.ENOTDIR: "a part of that path is a file, not a folder; save to another folder",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Parts:
-    """What the files of a clip hold, under the names of ``Clip``'s arguments.
-
-    Example:
-        >>> read_parts("walk.mp4").fps  # doctest: +SKIP
-        7.0
-    """
-
-    frames: Frames
-    fps: float
-    provenance: Provenance | None
-    photo: Image.Image | None
-
-
-def write_parts(path: str | Path, parts: Parts, *, overwrite: bool, keep_photo: bool, scale: float | None) -> Path:
-    """Write a clip's files, all or none; ``Clip.save`` documents the arguments.
-
-    Returns:
-        The video file, or the folder of frames.
-
-    Raises:
-        ClipError: The suffix is unknown, a file is in the way, or the disk is full or read-only.
-
-    Example:
-        >>> write_parts("walk.mp4", parts, overwrite=True, keep_photo=True, scale=None)  # doctest: +SKIP
-        PosixPath('walk.mp4')
-    """
-    path = _as_path(path)
-    suffix, stem, made = path.suffix.lower(), path.stem, parts.provenance
+def write_clip(
+    path: str | Path, frames: Frames, document: Document, *, photo: Image.Image | None, overwrite: bool
+) -> Path:
+    """Write a clip's files, all or none; ``Clip.save`` documents the arguments."""
+    path, made = _as_path(path), document.provenance
+    suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         known = ".mp4 (plays everywhere), .webm, .webp, .gif or .png (a folder of frames)"
         raise ClipError(f"{path.name!r} has no suffix of a clip; use {known}")
-    count, height, width = parts.frames.shape[:3]
-    document = Document(fps=parts.fps, num_frames=count, height=height, width=width, provenance=made)
-    title = f"AI-generated video ({made.name}, svdkit {made.svdkit_version})" if made else None
+    title = f"AI-generated video ({made.name}, svdkit {made.svdkit_version})" if made else ""
     tags = Tags(comment=document.to_text(), title=title)
-    frames = parts.frames if scale is None else resize(parts.frames, scale=scale)
-    files: dict[Path, Content] = {}
-    if keep_photo and parts.photo is not None:
-        files[path.with_name(f"{stem}.photo.png")] = _png(parts.photo)
+    files: dict[Path, _Content] = {}
+    if photo is not None:
+        files[path.with_name(f"{path.stem}.photo.png")] = encode_png(np.asarray(photo.convert("RGB")))
     if suffix == ".png":
-        target = path.with_name(f"{stem}_frames")
+        target = path.with_name(f"{path.stem}_frames")
         files[target] = {f"{i:04d}.png": encode_png(frame, tags=tags) for i, frame in enumerate(frames, start=1)}
     else:
         target = path
-        files[target] = encode(frames, suffix=suffix, fps=parts.fps, tags=tags)
-    files[path.with_name(f"{stem}.json")] = document.to_text(indent=1).encode() + b"\n"
-    write_files(files, overwrite=overwrite)
+        files[target] = encode(frames, suffix=suffix, fps=document.fps, tags=tags)
+    files[path.with_name(f"{path.stem}.json")] = document.to_text(indent=1).encode() + b"\n"
+    _write_all(files, overwrite=overwrite)
     return target
 
 
-def _png(photo: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    clean = Image.frombytes("RGB", photo.size, photo.convert("RGB").tobytes())  # without the photo's own metadata
-    clean.save(buffer, "PNG")
-    return buffer.getvalue()
+def _write_all(files: dict[Path, _Content], *, overwrite: bool) -> None:
+    """Write files and folders of files: first all into a hidden folder beside them, then each is renamed, in order."""
+    first = next(iter(files))
+    old = {path for path in files if os.path.lexists(path)}
+    renamed: set[Path] = set()
+    try:
+        for path in old:
+            _check_replaceable(path, files[path], overwrite=overwrite)
+        with tempfile.TemporaryDirectory(dir=first.parent, prefix=".svdkit-", ignore_cleanup_errors=True) as staging:
+            for path, content in files.items():
+                _write(Path(staging, path.name), content)
+            for path in files:
+                _rename(Path(staging, path.name), path, aside=Path(f"{staging}.old"))
+                renamed.add(path)
+    except BaseException as error:
+        for path in renamed - old:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not isinstance(error, OSError | ValueError):  # ValueError: a name that the file system cannot encode
+            raise
+        reason = getattr(error, "strerror", None) or error
+        advice = _ADVICE.get(getattr(error, "errno", 0), f"{reason}; save to another folder")
+        changed = sorted(path.name for path in old if path in renamed or not os.path.lexists(path))
+        state = f"No longer as before: {', '.join(changed)}; save again." if changed else "Nothing was changed."
+        raise ClipError(f"{first.name} could not be saved in {str(first.parent)!r}: {advice}. {state}") from error
 
 
-def read_parts(path: str | Path) -> Parts:
-    """Read a clip from any of its files; ``Clip.read`` documents what comes from where.
+def _check_replaceable(path: Path, content: _Content, *, overwrite: bool) -> None:
+    if not overwrite:
+        raise ClipError(f"{path} exists; pass overwrite=True to replace it, or choose another name")
+    if path.is_dir() and isinstance(content, bytes):
+        raise ClipError(f"{path} is a folder; choose another name")
+    names = [entry.name for entry in path.iterdir()] if path.is_dir() else [path.name]
+    if isinstance(content, dict) and not all(re.fullmatch(r"\d+\.png", name) for name in names):
+        raise ClipError(f"{path} holds more than numbered PNG frames and is not replaced; choose another name")
 
-    Raises:
-        ClipError: There is no clip, or it cannot be decoded.
 
-    Example:
-        >>> read_parts("walk.mp4").provenance.kind  # doctest: +SKIP
-        'micro'
-    """
+def _write(path: Path, content: _Content) -> None:
+    if isinstance(content, dict):
+        path.mkdir()
+        for name, part in content.items():
+            _write(path / name, part)
+        return
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())  # else a crash after the rename can leave an empty file under the final name
+
+
+def _rename(new: Path, target: Path, *, aside: Path) -> None:
+    """Rename, over an old folder too, which ``os.replace`` alone cannot do."""
+    replace = os.replace
+    if not target.is_dir():
+        replace(new, target)
+        return
+    replace(target, aside)
+    try:
+        replace(new, target)
+    except BaseException:
+        replace(aside, target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def read_clip(path: str | Path) -> dict[str, Any]:
+    """Read the arguments of ``Clip`` from any of its files; ``Clip.read`` documents what comes from where."""
     path = _as_path(path)
     try:
         media, stem = _find(path)
         decoded = decode(media)
-        own = _document(decoded.comment, name=media.name)
-        document = _choose(own, _sidecar(media.with_name(f"{stem}.json")), name=media.name)
+        document, beside = _parse(decoded.comment, name=media.name), _sidecar(media.parent / f"{stem}.json")
+        if document and beside and document.provenance != beside.provenance:
+            _warn(f"the JSON beside {media.name} belongs to another clip; the provenance inside {media.name} is used")
+        document = document or beside  # the one inside the file cannot be parted from it
         made = document.provenance if document else None
-        photo = _photo(media.with_name(f"{stem}.photo.png"), made)
+        photo = _photo(media.parent / f"{stem}.photo.png", made)
     except OSError as error:
         raise ClipError(f"{path} cannot be read ({error.strerror or error}); check the path and its rights") from error
-    fps = document.fps if document else min(max(decoded.fps or _DEFAULT_FPS, 0.1), 240.0)
-    return Parts(frames=_as_made(decoded, document, fps=fps, name=media.name), fps=fps, provenance=made, photo=photo)
+    if document is None:
+        fps = min(max(decoded.fps or 7.0, 0.1), 240.0)  # 7 is SVD's usual rate
+        return {"frames": decoded.at(fps), "fps": fps}
+    height, width, frames = document.height, document.width, decoded.at(document.fps)
+    if decoded.delays == (0.0,):  # webp keeps a clip in which nothing moves as a still picture
+        check_size(height=frames.shape[1], width=frames.shape[2], num_frames=document.num_frames)
+        frames = np.repeat(frames, document.num_frames, axis=0)
+    if len(frames) < document.num_frames:
+        _warn(f"{media.name} holds {len(frames)} of its {document.num_frames} frames; it was cut short")
+    if frames.shape[1:3] == (height + height % 2, width + width % 2):  # mp4 and webm made odd sizes even
+        frames = frames[:, :height, :width]
+    return {"frames": frames, "fps": document.fps, "provenance": made, "photo": photo}
 
 
 def _as_path(path: object) -> Path:
@@ -119,68 +166,37 @@ def _as_path(path: object) -> Path:
 
 def _find(path: Path) -> tuple[Path, str]:
     """Return the video file or folder of frames that a path means, and the stem of the files beside it."""
-    path = path.resolve() if path.name in {"", ".."} else path
-    if not path.name:
-        raise ClipError(f"{path} is no clip; give a video file or a folder of PNG frames")
-    frames = path.with_name(f"{path.stem}_frames")
-    if path.suffix.lower() == ".json" and path.is_file():
-        if _sidecar(path, strict=True) is None:
-            raise ClipError(f"{path.name} is not the JSON that svdkit writes beside a clip; give the clip itself")
-        beside = [frames if suffix == ".png" else path.with_suffix(suffix) for suffix in SUFFIXES]
-        found = [media for media in beside if media.exists()]
-        if not found:
-            raise ClipError(f"{path.name} has no clip beside it; put {beside[0].name} into its folder")
-        return found[0], path.stem
-    if path.suffix.lower() == ".png" and frames.is_dir():
-        return frames, path.stem
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - "." needs a name, and links keep theirs
+    suffix, frames = path.suffix.lower(), path.parent / f"{path.stem}_frames"
     if path.is_dir():
-        return path, path.name.removesuffix("_frames") or path.name
-    if path.suffix.lower() == ".png" and path.is_file():
-        raise ClipError(f"{path.name} is a single picture; give the folder of frames, or a video file")
+        return path, path.name.removesuffix("_frames")
+    if suffix == ".png" and frames.is_dir():
+        return frames, path.stem
     if not path.is_file():
         raise ClipError(f"{path} is not there; check the name and the folder")
-    return path, path.stem
+    if suffix == ".png":
+        raise ClipError(f"{path.name} is a single picture; give the folder of frames, or a video file")
+    if suffix != ".json":
+        return path, path.stem
+    beside = [frames if suffix == ".png" else path.with_suffix(suffix) for suffix in SUFFIXES]
+    for media in beside:
+        if media.exists():
+            return media, path.stem
+    raise ClipError(f"{path.name} has no clip beside it; put {beside[0].name} into its folder")
 
 
-def _sidecar(path: Path, *, strict: bool = False) -> Document | None:
-    if not path.is_file():
-        return None
-    if path.stat().st_size > _MAX_SIDECAR_BYTES:
-        return None  # no JSON of ours
-    return _document(path.read_bytes(), name=path.name, strict=strict)
+def _sidecar(path: Path) -> Document | None:
+    is_ours = path.is_file() and path.stat().st_size <= 2**20  # no JSON of ours is larger
+    return _parse(path.read_bytes(), name=path.name) if is_ours else None
 
 
-def _document(text: str | bytes | None, *, name: str, strict: bool = False) -> Document | None:
+def _parse(text: object, *, name: str) -> Document | None:
     """Parse; a broken document is a warning only, for the frames can still be read."""
     try:
-        return None if text is None else Document.from_text(text)
+        return Document.from_text(text) if isinstance(text, str | bytes) else None
     except ClipError as error:
-        if strict:
-            raise ClipError(f"{name} is broken ({error}); give the clip itself") from error
         _warn(f"the provenance in {name} is broken and left out: {error}")
         return None
-
-
-def _choose(own: Document | None, beside: Document | None, *, name: str) -> Document | None:
-    """Take the document inside the file, which cannot be parted from it, else the one beside."""
-    if own and beside and own.provenance != beside.provenance:
-        _warn(f"the JSON beside {name} belongs to another clip; the provenance inside {name} is used")
-    return own or beside
-
-
-def _as_made(decoded: Decoded, document: Document | None, *, fps: float, name: str) -> Frames:
-    """Bring frames back to the number and size they had: formats join equal frames, and make odd sizes even."""
-    frames = decoded.at(fps)
-    if document is None:
-        return frames
-    if decoded.delays == (0.0,):  # webp keeps a clip in which nothing moves as a still picture
-        check_size(height=frames.shape[1], width=frames.shape[2], num_frames=document.num_frames)
-        frames = np.repeat(frames, document.num_frames, axis=0)
-    if len(frames) < document.num_frames:
-        _warn(f"{name} holds {len(frames)} of its {document.num_frames} frames; it was cut short")
-    height, width = document.height, document.width
-    grown = (height + height % 2, width + width % 2)
-    return frames[:, :height, :width] if frames.shape[1:3] == grown else frames
 
 
 def _photo(path: Path, made: Provenance | None) -> Image.Image | None:

@@ -1,0 +1,277 @@
+"""Frames to the bytes of a file and back: mp4, webm and gif by ffmpeg; webp, PNG frames and reading gif by Pillow.
+
+ffmpeg is the one that imageio-ffmpeg brings, under limits of time, pixels and bytes, for files come from anywhere;
+mediapy knows no such limits and does not read metadata.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageSequence
+from PIL.PngImagePlugin import PngInfo
+
+from svdkit.clip.provenance import DIGITAL_SOURCE_TYPE, XMP
+from svdkit.errors import ClipError
+from svdkit.units import format_bytes
+
+Frames = npt.NDArray[np.uint8]  # RGB, shape (frames, height, width, 3), values 0 to 255
+
+MAX_BYTES = 2**30  # of raw frames that are read: 606 frames at 576x1024. More is a film or a decompression bomb.
+MAX_PIXELS = 7680 * 4320  # of one frame: 8K
+
+_EXIF_DESCRIPTION, _EXIF_SOFTWARE = 0x010E, 0x0131  # Exif 2.32, table 4
+# sRGB frames under BT.709's matrix and limited range. The transfer tag says sRGB, for that is what the values are.
+_YUV = (
+    *("-vf", "scale=flags=accurate_rnd+full_chroma_inp+bicubic:out_color_matrix=bt709:out_range=tv,format=yuv420p"),
+    *("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "iec61966-2-1", "-color_range", "tv"),
+)
+_CODECS = {
+    ".mp4": (*_YUV, "-c:v", "libx264", "-crf", "16", "-movflags", "+faststart"),
+    ".webm": (*_YUV, "-c:v", "libvpx-vp9", "-crf", "24", "-b:v", "0", "-row-mt", "1", "-cpu-used", "2"),
+    # One palette for all frames: one a frame flickers. Pillow's dithering leaves bright specks on dark photos.
+    ".gif": ("-vf", "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=floyd_steinberg", "-loop", "0"),
+}
+_XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # XMP's uuid in ISO media files: XMP part 3, "MPEG-4"
+
+
+class Tags(NamedTuple):
+    """What a file says about itself; only a file with a title is marked as AI-generated."""
+
+    comment: str = ""
+    title: str = ""
+
+
+_NO_TAGS = Tags()
+
+
+class Decoded(NamedTuple):
+    """What a file holds: equal frames may be one with a long delay (ms); no delays mean that all are equal."""
+
+    frames: Frames
+    fps: float | None
+    delays: tuple[float, ...] = ()
+    comment: Any = None  # a text, if the file is ours
+
+    def at(self, fps: float) -> Frames:
+        """Return the frames at a steady rate, each repeated as often as its delay asks."""
+        repeats = [max(1, round(delay * fps / 1000)) for delay in self.delays]
+        if sum(repeats) == len(repeats):
+            return self.frames
+        check_size(height=self.frames.shape[1], width=self.frames.shape[2], num_frames=sum(repeats))
+        return np.repeat(self.frames, repeats, axis=0)
+
+
+def check_size(*, height: int, width: int, num_frames: int) -> None:
+    """Refuse sizes that no clip has, before memory is asked for them."""
+    if height * width > MAX_PIXELS:
+        raise ClipError(f"frames of {width}x{height} pixels are larger than 8K ({MAX_PIXELS:,}); scale them down")
+    if num_frames > (most := MAX_BYTES // (height * width * 3)):
+        given, limit = f"{num_frames} frames of {width}x{height}", format_bytes(MAX_BYTES)
+        raise ClipError(f"{given}: {most} fit into {limit}; cut the clip")
+
+
+def resize(frames: Frames, *, scale: float) -> Frames:
+    """Scale frames by a factor (Lanczos), to even sizes."""
+    if not 0 < scale <= 16:
+        raise ClipError(f"scale is {scale!r}; give a factor above 0, at most 16")
+    height, width = (max(2, 2 * round(side * scale / 2)) for side in frames.shape[1:3])
+    check_size(height=height, width=width, num_frames=len(frames))
+    scaled = [Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS) for frame in frames]
+    return np.stack([np.asarray(image) for image in scaled])
+
+
+def encode(frames: Frames, *, suffix: str, fps: float, tags: Tags = _NO_TAGS, crf: int | None = None) -> bytes:
+    """Encode frames as .mp4 (H.264, index in front), .webm (VP9), .gif or .webp, complete with metadata.
+
+    4:2:0 needs even sizes: in mp4 and webm an odd one grows by a repeated row or column. A crf of None is near
+    transparent (16 and 24).
+    """
+    if suffix == ".webp":
+        return _encode_webp(frames, fps=fps, tags=tags)
+    if suffix == ".gif" and fps > 50:
+        raise ClipError(f"a gif shows at most 50 frames a second, not {fps:g}; save as .mp4 or .webp")
+    if suffix != ".gif":
+        frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+    size, rate = f"{frames.shape[2]}x{frames.shape[1]}", str(Fraction(fps).limit_denominator(1001))
+    source = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-framerate", rate, "-i", "pipe:0")
+    options = [*_CODECS[suffix], *(() if crf is None else ("-crf", str(crf)))]
+    marks = {"title": tags.title, "software": "svdkit", "digital_source_type": DIGITAL_SOURCE_TYPE}
+    for name, text in {"comment": tags.comment, **(marks if tags.title else {})}.items():
+        options += ["-metadata", f"{name}={text}"]
+    try:
+        with tempfile.TemporaryDirectory() as folder:  # an index moved to the front cannot go through a pipe
+            path = Path(folder, f"clip{suffix}")
+            _ffmpeg(*source, *options, str(path), subject=f"a {suffix} file", given=frames.tobytes())
+            data = path.read_bytes()
+    except OSError as error:
+        advice = f"the folder for temporary files cannot be used ({error.strerror or error})"
+        raise ClipError(f"{advice}; free space or set TMPDIR") from error
+    if suffix == ".gif":
+        return _with_comment(data, tags.comment.encode())
+    if suffix == ".mp4" and tags.title:
+        packet = b"uuid" + _XMP_BOX + XMP.encode()
+        return data + (4 + len(packet)).to_bytes(4, "big") + packet
+    return data
+
+
+def _with_comment(gif: bytes, comment: bytes) -> bytes:
+    """Put a comment behind a gif's colour table, which ffmpeg cannot: GIF89a specification, section 24."""
+    table = 3 * 2 ** ((gif[10] & 7) + 1) if gif[10] & 128 else 0
+    blocks = b"".join(bytes([len(comment[i : i + 255])]) + comment[i : i + 255] for i in range(0, len(comment), 255))
+    return gif[: 13 + table] + b"\x21\xfe" + blocks + b"\0" + gif[13 + table :]
+
+
+def encode_png(frame: npt.NDArray[np.uint8], *, tags: Tags = _NO_TAGS) -> bytes:
+    """Encode one frame, uint8 (height, width, 3), as PNG with its metadata."""
+    info = PngInfo()
+    if tags.comment:
+        info.add_text("Comment", tags.comment)
+    if tags.title:
+        info.add_text("Title", tags.title)
+        info.add_text("Software", "svdkit")
+        info.add_itxt("XML:com.adobe.xmp", XMP)
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+def _encode_webp(frames: Frames, *, fps: float, tags: Tags) -> bytes:
+    """Encode as animated webp, lossy of high quality."""
+    exif = Image.Exif()
+    exif[_EXIF_DESCRIPTION], exif[_EXIF_SOFTWARE] = tags.comment, "svdkit"
+    edges = [round(i * 1000 / fps) for i in range(len(frames) + 1)]  # whole milliseconds that add up to the duration
+    delays = [after - before for before, after in itertools.pairwise(edges)]
+    first, *others = [Image.fromarray(frame) for frame in frames]
+    buffer, show = io.BytesIO(), {"save_all": True, "append_images": others, "duration": delays, "loop": 0}
+    first.save(buffer, "WEBP", quality=90, exif=exif, xmp=XMP.encode() if tags.title else b"", **show)
+    return buffer.getvalue()
+
+
+def decode(path: Path) -> Decoded:
+    """Read a video file, whatever its suffix says, or a folder of PNG frames in the order of their numbers."""
+    if path.is_dir():
+        return _decode_folder(path)
+    with path.open("rb") as file:
+        start = file.read(12)
+    if start[:4] == b"GIF8" or start[:4] + start[8:] == b"RIFFWEBP":
+        return _decode_animation(path)
+    if start[4:8] in {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"}:
+        return _decode_video(path, demuxer="mov")
+    if start[:4] == b"\x1a\x45\xdf\xa3":
+        return _decode_video(path, demuxer="matroska")
+    raise ClipError(f"{path.name} is not an mp4, webm, gif or webp video; convert it first, for example with ffmpeg")
+
+
+def _decode_animation(path: Path) -> Decoded:
+    """Read a gif or webp file, animated or still."""
+    stills: list[Frames] = []
+    delays: list[float] = []
+    with _pillow_errors(path), Image.open(path, formats=("GIF", "WEBP")) as image:
+        exif = image.getexif() if image.format == "WEBP" else Image.Exif()
+        comment = exif.get(_EXIF_DESCRIPTION, image.info.get("comment"))
+        for still in ImageSequence.Iterator(image):
+            check_size(height=image.height, width=image.width, num_frames=len(stills) + 1)
+            stills.append(np.asarray(still.convert("RGB")))
+            delays.append(float(still.info.get("duration", 0)))
+        comment = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else comment
+    if len(delays) > 1:
+        delays = [delay if delay >= 4 else 100.0 for delay in delays]  # none is above 240 fps; 0 is shown as 100 ms
+    fps = 1000 / min(delays) if min(delays) else None
+    return Decoded(np.stack(stills), fps, tuple(delays), comment=comment)
+
+
+def _decode_folder(folder: Path) -> Decoded:
+    """Read the .png files of a folder in the order of the numbers in their names."""
+    paths = [path for path in folder.iterdir() if path.suffix.lower() == ".png"]
+    if not paths:
+        raise ClipError(f"{folder} holds no .png frames; give a folder that Clip.save wrote, or a video file")
+    paths.sort(key=lambda path: [int(n) if i % 2 else n for i, n in enumerate(re.split("([0-9]+)", path.name))])
+    pictures = [read_png(path, count=len(paths)) for path in paths]
+    for path, picture in zip(paths, pictures, strict=True):
+        if picture.size != pictures[0].size:
+            raise ClipError(f"{path.name} is not as large as {paths[0].name}; all frames of a clip have one size")
+    frames = np.stack([np.asarray(picture) for picture in pictures])
+    return Decoded(frames, fps=None, comment=pictures[0].info.get("Comment"))
+
+
+def read_png(path: Path, *, count: int = 1) -> Image.Image:
+    """Read a PNG file as RGB, if ``count`` pictures of its size are not too large."""
+    with _pillow_errors(path), Image.open(path, formats=("PNG",)) as image:
+        check_size(height=image.height, width=image.width, num_frames=count)
+        return image.convert("RGB")
+
+
+def _decode_video(path: Path, *, demuxer: str) -> Decoded:
+    """Decode with a fixed demuxer and local files only, so that no playlist can lead ffmpeg elsewhere."""
+    address = f"file:{path.absolute()}"  # a bare name may start with "-" or look like a URL
+    source = ("-protocol_whitelist", "file", "-max_pixels", str(MAX_PIXELS), "-f", demuxer, "-i", address)
+    tags, log = _ffmpeg(*source, "-f", "ffmetadata", "pipe:1", subject=path.name)  # its log tells the rate
+    frames_as_ppm = ("-c:v", "ppm", "-f", "image2pipe", "-fs", str(MAX_BYTES), "pipe:1")
+    quality = ("-sws_flags", "accurate_rnd+full_chroma_int+bicubic")
+    data, _ = _ffmpeg(*source, "-map", "0:v:0", "-fps_mode", "passthrough", *quality, *frames_as_ppm, subject=path.name)
+    rate = re.search(rb"Video: .*?([\d.]+) fps", log)
+    comment = re.search(rb"(?im)^comment=(.*)$", tags)
+    text = re.sub(r"\\(.)", r"\1", comment[1].decode("utf-8", "replace")) if comment else None
+    return Decoded(_parse_ppm(data, name=path.name), fps=float(rate[1]) if rate else None, comment=text)
+
+
+def _parse_ppm(data: bytes, *, name: str) -> Frames:
+    """Split a stream of equally large PPM pictures; each begins with its own size."""
+    header = re.match(rb"P6\s+(\d+)\s+(\d+)\s+255\s", data)
+    if header is None:
+        raise ClipError(f"{name} holds no video frames; it may be cut short: save or download it again")
+    if len(data) >= MAX_BYTES:
+        raise ClipError(f"{name} is longer than svdkit reads ({MAX_BYTES:,} bytes of raw frames); cut it first")
+    width, height = int(header[1]), int(header[2])
+    stride = header.end() + height * width * 3
+    if len(data) % stride or any(data[at : at + header.end()] != header[0] for at in range(0, len(data), stride)):
+        raise ClipError(f"{name} changes its frame size on the way; all frames of a clip are equally large")
+    rows = np.frombuffer(data, np.uint8).reshape(-1, stride)
+    return rows[:, header.end() :].reshape(-1, height, width, 3)
+
+
+def _ffmpeg(*arguments: str, subject: str, given: bytes = b"") -> tuple[bytes, bytes]:
+    """Run ffmpeg to its end; return its output and its log."""
+    import imageio_ffmpeg
+
+    seconds = 900 if given else 120
+    try:
+        command = (imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-y", *arguments)
+        done = subprocess.run(command, input=given, capture_output=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ClipError(f"{subject}: ffmpeg was stopped after {seconds} s; try a smaller clip") from error
+    except (OSError, RuntimeError) as error:
+        raise ClipError(f"{subject}: ffmpeg cannot be started ({error}); run: pip install imageio-ffmpeg") from error
+    if done.returncode == 0:
+        return done.stdout, done.stderr
+    log = done.stderr.decode("utf-8", "replace")
+    complaint = re.search(r"(?im)^(?:\[[^\n\]]*\] )*([^\n]*(?:error|invalid|fail|no space)[^\n]*)$", log)
+    reason = complaint[1].strip() if complaint else f"it stopped with code {done.returncode}"
+    advice = "try another format, such as .png" if given else "it may be cut short: save or download it again"
+    advice = "the disk is full; free some space" if "No space left" in log else advice
+    raise ClipError(f"{subject}: ffmpeg failed ({reason}); {advice}")
+
+
+@contextmanager
+def _pillow_errors(path: Path) -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd chunks; check_size decides
+            yield
+    except ClipError:
+        raise
+    except Exception as error:  # Pillow's readers raise many kinds: SyntaxError, EOFError, struct.error, OSError
+        raise ClipError(f"{path.name} cannot be read ({error}); is it whole? Save or download it again") from error
