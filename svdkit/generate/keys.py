@@ -1,13 +1,4 @@
-"""What a stage hands on, what that depends on, and when it may be used again.
-
-::
-
-    encode   model, photo, height, width, noise_aug_strength, seed
-    denoise  + num_frames, num_inference_steps, guidance, fps, motion_bucket_id
-    decode   + decode_chunk_size
-
-Playback speed is in none of them: it only goes into the file.
-"""
+"""What a stage hands on, what that depends on, and when it may be used again."""
 
 from __future__ import annotations
 
@@ -25,6 +16,7 @@ Resolved: TypeAlias = Any
 StageKey: TypeAlias = tuple[tuple[str, Any], ...]
 
 _USUAL_CHUNK = 5  # what LoadReport says when memory does not limit the chunk
+# Playback speed is in none of these: it only goes into the file.
 _ENCODE = ("height", "width", "noise_aug_strength", "seed")
 _GUIDANCE = ("min_guidance_scale", "max_guidance_scale")
 _DENOISE = (*_ENCODE, "num_frames", "num_inference_steps", *_GUIDANCE, "fps", "motion_bucket_id")
@@ -33,24 +25,14 @@ _DEPENDS_ON = {"encode": _ENCODE, "denoise": _DENOISE, "decode": (*_DENOISE, "de
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Encoded:
-    """What the networks know of a photo: output of ``encode``, input of ``denoise``.
-
-    Attributes:
-        key: What it depends on, see ``stage_key``.
-        settings: The settings it was made with, all resolved.
-        frame: The fitted photo.
-        image_embeddings: From CLIP, tensor ``(1, 1, projection)``.
-        image_latents: From the VAE, not scaled, tensor ``(1, channels, height / scale, width / scale)``.
-        generator_state: Of the CPU generator after the noise on the photo was drawn, bytes tensor.
-        seconds: How long the stage took.
-    """
+    """What the networks know of a photo: output of ``encode``, input of ``denoise``."""
 
     key: StageKey
     settings: Resolved
     frame: Frame
-    image_embeddings: Any
-    image_latents: Any
-    generator_state: Any
+    image_embeddings: Any  # from CLIP, tensor (1, 1, projection)
+    image_latents: Any  # from the VAE, not scaled, tensor (1, channels, height / scale, width / scale)
+    generator_state: Any  # of the CPU generator after the noise on the photo was drawn, bytes tensor
     seconds: float
 
 

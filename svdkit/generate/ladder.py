@@ -1,11 +1,5 @@
 """Out of memory: which errors mean it, and the steps down that keep a clip coming.
 
-::
-
-    encode    offload
-    denoise   two-pass guidance → forward chunking → offload → group offload
-    decode    half the chunk, down to one frame → offload
-
 Only the stage that failed is run again; each step is warned of and noted in the clip. Techniques stay applied, since
 the next clip of the same size would fail in the same place.
 """
@@ -29,13 +23,9 @@ T = TypeVar("T")
 
 # What other allocators than CUDA's say; they raise a plain RuntimeError.
 _SIGNS = (
-    "cuda error: out of memory",
-    "cublas_status_alloc_failed",
-    "cudnn_status_alloc_failed",
-    "mps backend out of memory",
-    "invalid buffer size",  # MPS, for a single tensor that is larger than Metal allows
-    "defaultcpuallocator: can't allocate memory",
-    "defaultcpuallocator: not enough memory",
+    *("cuda error: out of memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed"),
+    *("mps backend out of memory", "invalid buffer size"),  # the second: a tensor larger than Metal allows
+    *("defaultcpuallocator: can't allocate memory", "defaultcpuallocator: not enough memory"),
 )
 _SMALLER_CHUNK = "smaller decode chunk"
 _STEPS = {
@@ -57,10 +47,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def run_stage(
     pipe: Any, stage: str, attempt: Callable[[Any], T], settings: Resolved, *, step_down: bool, notes: list[str]
 ) -> tuple[T, Resolved]:
-    """Run ``attempt(settings)`` until it fits in memory; return its result and the settings that fitted.
-
-    A sentence for each step down is added to ``notes``.
-    """
+    """Run ``attempt(settings)`` until it fits; note each step down; return its result and the settings that fitted."""
     import torch
 
     while True:
@@ -73,7 +60,14 @@ def run_stage(
             traceback.clear_frames(error.__traceback__)
             step = _next_step(pipe, stage, settings) if step_down else None
             if step is None:
-                raise OutOfMemoryError(_advice(stage, settings, step_down=step_down, notes=notes)) from error
+                size = f"height={settings.height}, width={settings.width}, num_frames={settings.num_frames}"
+                size += f", decode_chunk_size={settings.decode_chunk_size}" if stage == "decode" else ""
+                taken = f" after {'; '.join(notes)}" if notes else ""
+                allow = "" if step_down else "allow smaller steps with step_down=True, "
+                raise OutOfMemoryError(
+                    f"{stage} ran out of memory at {size}{taken}; {allow}make a smaller or shorter clip, load with "
+                    "memory='sequential' or dtype='fp8', or close what else uses the device"
+                ) from error
         gc.collect()
         torch.cuda.empty_cache()
         if step == _SMALLER_CHUNK:
@@ -90,28 +84,10 @@ def run_stage(
 def _next_step(pipe: Any, stage: str, settings: Resolved) -> str | None:
     """Find the first step of a stage that would change anything here."""
     active = {*active_techniques(pipe)}
-    report = getattr(pipe, "svdkit", None)
-    compiled = report is not None and report.settings.compile
+    compiled = hasattr(pipe, "svdkit") and pipe.svdkit.settings.compile
     # Offloading moves weights off a GPU; a plan that does more is not replaced by one that does less.
     offloaded = active & {"group-offload", "sequential"}
     can_offload = execution_device(pipe).type == "cuda" and not compiled and not offloaded
-    possible = {
-        _SMALLER_CHUNK: settings.decode_chunk_size > 1,
-        "two-pass-guidance": is_guided(settings),
-        "forward-chunking": True,
-        "offload": can_offload,
-        "group-offload": can_offload,
-    }
+    possible = {_SMALLER_CHUNK: settings.decode_chunk_size > 1, "two-pass-guidance": is_guided(settings)}
+    possible |= {"forward-chunking": True, "offload": can_offload, "group-offload": can_offload}
     return next((step for step in _STEPS[stage] if possible[step] and step not in active), None)
-
-
-def _advice(stage: str, settings: Resolved, *, step_down: bool, notes: list[str]) -> str:
-    size = f"height={settings.height}, width={settings.width}, num_frames={settings.num_frames}"
-    if stage == "decode":
-        size += f", decode_chunk_size={settings.decode_chunk_size}"
-    taken = f" after {'; '.join(notes)}" if notes else ""
-    allow = "" if step_down else "allow smaller steps with step_down=True, "
-    return (
-        f"{stage} ran out of memory at {size}{taken}; {allow}make a smaller or shorter clip, load with "
-        "memory='sequential' or dtype='fp8', or close what else uses the device"
-    )

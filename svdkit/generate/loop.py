@@ -1,8 +1,8 @@
 # ruff: noqa: SLF001 - diffusers' call is one piece; its parts, which svdkit runs one by one, are private
 """diffusers' ``StableVideoDiffusionPipeline.__call__``, taken apart.
 
-Each function is one passage of it, with the same operations in the same order, so that the result is the same to the
-bit (``tests/test_stages.py`` compares them). The passages are those of diffusers 0.35 to 0.42:
+Each function is one passage of it, with the same operations in the same order, so that the bits are the same
+(``tests/test_stages.py`` compares them). The passages are those of diffusers 0.35 to 0.42:
 https://github.com/huggingface/diffusers/blob/v0.39.0/src/diffusers/pipelines/stable_video_diffusion/pipeline_stable_video_diffusion.py
 """
 
@@ -69,10 +69,7 @@ def is_guided(settings: Resolved) -> bool:
 def denoise_steps(
     pipe: Any, settings: Resolved, *, embeddings: Any, image_latents: Any, generator: Any, device: Any
 ) -> Iterator[Any]:
-    """Draw noise and run the schedule, which must be set; yield the latents ``(1, frames, channels, h, w)`` of a step.
-
-    Embeddings and image latents are those of ``embed_image`` and ``encode_image``; the generator has drawn for it.
-    """
+    """Draw noise, run the schedule, which must be set, and yield the latents ``(1, frames, channels, h, w)``."""
     import torch
 
     embeddings, image_latents = embeddings.to(device), image_latents.to(device)
@@ -105,8 +102,7 @@ def denoise_steps(
 def decode_chunk(pipe: Any, latents: Any) -> tuple[np.ndarray, bool]:
     """Turn latents ``(1, frames, channels, h, w)`` into uint8 ``(frames, height, width, 3)``; say if all were numbers.
 
-    They become 8-bit numbers on the device: rounding is the same there, and a quarter of the bytes is copied. What is
-    not a number becomes black.
+    The 8-bit numbers are made on the device, so that a quarter of the bytes is copied.
     """
     import torch
 

@@ -19,21 +19,13 @@ _BAR_CELLS = 20
 
 @dataclass(frozen=True)
 class Progress:
-    """How far one stage of a run has come; its text is ``"5/25, 2.0 s, about 8.0 s left"``.
+    """How far one stage of a run has come; its text is ``"5/25, 2.0 s, about 8.0 s left"``."""
 
-    Attributes:
-        stage: ``"encode"``, ``"denoise"`` or ``"decode"``.
-        step: Steps done, 0 to ``steps``. A step is a network (encode), a denoising step, or a chunk of frames.
-        steps: Steps of the stage, at least 1.
-        elapsed_seconds: Since the stage began. On a GPU only a stage's last is exact: svdkit waits only between stages.
-        remaining_seconds: Estimate for the rest of this stage; None before the first step is done.
-    """
-
-    stage: str
-    step: int
-    steps: int
-    elapsed_seconds: float
-    remaining_seconds: float | None
+    stage: str  # "encode", "denoise" or "decode"
+    step: int  # steps done: networks (encode), denoising steps, chunks of frames (decode)
+    steps: int  # of the stage, at least 1
+    elapsed_seconds: float  # exact when the stage is done: on a GPU svdkit waits for the device only between stages
+    remaining_seconds: float | None  # estimate for the rest of this stage; None before the first step is done
 
     @property
     def done(self) -> bool:
@@ -50,6 +42,7 @@ class Progress:
 
 
 Report = Callable[[Progress], object]
+Shown = bool | str | Report  # the values of progress=
 
 
 @dataclass
@@ -98,29 +91,24 @@ class Meter:
         self.report(Progress(self.stage, self._done, self.steps, self.seconds, remaining))
 
 
-def reporter(progress: bool | str | Report = "auto") -> Report:  # noqa: FBT001 - it is the value of progress=
+def reporter(progress: Shown = "auto") -> Report:
     """Choose where progress is shown: the values are those of ``generate``; True means "auto"."""
     if callable(progress):
         return progress
     if progress is False:
-        return _silent
+        return _Report()
     if progress is True or progress == "auto":
         progress = "terminal" if notebook_kind() == "terminal" else "notebook"
     if progress == "terminal":
         return _TerminalReport(sys.stderr)
     if progress == "notebook":
         return _NotebookReport()
-    raise SettingsError(
-        f"progress={progress!r} is not known; give 'auto', 'notebook', 'terminal', True, False, or a function that "
-        "takes a Progress"
-    )
+    known = "'auto', 'notebook', 'terminal', True, False, or a function that takes a Progress"
+    raise SettingsError(f"progress={progress!r} is not known; give {known}")
 
 
-def _silent(_: Progress) -> None: ...
-
-
-class _ThrottledReport:
-    """Shows the first and the last report of a stage, and ten a second between them."""
+class _Report:
+    """Lets the first and the last report of a stage through, and ten a second between them; shows nothing itself."""
 
     _last = float("-inf")
 
@@ -133,7 +121,7 @@ class _ThrottledReport:
     def _show(self, progress: Progress) -> None: ...
 
 
-class _TerminalReport(_ThrottledReport):
+class _TerminalReport(_Report):
     """One line a stage, rewritten in place on a terminal; in a log file only the line of the finished stage."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -141,26 +129,27 @@ class _TerminalReport(_ThrottledReport):
 
     def _show(self, progress: Progress) -> None:
         if self._rewrites:
-            cells = _BAR_CELLS * progress.step // progress.steps
-            bar = "#" * cells + "-" * (_BAR_CELLS - cells)
+            bar = "#" * (_BAR_CELLS * progress.step // progress.steps)
             # \033[K clears what a longer text has left behind.
-            self._stream.write(f"\r{progress.stage:<8}[{bar}] {progress}\033[K")
-            self._line_is_open = True
+            self._write(f"\r{progress.stage:<8}[{bar:-<{_BAR_CELLS}}] {progress}\033[K")
         elif progress.done:
-            self._stream.write(f"{progress.stage:<8}{progress}\n")
+            self._write(f"{progress.stage:<8}{progress}")
         if progress.done:
             self.end_line()
-        self._stream.flush()
 
     def end_line(self) -> None:
         """End an unfinished line, so that what is written next, such as an error, begins on its own."""
         if self._line_is_open:
-            self._stream.write("\n")
-            self._stream.flush()
-            self._line_is_open = False
+            self._write("\n")
+        self._line_is_open = False
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+        self._line_is_open = True
 
 
-class _NotebookReport(_ThrottledReport):
+class _NotebookReport(_Report):
     """A row a stage, updated in place through a display handle: no widgets, so Colab and VS Code show it."""
 
     def __init__(self) -> None:
@@ -171,11 +160,9 @@ class _NotebookReport(_ThrottledReport):
         from IPython.display import display
 
         self._stages[progress.stage] = progress
-        stages = self._stages.values()
-        bundle = {
-            "text/html": f'<table style="border:0">{"".join(_row(stage) for stage in stages)}</table>',
-            "text/plain": "\n".join(f"{stage.stage:<8}{stage}" for stage in stages),
-        }
+        html = "".join(_row(stage) for stage in self._stages.values())
+        plain = "\n".join(f"{name:<8}{stage}" for name, stage in self._stages.items())
+        bundle = {"text/html": f'<table style="border:0">{html}</table>', "text/plain": plain}
         if self._handle is None:
             self._handle = display(bundle, raw=True, display_id=True)
         else:

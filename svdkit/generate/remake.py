@@ -10,14 +10,14 @@ from svdkit.clip import Clip, Provenance
 from svdkit.errors import ClipError, ImageError, ModelError, PipelineError, SettingsError, SvdkitWarning
 from svdkit.generate.keys import describe_model
 from svdkit.generate.run import generate
-from svdkit.generate.stages import OnStep, machine
+from svdkit.generate.stages import machine
 from svdkit.image import Frame, fit, sample_photos
 from svdkit.models import catalogue
 from svdkit.pipeline import load
 from svdkit.settings import ClipSettings, LoadSettings
 
 if TYPE_CHECKING:
-    from svdkit.generate.progress import Report
+    from svdkit.generate.progress import Shown
 
 # What may change bits: other versions, or another processor, may round differently.
 _DECIDE_BITS = (
@@ -26,19 +26,10 @@ _DECIDE_BITS = (
 )
 
 
-def replay(
-    file: str | Path | Clip,
-    *,
-    photo: Any = None,
-    pipe: Any = None,
-    progress: bool | str | Report = "auto",
-    step_down: bool = True,
-    on_step: OnStep | None = None,
-) -> Clip:
+def replay(file: str | Path | Clip, *, photo: Any = None, pipe: Any = None, progress: Shown = "auto") -> Clip:
     """Make a clip again: same photo, same model, same settings, same seed.
 
-    On the same machine with the same versions the frames are the same to the bit; a video file holds them compressed,
-    so they are not compared with the file.
+    On the same machine with the same versions the frames are the same to the bit; a video file holds them compressed.
 
     Args:
         file: A file that ``Clip.save`` wrote, its JSON beside it or not; or a clip.
@@ -46,11 +37,9 @@ def replay(
             clip, else the sample photo of the recorded name.
         pipe: The pipeline to use; None loads the recorded model.
         progress: As in ``generate``.
-        step_down: As in ``generate``.
-        on_step: As in ``generate``.
 
     Returns:
-        The new clip. A warning names what differs here (versions, GPU, dtype, revision), since frames may then differ.
+        The new clip. A warning names versions, GPU, dtype or revision that differ here: frames may then differ.
 
     Raises:
         ImageError: when the photo given cannot be read.
@@ -65,9 +54,7 @@ def replay(
     old = file if isinstance(file, Clip) else Clip.read(file)
     made = old.provenance
     if made is None:
-        raise ClipError(
-            "this video carries no svdkit provenance, so nothing says how it was made; replay a clip of svdkit's"
-        )
+        raise ClipError("this video carries no svdkit provenance: nothing says how it was made; replay a clip of ours")
     try:
         settings = ClipSettings.from_dict(made.settings)
     except SettingsError as error:
@@ -76,7 +63,7 @@ def replay(
     frame = _find_frame(old, made, photo)
     pipe = _load(made) if pipe is None else pipe
     _compare(pipe, made)
-    return generate(pipe, frame, settings, progress=progress, step_down=step_down, on_step=on_step)
+    return generate(pipe, frame, settings, progress=progress)
 
 
 def _find_frame(old: Clip, made: Provenance, photo: Any) -> Frame:
@@ -88,16 +75,14 @@ def _find_frame(old: Clip, made: Provenance, photo: Any) -> Frame:
                 f"the photo of this clip ({photo or 'no name recorded'}) is not beside it and is no sample photo; "
                 "pass photo=, the file it was made of"
             )
-    image: Any = old.photo
+    image: Any
     if photo is None:
-        what = "the photo saved beside the clip"
+        what, image = "the photo saved beside the clip", old.photo
     elif isinstance(photo, Frame):
         what, image = "this frame", photo.image
     else:
-        recorded: dict[str, Any] = {
-            name: made.image.get(name) for name in ("height", "width", "mode", "focus", "border")
-        }
-        what, image = "the photo, fitted as recorded,", fit(photo, **recorded).image
+        how: dict[str, Any] = {name: made.image.get(name) for name in ("height", "width", "mode", "focus", "border")}
+        what, image = "the photo, fitted as recorded,", fit(photo, **how).image
     try:
         return Frame.from_dict(made.image, image=image)
     except ImageError as error:
@@ -133,5 +118,6 @@ def _compare(pipe: Any, made: Provenance) -> None:
     both = [part for part in _DECIDE_BITS if part in then and part in now]
     differences = [f"{part} was {then[part]}, is {now[part]} here" for part in both if then[part] != now[part]]
     if differences:
-        text = f"frames may differ from the recorded clip: {'; '.join(differences)}"
-        warnings.warn(text, SvdkitWarning, stacklevel=3)
+        warnings.warn(
+            f"frames may differ from the recorded clip: {'; '.join(differences)}", SvdkitWarning, stacklevel=3
+        )

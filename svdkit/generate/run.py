@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from svdkit.errors import SettingsError, SvdkitWarning
 from svdkit.generate.keys import resolve
 from svdkit.generate.ladder import run_stage
-from svdkit.generate.progress import Report, reporter
+from svdkit.generate.progress import Report, Shown, reporter
 from svdkit.generate.stages import OnStep, decode, denoise, encode
 from svdkit.image import Frame, fit, size_advice
 from svdkit.settings import ClipSettings
@@ -19,9 +19,6 @@ from svdkit.settings import ClipSettings
 if TYPE_CHECKING:
     from svdkit.clip import Clip
     from svdkit.generate.keys import Encoded
-
-# The defaults of diffusers' call, for a pipeline that svdkit did not load.
-_HEIGHT, _WIDTH = 576, 1024
 
 
 def generate(
@@ -32,7 +29,7 @@ def generate(
     fit_mode: str = "crop",
     focus: tuple[float, float] = (0.5, 0.5),
     border: str = "blur",
-    progress: bool | str | Report = "auto",
+    progress: Shown = "auto",
     step_down: bool = True,
     on_step: OnStep | None = None,
 ) -> Clip:
@@ -83,7 +80,7 @@ def generate_batch(
     fit_mode: str = "crop",
     focus: tuple[float, float] = (0.5, 0.5),
     border: str = "blur",
-    progress: bool | str | Report = "auto",
+    progress: Shown = "auto",
     step_down: bool = True,
     on_step: OnStep | None = None,
 ) -> Iterator[Clip]:
@@ -98,9 +95,9 @@ def generate_batch(
         settings: As in ``generate``; for all clips.
         seeds: A list of seeds for each photo; None for the settings' own. A seed that is None is drawn.
         fit_mode: As in ``generate``.
-        focus: As in ``generate``; for all photos.
+        focus: As in ``generate``.
         border: As in ``generate``.
-        progress: As in ``generate``; shown anew for each clip.
+        progress: As in ``generate``.
         step_down: As in ``generate``. A smaller decode chunk is kept for the clips that follow.
         on_step: As in ``generate``.
 
@@ -137,7 +134,7 @@ def _fit_photo(pipe: Any, photo: Any, settings: ClipSettings, **how: Any) -> Fra
     if isinstance(photo, Frame):
         return photo
     report = getattr(pipe, "svdkit", None)
-    height, width = (report.model.height, report.model.width) if report else (_HEIGHT, _WIDTH)
+    height, width = (report.model.height, report.model.width) if report else (576, 1024)
     return fit(photo, height=settings.height or height, width=settings.width or width, **how)
 
 
@@ -158,17 +155,16 @@ def _make(
     return clip, encoded, fitted.decode_chunk_size
 
 
-def _size_advice(pipe: Any, frame: Frame) -> tuple[str, ...]:
+def _size_advice(pipe: Any, frame: Frame) -> list[str]:
     """Warn of a size that is far from what the model was trained on, and return the warning as a note."""
-    report = getattr(pipe, "svdkit", None)
-    if report is None:
-        return ()
-    trained = {"trained_height": report.model.height, "trained_width": report.model.width}
+    if not hasattr(pipe, "svdkit"):
+        return []
+    trained = {"trained_height": pipe.svdkit.model.height, "trained_width": pipe.svdkit.model.width}
     advice = size_advice(height=frame.height, width=frame.width, **trained)
     if advice is None:
-        return ()
+        return []
     warnings.warn(advice, SvdkitWarning, stacklevel=4)
-    return (advice,)
+    return [advice]
 
 
 def _listed(name: str, given: Any) -> list[Any]:

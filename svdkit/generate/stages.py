@@ -1,9 +1,7 @@
 """The three stages of a clip: encode, denoise, decode; the output of each can be kept and handed on.
 
-Together they give the same bits as one call of diffusers' ``StableVideoDiffusionPipeline`` with
-``generator=torch.Generator("cpu").manual_seed(seed)``. All random numbers come from that one generator on the CPU, so
-that a seed begins from the same noise on every machine. The noise on the photo is drawn first, then the latents:
-``Encoded`` carries the generator's state over.
+All random numbers come from one generator on the CPU, so that a seed begins from the same noise on every machine. The
+noise on the photo is drawn first, then the latents: ``Encoded`` carries the generator's state over.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from svdkit.environment import summary
 from svdkit.errors import Cancelled, SvdkitWarning
 from svdkit.generate.keys import Denoised, Encoded, describe_model, model_identity, resolve, resolve_like, stage_key
 from svdkit.generate.loop import decode_chunk, denoise_steps, embed_image, encode_image, execution_device, synchronize
-from svdkit.generate.progress import Meter, Report, reporter
+from svdkit.generate.progress import Meter, Shown, reporter
 
 if TYPE_CHECKING:
     from svdkit.image import Frame
@@ -29,29 +27,25 @@ if TYPE_CHECKING:
 
 OnStep = Callable[[int, Any], object]
 
-_BLACK = 8  # of 255: what is darker looks black
-
+_NOT_NUMBERS = (
+    "some values are not numbers, shown black; half precision does this with some models and small sizes: load with "
+    "dtype='fp32' or 'bf16', or choose a size nearer to what the model was trained on"
+)
 machine = lru_cache(maxsize=1)(summary)  # it does not change while Python runs
 
 
 def encode(
-    pipe: Any,
-    frame: Frame,
-    settings: ClipSettings,
-    *,
-    progress: bool | str | Report = False,
-    reuse: Encoded | None = None,
+    pipe: Any, frame: Frame, settings: ClipSettings, *, progress: Shown = False, reuse: Encoded | None = None
 ) -> Encoded:
     """Show the photo to CLIP and to the VAE.
 
     Args:
         pipe: A ``StableVideoDiffusionPipeline``.
         frame: The fitted photo; its size is the clip's size.
-        settings: Of the clip. Height, width, frames and seed may be None: they are then those of the frame and the
-            model, and the seed is drawn.
+        settings: Of the clip. What is None is taken from the frame and the model; the seed is drawn.
         progress: As in ``generate``.
-        reuse: An earlier result of the same photo and model. What CLIP says does not depend on the seed, and is
-            taken from it; with another photo it is ignored.
+        reuse: An earlier result of the same photo and model: only the seed or the noise changed, so CLIP need not look
+            again. That of another photo is ignored.
 
     Returns:
         The encoded photo, on the pipeline's device.
@@ -73,16 +67,9 @@ def encode(
     with _running(pipe, "encode", steps=2, progress=progress, device=device) as meter:
         embeddings = reuse.image_embeddings if reuse else embed_image(pipe, frame, device)
         meter.step()
-        latents = encode_image(pipe, frame, settings, generator=generator, device=device)
-    return Encoded(
-        key=key,
-        settings=settings,
-        frame=frame,
-        image_embeddings=embeddings,
-        image_latents=latents.to(embeddings.dtype),
-        generator_state=generator.get_state(),
-        seconds=meter.seconds,
-    )
+        latents = encode_image(pipe, frame, settings, generator=generator, device=device).to(embeddings.dtype)
+    made = {"image_embeddings": embeddings, "image_latents": latents, "generator_state": generator.get_state()}
+    return Encoded(key=key, settings=settings, frame=frame, seconds=meter.seconds, **made)
 
 
 def denoise(
@@ -90,7 +77,7 @@ def denoise(
     encoded: Encoded,
     settings: ClipSettings | None = None,
     *,
-    progress: bool | str | Report = False,
+    progress: Shown = False,
     on_step: OnStep | None = None,
 ) -> Denoised:
     """Turn noise into the latents of a clip, step by step.
@@ -98,11 +85,9 @@ def denoise(
     Args:
         pipe: A ``StableVideoDiffusionPipeline``.
         encoded: The encoded photo.
-        settings: Of the clip; None for those of ``encoded``. They may differ from these in what this stage adds
-            (frames, steps, guidance, fps, motion), not in what the encoded photo depends on.
+        settings: Of the clip; None for those of ``encoded``. Frames, steps, guidance, fps and motion may differ.
         progress: As in ``generate``.
-        on_step: Called as ``on_step(step, latents)`` after each step, from 1. Returning False, or raising
-            ``Cancelled``, stops the run. The latents are the run's own: copy them to keep or change them.
+        on_step: As in ``generate``. The latents are the run's own: copy them to keep or change them.
 
     Returns:
         The clip in latents, on the pipeline's device.
@@ -112,7 +97,6 @@ def denoise(
         Cancelled: when ``on_step`` said so; ``finished`` is the encoded photo.
 
     Example:
-        >>> still = denoise(pipe, encoded, settings.replace(motion_bucket_id=20))  # doctest: +SKIP
         >>> wild = denoise(pipe, encoded, settings.replace(motion_bucket_id=220))  # doctest: +SKIP
     """
     import torch
@@ -127,19 +111,17 @@ def denoise(
     photo = {"embeddings": encoded.image_embeddings, "image_latents": encoded.image_latents}
     steps = denoise_steps(pipe, settings, **photo, generator=generator, device=device)
     count = len(pipe.scheduler.timesteps)
-    with _running(pipe, "denoise", steps=count, progress=progress, device=device) as meter:
-        for step, latents in enumerate(steps, start=1):
-            meter.step()
-            if on_step is not None:
-                _tell(on_step, step, latents, encoded)
-    return Denoised(
-        key=key,
-        settings=settings,
-        frame=encoded.frame,
-        latents=latents,
-        seconds=meter.seconds,
-        encode_seconds=encoded.seconds,
-    )
+    try:
+        with _running(pipe, "denoise", steps=count, progress=progress, device=device) as meter:
+            for step, latents in enumerate(steps, start=1):
+                meter.step()
+                if on_step is not None and on_step(step, latents) is False:
+                    raise Cancelled(f"stopped by on_step after denoising step {step}")  # noqa: TRY301 - like one of on_step
+    except Cancelled as error:
+        error.finished = error.finished or encoded
+        raise
+    seconds = {"encode_seconds": encoded.seconds, "seconds": meter.seconds}
+    return Denoised(key=key, settings=settings, frame=encoded.frame, latents=latents, **seconds)
 
 
 def decode(
@@ -147,7 +129,7 @@ def decode(
     denoised: Denoised,
     settings: ClipSettings | None = None,
     *,
-    progress: bool | str | Report = False,
+    progress: Shown = False,
     notes: Sequence[str] = (),
 ) -> Clip:
     """Turn latents into the frames of a clip, a chunk of frames at a time.
@@ -155,13 +137,12 @@ def decode(
     Args:
         pipe: A ``StableVideoDiffusionPipeline``.
         denoised: The clip in latents.
-        settings: Of the clip; None for those of ``denoised``. They may differ from these in ``decode_chunk_size`` and
-            ``playback_fps``.
-        progress: As in ``generate``. A function may raise ``Cancelled`` to stop between two chunks.
+        settings: Of the clip; None for those of ``denoised``. Decode chunk and playback fps may differ.
+        progress: As in ``generate``.
         notes: Sentences for the clip's provenance.
 
     Returns:
-        The clip. A warning is given, and noted in it, when the frames are black or not numbers.
+        The clip. A warning is given, and noted in it, when values are not numbers.
 
     Raises:
         SettingsError: when ``denoised`` was made for other settings or another model; it names the difference.
@@ -171,16 +152,17 @@ def decode(
     """
     now = resolve_like(pipe, settings, denoised)
     starts = range(0, now.num_frames, now.decode_chunk_size)
-    parts, finite = [], True
     device = execution_device(pipe)
     latents = denoised.latents.to(device)
+    chunks = []
     with _running(pipe, "decode", steps=len(starts), progress=progress, device=device) as meter:
         for start in starts:
-            pixels, all_numbers = decode_chunk(pipe, latents[:, start : start + starts.step])
-            parts.append(pixels)
-            finite = finite and all_numbers
+            chunks.append(decode_chunk(pipe, latents[:, start : start + starts.step]))
             meter.step()
-    pixels = np.concatenate(parts)
+    pixels = np.concatenate([frames for frames, _ in chunks])
+    if not all(finite for _, finite in chunks):
+        notes = (*notes, _NOT_NUMBERS)
+        warnings.warn(_NOT_NUMBERS, SvdkitWarning, stacklevel=2)
     model, report = describe_model(pipe), getattr(pipe, "svdkit", None)
     made = Provenance(
         kind="micro" if model["name"] == "micro" else "svd",
@@ -190,55 +172,19 @@ def decode(
         model=model,
         image=denoised.frame.to_dict(),
         stage_seconds={"encode": denoised.encode_seconds, "denoise": denoised.seconds, "decode": meter.seconds},
-        notes=(*notes, *_complaints(pixels, denoised, finite=finite)),
+        notes=tuple(notes),
         environment=machine(),
     )
     return Clip(frames=pixels, fps=now.playback_fps, provenance=made, photo=denoised.frame.image)
 
 
 @contextmanager
-def _running(pipe: Any, stage: str, *, steps: int, progress: bool | str | Report, device: Any) -> Iterator[Meter]:
+def _running(pipe: Any, stage: str, *, steps: int, progress: Shown, device: Any) -> Iterator[Meter]:
     """Time a stage, without gradients; leave the pipeline usable, also after an error or an interrupt."""
     import torch
 
-    report = reporter(progress)
     try:
-        with (
-            torch.no_grad(),
-            Meter(stage, steps=steps, report=report, synchronize=partial(synchronize, device)) as meter,
-        ):
+        with torch.no_grad(), Meter(stage, steps, reporter(progress), partial(synchronize, device)) as meter:
             yield meter
     finally:
         pipe.maybe_free_model_hooks()  # offloaded networks leave the device, as after diffusers' own call
-
-
-def _tell(on_step: OnStep, step: int, latents: Any, encoded: Encoded) -> None:
-    """Tell the caller of a step; when that cancels the run, hand back what was finished."""
-    try:
-        cancelled = on_step(step, latents) is False
-    except Cancelled as error:
-        error.finished = error.finished or encoded
-        raise
-    if cancelled:
-        raise Cancelled(f"stopped by on_step after denoising step {step}", finished=encoded)
-
-
-def _complaints(pixels: np.ndarray, denoised: Denoised, *, finite: bool) -> tuple[str, ...]:
-    """Warn of frames that are not numbers or all black, and return the warning as a note."""
-    import torch
-
-    if not finite:
-        culprit = "VAE" if bool(torch.isfinite(denoised.latents).all()) else "UNet"
-        note = (
-            f"the {culprit} gave values that are not numbers, shown black; half precision overflows with some sizes "
-            "and models: load with dtype='fp32' or 'bf16'"
-        )
-    elif pixels.max() <= _BLACK and np.asarray(denoised.frame.image).max() > 4 * _BLACK:
-        note = (
-            "all frames are black though the photo is not; the fp16 VAE does this at small sizes: load with "
-            "dtype='fp32' or 'bf16', or choose a size nearer to what the model was trained on"
-        )
-    else:
-        return ()
-    warnings.warn(note, SvdkitWarning, stacklevel=3)
-    return (note,)
