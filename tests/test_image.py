@@ -297,7 +297,7 @@ class TestHeic:
         buffer = io.BytesIO()
         heif.from_pillow(quarters()).save(buffer, quality=90, exif=exif.tobytes())
         assert corner_names(read_image(buffer.getvalue())) == "BRGW"
-        with pytest.raises(ImageError, match="cut short or damaged"):
+        with pytest.raises(ImageError, match="or damaged"):
             read_image(buffer.getvalue()[:300])
 
 
