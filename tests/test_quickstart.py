@@ -136,7 +136,7 @@ def text_of(executed: list[dict[str, Any]], name: str) -> str:
 
 
 def children_seconds() -> float:
-    """Processor seconds of all processes that were started here and ended: what else this machine does, is not in it."""
+    """Processor seconds of the processes that ended here; what else the machine does is not in it."""
     times = os.times()
     return times.children_user + times.children_system
 
