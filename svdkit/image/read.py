@@ -195,9 +195,9 @@ def _fetch(url: str) -> bytes:
             return _receive(response, shown)
     except HTTPError as error:
         error.close()
-        reason = _printable(str(error.reason))
+        said = _printable(str(error.reason))
         raise ImageError(
-            f"{shown} answered with HTTP error {error.code} ({reason}), not with a picture. Open the address in a "
+            f"{shown} answered with HTTP error {error.code} ({said}), not with a picture. Open the address in a "
             f"browser to see whether it exists and is public. {_INSTEAD}"
         ) from error
     except (OSError, HTTPException, ValueError) as error:  # ValueError: a malformed host, port or name
