@@ -46,6 +46,7 @@ def test_names_of_a_newer_version_are_left_out():
     ("changes", "message"),
     [
         ({"kind": "SVD"}, "provenance kind is 'SVD'; it is one of micro, svd"),
+        ({"kind": ["micro"]}, "provenance kind is ['micro']; it is one of micro, svd"),
         ({"settings": [1]}, "provenance settings is a list; give a dict of plain JSON values"),
         ({"settings": {"seed": {1}}}, "provenance settings.seed holds {1}; only plain JSON values are kept"),
         ({"model": {"a": np.float32(1)}}, "provenance model.a holds np.float32(1.0); only plain JSON"),

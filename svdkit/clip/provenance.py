@@ -73,7 +73,7 @@ class Provenance:
     created_at: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(), compare=False)
 
     def __post_init__(self) -> None:
-        if self.kind not in {"micro", "svd"}:
+        if self.kind not in ("micro", "svd"):
             raise ClipError(f"provenance kind is {self.kind!r}; it is one of micro, svd")
         for name in ("settings", "load", "conditioning", "model", "image", "stage_seconds", "environment"):
             value = getattr(self, name)
