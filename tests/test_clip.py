@@ -31,7 +31,7 @@ def test_examples_in_the_docstrings_are_true():
     names = [module.name for module in pkgutil.iter_modules(svdkit.clip.__path__)]
     results = [doctest.testmod(importlib.import_module(f"svdkit.clip.{name}")) for name in names]
     assert sum(result.failed for result in results) == 0
-    assert sum(result.attempted for result in results) >= 5
+    assert sum(result.attempted for result in results) >= 4
 
 
 class TestObject:

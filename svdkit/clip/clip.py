@@ -34,8 +34,7 @@ class Clip:
         ClipError: A part is not what it should be.
 
     Example:
-        >>> clip = Clip(np.zeros((14, 72, 128, 3), np.uint8), fps=7)
-        >>> clip
+        >>> Clip(np.zeros((14, 72, 128, 3), np.uint8), fps=7)
         Clip(video · 14 frames · 7 fps, height=72, width=128)
     """
 
@@ -117,9 +116,8 @@ class Clip:
             >>> clip.save("walk.mp4")  # doctest: +SKIP
             PosixPath('walk.mp4')
         """
-        document = Document(
-            fps=self.fps, num_frames=len(self.frames), height=self.height, width=self.width, provenance=self.provenance
-        )
+        count, height, width = self.frames.shape[:3]
+        document = Document(fps=self.fps, num_frames=count, height=height, width=width, provenance=self.provenance)
         frames = self.frames if scale is None else resize(self.frames, scale=scale)
         return write_clip(path, frames, document, photo=self.photo if keep_photo else None, overwrite=overwrite)
 

@@ -83,7 +83,7 @@ class Provenance:
         notes: object = self.notes
         if not isinstance(notes, list | tuple) or not all(isinstance(note, str) for note in notes):
             raise ClipError(f"provenance notes are {notes!r:.80}; give a tuple of sentences")
-        object.__setattr__(self, "notes", tuple(_scrub(note) for note in notes))
+        object.__setattr__(self, "notes", tuple(map(_scrub, notes)))
         for name in ("svdkit_version", "created_at"):
             if not isinstance(getattr(self, name), str):
                 raise ClipError(f"provenance {name} is {getattr(self, name)!r}; give a text")
@@ -125,9 +125,9 @@ class Document:
 
     def __post_init__(self) -> None:
         check_fps(self.fps)
-        for name in ("num_frames", "height", "width"):
-            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
-                raise ClipError(f"{name} is {getattr(self, name)!r}; it is a whole number from 1")
+        for name, size in (("num_frames", self.num_frames), ("height", self.height), ("width", self.width)):
+            if type(size) is not int or size < 1:
+                raise ClipError(f"{name} is {size!r}; it is a whole number from 1")
 
     def to_text(self, *, indent: int | None = None) -> str:
         """Return the JSON in ASCII, which every container's metadata can hold; marked as AI-generated if it is."""

@@ -30,8 +30,7 @@ _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space or save to another disk",
     errno.EDQUOT: "your disk quota is used up; free some space or save elsewhere",
     errno.EFBIG: "the file is larger than this disk or account allows; save elsewhere or with a smaller scale",
-    errno.EACCES: "you may not write there; save to a folder of your own",
-    errno.EPERM: "you may not write there; save to a folder of your own",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "you may not write there; save to a folder of your own"),
     errno.EROFS: "that disk is read-only; save to another folder",
     errno.ENOENT: "that folder does not exist; create it first",
     errno.ENOTDIR: "a part of that path is a file, not a folder; save to another folder",
@@ -53,11 +52,10 @@ def write_clip(
     files: dict[Path, _Content] = {}
     if photo is not None:
         files[path.with_name(f"{path.stem}.photo.png")] = encode_png(np.asarray(photo.convert("RGB")))
+    target = path.with_name(f"{path.stem}_frames") if suffix == ".png" else path
     if suffix == ".png":
-        target = path.with_name(f"{path.stem}_frames")
         files[target] = {f"{i:04d}.png": encode_png(frame, tags=tags) for i, frame in enumerate(frames, start=1)}
     else:
-        target = path
         files[target] = encode(frames, suffix=suffix, fps=document.fps, tags=tags)
     files[path.with_name(f"{path.stem}.json")] = document.to_text(indent=1).encode() + b"\n"
     _write_all(files, overwrite=overwrite)
@@ -133,7 +131,10 @@ def read_clip(path: str | Path) -> dict[str, Any]:
     try:
         media, stem = _find(path)
         decoded = decode(media)
-        document, beside = _parse(decoded.comment, name=media.name), _sidecar(media.parent / f"{stem}.json")
+        sidecar = media.parent / f"{stem}.json"
+        is_ours = sidecar.is_file() and sidecar.stat().st_size <= 2**20  # no JSON of ours is larger
+        beside = _parse(sidecar.read_bytes(), name=sidecar.name) if is_ours else None
+        document = _parse(decoded.comment, name=media.name)
         if document and beside and document.provenance != beside.provenance:
             _warn(f"the JSON beside {media.name} belongs to another clip; the provenance inside {media.name} is used")
         document = document or beside  # the one inside the file cannot be parted from it
@@ -178,16 +179,10 @@ def _find(path: Path) -> tuple[Path, str]:
         raise ClipError(f"{path.name} is a single picture; give the folder of frames, or a video file")
     if suffix != ".json":
         return path, path.stem
-    beside = [frames if suffix == ".png" else path.with_suffix(suffix) for suffix in SUFFIXES]
-    for media in beside:
+    for media in (*(path.with_suffix(known) for known in SUFFIXES[:-1]), frames):
         if media.exists():
             return media, path.stem
-    raise ClipError(f"{path.name} has no clip beside it; put {beside[0].name} into its folder")
-
-
-def _sidecar(path: Path) -> Document | None:
-    is_ours = path.is_file() and path.stat().st_size <= 2**20  # no JSON of ours is larger
-    return _parse(path.read_bytes(), name=path.name) if is_ours else None
+    raise ClipError(f"{path.name} has no clip beside it; put {path.stem}.mp4 into its folder")
 
 
 def _parse(text: object, *, name: str) -> Document | None:
