@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import re
 import subprocess
 import sys
 import time
@@ -131,7 +132,8 @@ def test_the_installed_command_ends_with_the_exit_code() -> None:
     code = "import sys; from svdkit.cli import main; sys.argv = ['svdkit', 'replay', 'nix.mp4']; main()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True)
     assert done.returncode == WRONG_INPUT
-    assert (done.stdout, done.stderr) == ("", "error: nix.mp4 is not there; check the name and the folder\n")
+    assert done.stdout == ""
+    assert re.fullmatch(r"error: .*nix.mp4 is not there; check the name and the folder\n", done.stderr)
 
 
 @pytest.mark.parametrize("words", [["animat"], ["animate"], ["animate", "rocket", "--steps", "4"], ["models", "svd"]])

@@ -17,7 +17,45 @@ from svdkit.settings import ClipSettings, LoadSettings, clip_preset
 if TYPE_CHECKING:
     from svdkit.clip import Clip
 
+_Source = Annotated[str, typer.Argument(help="A file, an http(s) address, or a sample: rocket, coffee, cat.")]
+_Fit = Annotated[str, typer.Option(help="crop, pad or stretch.", rich_help_panel="The photo")]
+_Focus = Annotated[
+    tuple[float, float],
+    typer.Option(
+        metavar="X Y",
+        help="What crop keeps in view: 0 0 is top left, 1 1 is bottom right.",
+        rich_help_panel="The photo",
+    ),
+]
+_Border = Annotated[str, typer.Option(help="For pad: blur, or a colour such as #000000.", rich_help_panel="The photo")]
+_Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Begin from what another tool sends: diffusers, comfyui, generative-models, generative-models-svd or "
+        "hf-space.",
+        rich_help_panel="The clip",
+    ),
+]
+_Output = Annotated[
+    Path | None,
+    typer.Option(
+        *("--output", "-o"),
+        help="Where to: .mp4, .webm, .webp, .gif, or .png for a folder of frames. Named after the photo, .mp4, when "
+        "left out. With several seeds, each file has its seed in its name.",
+        rich_help_panel="File",
+    ),
+]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.", rich_help_panel="File")]
+_KeepPhoto = Annotated[
+    bool,
+    typer.Option(
+        "--keep-photo/--no-keep-photo", help="The fitted photo beside the clip, for replay.", rich_help_panel="File"
+    ),
+]
+_Scale = Annotated[
+    float | None,
+    typer.Option(help="Size of the saved frames as a factor, for example 4 for micro.", rich_help_panel="File"),
+]
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the file's name and errors only.")]
 
 
@@ -26,54 +64,23 @@ _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the file's na
     settings_options(LoadSettings, LOAD_HELP, panel="The model"),
 )
 def animate(
-    photo: Annotated[str, typer.Argument(help="A file, an http(s) address, or a sample: rocket, coffee, cat.")],
+    photo: _Source,
     *,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            *("--output", "-o"),
-            help="Where to: .mp4, .webm, .webp, .gif, or .png for a folder of frames. Named after the photo, .mp4, "
-            "when left out. With several seeds, each file has its seed in its name.",
-            rich_help_panel="File",
-        ),
-    ] = None,
+    output: _Output = None,
     overwrite: _Overwrite = False,
-    keep_photo: Annotated[
-        bool,
-        typer.Option(
-            "--keep-photo/--no-keep-photo", help="The fitted photo beside the clip, for replay.", rich_help_panel="File"
-        ),
-    ] = True,
-    scale: Annotated[
-        float | None,
-        typer.Option(help="Size of the saved frames as a factor, for example 4 for micro.", rich_help_panel="File"),
-    ] = None,
-    fit: Annotated[str, typer.Option(help="crop, pad or stretch.", rich_help_panel="The photo")] = "crop",
-    focus: Annotated[
-        tuple[float, float],
-        typer.Option(
-            metavar="X Y", help="What crop keeps in view: 0 0 is top left, 1 1 is bottom right.",
-            rich_help_panel="The photo",
-        ),
-    ] = (0.5, 0.5),
-    border: Annotated[
-        str, typer.Option(help="For pad: blur, or a colour such as #000000.", rich_help_panel="The photo")
-    ] = "blur",
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="Begin from what another tool sends: diffusers, comfyui, generative-models, "
-            "generative-models-svd or hf-space.",
-            rich_help_panel="The clip",
-        ),
-    ] = None,
+    keep_photo: _KeepPhoto = True,
+    scale: _Scale = None,
+    fit: _Fit = "crop",
+    focus: _Focus = (0.5, 0.5),
+    border: _Border = "blur",
+    preset: _Preset = None,
     quiet: _Quiet = False,
     **given: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Make a clip from a photo.
 
-    The name of each file is printed on stdout, everything else on stderr. Settings and seed are written into the file,
-    so that svdkit replay makes the same clip again.
+    The name of each file is printed on stdout, everything else on stderr.
+    Settings and seed are written into the file, so that svdkit replay makes the same clip again.
     """
     from svdkit.generate import generate_batch
     from svdkit.image import fit as fit_photo
@@ -97,8 +104,9 @@ def animate(
         pipe, [image], settings, seeds=seeds, fit_mode=fit, focus=focus, border=border, progress=_progress(quiet=quiet)
     )
     for clip, target in zip(clips, targets, strict=True):
-        typer.echo(clip.save(target, overwrite=overwrite, keep_photo=keep_photo, scale=scale))
-        _say(f"{clip.label}; once more: svdkit replay {target}", quiet=quiet)
+        saved = clip.save(target, overwrite=overwrite, keep_photo=keep_photo, scale=scale)
+        typer.echo(saved)
+        _say(f"{clip.label}; once more: svdkit replay {saved}", quiet=quiet)
 
 
 def replay(
@@ -120,8 +128,8 @@ def replay(
 ) -> None:
     """Make a saved clip again: same photo, same model, same settings, same seed.
 
-    It also says how the new frames compare with the file's. A video holds compressed frames; a folder of frames
-    (.png) holds them to the bit.
+    It also says how the new frames compare with the file's.
+    A video holds compressed frames; a folder of frames (.png) holds them to the bit.
     """
     from svdkit.clip import Clip
     from svdkit.generate import replay as remake
