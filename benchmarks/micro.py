@@ -202,8 +202,8 @@ def table(record: dict[str, Any]) -> str:
         "# The micro model's bars",
         "",
         (
-            f"Model micro, revision {record['model']['revision']}, {record['model']['weights']} weights; {here['cpu']}, "
-            f"{here['cpu_count']} cores; torch {here['torch']}, diffusers {here['diffusers']}; {record['date'][:10]}; "
+            f"Model micro, revision {record['model']['revision']}, {record['model']['weights']} weights; "
+            f"{here['cpu']}, {here['cpu_count']} cores; torch {here['torch']}, diffusers {here['diffusers']}; {record['date'][:10]}; "
             f"`{record['command']}` ({record['seconds'] // 60} min)."
         ),
         "",

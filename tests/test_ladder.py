@@ -21,7 +21,6 @@ from svdkit.settings import ClipSettings
 from tests.toy import toy_pipeline
 
 # numpy says so of torch inside diffusers' scheduler, which calls np.array(tensor).
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 
 SETTINGS = ClipSettings(height=64, width=64, num_inference_steps=2, seed=3, decode_chunk_size=4)
 RESOLVED = SETTINGS.resolve(height=64, width=64, num_frames=4)

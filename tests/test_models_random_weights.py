@@ -14,9 +14,6 @@ from svdkit.errors import IncompleteModelError, ModelError
 from svdkit.models import find_model, random_pipeline, random_weights
 from tests.toy import NUM_FRAMES, SCHEDULER, write_hub_folder
 
-# diffusers' scheduler meets numpy 2's new __array__ protocol; nothing of ours.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -73,7 +73,6 @@ def test_the_table_says_what_was_measured_on_what(
 
 
 @pytest.mark.model
-@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 def test_it_runs_on_a_toy(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "overhead"
     script.main(["--model", "toy", "--repeats", "3", "--steps", "1", "--out", str(out)])

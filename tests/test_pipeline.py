@@ -23,9 +23,6 @@ from svdkit.settings import LoadSettings
 from tests.hub_server import COMMIT, serve
 from tests.toy import toy_pipeline, write_hub_folder
 
-# diffusers' scheduler meets numpy 2's new __array__ protocol; nothing of ours.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 XT = "stabilityai/stable-video-diffusion-img2vid-xt"
 
 

@@ -15,9 +15,6 @@ from svdkit.pipeline import TECHNIQUES, LoadReport, active_techniques, apply_tec
 from svdkit.settings import LoadSettings
 from tests.toy import toy_pipeline
 
-# diffusers' scheduler meets numpy 2's new __array__ protocol; nothing of ours.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 SWITCHES = ("forward-chunking", "two-pass-guidance")
 PLANS = ("offload", "group-offload", "sequential")
 CPU = torch.device("cpu")

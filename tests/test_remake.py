@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # numpy says so of torch inside diffusers' scheduler, which calls np.array(tensor).
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 
 SETTINGS = ClipSettings(height=64, width=64, num_inference_steps=2, seed=3)
 

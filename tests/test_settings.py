@@ -90,7 +90,7 @@ def test_devices_torch_knows_are_taken(device):
         ("num_inference_steps", 0, "num_inference_steps=0: must be a whole number from 1 to 1000; use 1"),
         ("num_inference_steps", 1001, "num_inference_steps=1001: must be a whole number from 1 to 1000; use 1000"),
         ("min_guidance_scale", -0.5, "min_guidance_scale=-0.5: must be a number from 0 to 100; use 0"),
-        ("max_guidance_scale", 101, "max_guidance_scale=101: must be a number from 0 to 100; use 100"),
+        ("max_guidance_scale", 101, "max_guidance_scale=101: must be a number from 0 to 100 or None; use 100"),
         ("fps", 0, "fps=0: must be a whole number from 1 to 60; use 1"),
         ("fps", 61, "fps=61: must be a whole number from 1 to 60; use 60"),
         ("fps", 6.5, "fps=6.5: must be a whole number from 1 to 60; use 6 or 7"),
@@ -232,7 +232,7 @@ def test_a_number_too_long_to_print_is_refused_in_words():
 
 def test_a_number_too_large_for_a_float_is_refused():
     [problem] = problems(ClipSettings, max_guidance_scale=10**400)
-    assert problem.endswith("must be a number from 0 to 100; this is not a finite number")
+    assert problem.endswith("must be a number from 0 to 100 or None; this is not a finite number")
 
 
 def test_a_long_value_is_cut():
@@ -417,8 +417,16 @@ def test_resolve_leaves_nothing_open():
 
 
 def test_resolve_keeps_what_the_user_said():
-    said = ClipSettings(height=72, width=128, num_frames=8, decode_chunk_size=2, seed=3, playback_fps=12)
-    assert said.resolve(height=576, width=1024, num_frames=25, seed=9) == said
+    said = ClipSettings(
+        height=72, width=128, num_frames=8, max_guidance_scale=2, decode_chunk_size=2, seed=3, playback_fps=12
+    )
+    assert said.resolve(height=576, width=1024, num_frames=25, max_guidance_scale=1.5, seed=9) == said
+
+
+def test_guidance_left_open_is_the_models_own_and_else_that_of_diffusers():
+    size = {"height": 72, "width": 128, "num_frames": 14}
+    assert ClipSettings().resolve(**size).max_guidance_scale == 3
+    assert ClipSettings().resolve(**size, max_guidance_scale=1.5).max_guidance_scale == 1.5
 
 
 def test_resolve_twice_is_resolve_once():

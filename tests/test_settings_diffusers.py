@@ -11,10 +11,9 @@ from svdkit.errors import SettingsError
 from svdkit.settings import ClipSettings
 
 # diffusers 0.42 hands numpy 2 a tensor in its scheduler; nothing of ours.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 OURS_ALONE = {"seed", "playback_fps"}
-MODELS_OWN = {"height", "width"}  # diffusers has 576 x 1024 for every model; None lets micro have its own
+MODELS_OWN = {"height", "width", "max_guidance_scale"}  # None: micro has its own, SVD those of diffusers
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +40,8 @@ def test_names_are_those_of_the_pipeline(signature):
 def test_defaults_are_those_of_the_pipeline(signature):
     ours = {name: value for name, value in ClipSettings().to_dict().items() if name not in OURS_ALONE | MODELS_OWN}
     assert ours == {name: signature[name].default for name in ours}
+    svd = ClipSettings().resolve(height=16, width=16, num_frames=2)
+    assert svd.max_guidance_scale == signature["max_guidance_scale"].default
 
 
 @pytest.mark.parametrize(

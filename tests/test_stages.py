@@ -16,7 +16,6 @@ from svdkit.settings import ClipSettings
 from tests.toy import toy_pipeline
 
 # numpy says so of torch inside diffusers' scheduler, which calls np.array(tensor).
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 
 BASE = ClipSettings(num_inference_steps=2, seed=3)
 

@@ -80,11 +80,13 @@ def model_identity(pipe: Any) -> str:
 
 def resolve(pipe: Any, settings: ClipSettings, frame: Frame, *, seed: int | None = None) -> Resolved:
     """Fill what is None from the frame, the model, its memory plan, and chance."""
-    limit = getattr(getattr(pipe, "svdkit", None), "decode_chunk_size", _USUAL_CHUNK)
+    report = getattr(pipe, "svdkit", None)
+    limit = _USUAL_CHUNK if report is None else report.decode_chunk_size
     if settings.decode_chunk_size is None and limit < _USUAL_CHUNK:
         settings = settings.replace(decode_chunk_size=limit)
     frames = pipe.unet.config.num_frames
-    settings = settings.resolve(height=frame.height, width=frame.width, num_frames=frames, seed=seed)
+    own = {} if report is None else {"max_guidance_scale": report.model.max_guidance_scale}
+    settings = settings.resolve(height=frame.height, width=frame.width, num_frames=frames, seed=seed, **own)
     if (settings.height, settings.width) != (frame.height, frame.width):
         raise SettingsError(
             f"the settings ask for height={settings.height}, width={settings.width}, but the photo was fitted to "

@@ -41,8 +41,9 @@ class ClipSettings(Settings):
         num_frames: 2 to 256; None for the model's own (14 or 25). With one frame alone diffusers' guidance fails.
         num_inference_steps: 1 to 1000 denoising steps.
         min_guidance_scale: 0 to 100, at the first frame; a straight line runs from it to the last frame's.
-        max_guidance_scale: 0 to 100, at the last frame. 1 or less switches guidance off, which halves the work;
-            between 1 and 1.01 nothing is allowed, since half precision rounds it to 1.
+        max_guidance_scale: 0 to 100, at the last frame; None for the model's own (3 for SVD, as in diffusers). 1 or
+            less switches guidance off, which halves the work; between 1 and 1.01 nothing is allowed, since half
+            precision rounds it to 1.
         fps: 1 to 60 frames a second that the motion is made for, not those at which the file plays (playback_fps).
             The UNet receives fps − 1; Stability's own script warns when that is below 5 or above 30.
         motion_bucket_id: 0 to 1023, more is more motion. Stability's own script warns above 255.
@@ -66,7 +67,7 @@ class ClipSettings(Settings):
     num_frames: int | None = setting(None, number(2, 256, step=1), aliases=("frames", "video_frames"))
     num_inference_steps: int = setting(25, number(1, 1000, step=1), aliases=("steps", "num_steps"))
     min_guidance_scale: float = setting(1.0, number(0, 100), aliases=("min_cfg",))
-    max_guidance_scale: float = setting(3.0, number(0, 100), aliases=("guidance_scale", "cfg"))
+    max_guidance_scale: float | None = setting(None, number(0, 100), aliases=("guidance_scale", "cfg"))
     fps: int = setting(7, number(1, 60, step=1), aliases=("fps_id",))
     motion_bucket_id: int = setting(127, number(0, 1023, step=1), aliases=("motion", "motion_bucket"))
     noise_aug_strength: float = setting(0.02, number(0, 10), aliases=("cond_aug", "augmentation_level"))
@@ -80,10 +81,13 @@ class ClipSettings(Settings):
         bucket, noise = self.motion_bucket_id, self.noise_aug_strength
         return Conditioning(fps=self.fps - 1, motion_bucket_id=bucket, noise_aug_strength=noise)
 
-    def resolve(self, *, height: int, width: int, num_frames: int, seed: int | None = None) -> ClipSettings:
+    def resolve(
+        self, *, height: int, width: int, num_frames: int, max_guidance_scale: float = 3.0, seed: int | None = None
+    ) -> ClipSettings:
         """Fill in everything left open, so that the result alone repeats the clip.
 
-        Height, width (pixels) and num_frames are the model's own; a seed is drawn when there is none here or there.
+        Height, width (pixels), num_frames and max_guidance_scale are the model's own; a seed is drawn when there is
+        none here or there.
 
         Raises:
             SettingsError: The filled-in settings cannot work together, as a decode_chunk_size above num_frames.
@@ -95,7 +99,7 @@ class ClipSettings(Settings):
         frames = num_frames if self.num_frames is None else self.num_frames
         drawn = secrets.randbelow(2**32) if seed is None else seed  # short enough to type, exact in JavaScript
         fill = {"height": height, "width": width, "num_frames": frames, "seed": drawn, "playback_fps": float(self.fps)}
-        fill["decode_chunk_size"] = choose_decode_chunk_size(frames)
+        fill |= {"decode_chunk_size": choose_decode_chunk_size(frames), "max_guidance_scale": max_guidance_scale}
         return self.replace(**{name: value for name, value in fill.items() if getattr(self, name) is None})
 
     @classmethod
@@ -147,14 +151,14 @@ def choose_decode_chunk_size(num_frames: int) -> int:
 #   guidance from configs/svd.yaml and svd_xt.yaml (LinearPredictionGuider).
 # hf-space: its slider changes only the file; the pipeline is called without fps, so the UNet always gets 6.
 _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
-    "diffusers": ("diffusers' defaults: 25 steps, guidance 1 to 3, the UNet gets fps 6", {}),
+    "diffusers": ("diffusers' defaults: 25 steps, guidance 1 to 3, the UNet gets fps 6", {"max_guidance_scale": 3.0}),
     "comfyui": (
         "ComfyUI's example workflow: 20 steps, guidance 1 to 2.5, no noise on the photo, the UNet gets fps 5",
         {"num_inference_steps": 20, "max_guidance_scale": 2.5, "fps": 6, "noise_aug_strength": 0.0},
     ),
     "generative-models": (
         "Stability's script with svd-xt: 30 steps, guidance 1.5 to 3, the UNet gets fps 6, plays at 10",
-        {"num_inference_steps": 30, "min_guidance_scale": 1.5, "playback_fps": 10.0},
+        {"num_inference_steps": 30, "min_guidance_scale": 1.5, "max_guidance_scale": 3.0, "playback_fps": 10.0},
     ),
     "generative-models-svd": (
         "Stability's script with svd (14 frames): 25 steps, guidance 1 to 2.5, the UNet gets fps 6, plays at 10",
@@ -162,7 +166,7 @@ _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "hf-space": (
         "the Hugging Face Space and its copies: 25 steps, guidance 1 to 3, noise 0.1, the UNet gets fps 6, plays at 6",
-        {"noise_aug_strength": 0.1, "playback_fps": 6.0},
+        {"max_guidance_scale": 3.0, "noise_aug_strength": 0.1, "playback_fps": 6.0},
     ),
 }
 
