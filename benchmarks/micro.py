@@ -203,7 +203,8 @@ def table(record: dict[str, Any]) -> str:
         "",
         (
             f"Model micro, revision {record['model']['revision']}, {record['model']['weights']} weights; "
-            f"{here['cpu']}, {here['cpu_count']} cores; torch {here['torch']}, diffusers {here['diffusers']}; {record['date'][:10]}; "
+            f"{here['cpu']}, {here['cpu_count']} cores; "
+            f"torch {here['torch']}, diffusers {here['diffusers']}; {record['date'][:10]}; "
             f"`{record['command']}` ({record['seconds'] // 60} min)."
         ),
         "",
