@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -68,11 +68,11 @@ def test_training_resumes_as_if_never_stopped(tmp_path: Path):
     torch = pytest.importorskip("torch")
     from training.loop import Plan, train
 
-    def run(folder: Path, *, stop: int) -> object:
+    def run(folder: Path, *, stop: int) -> Any:
         torch.manual_seed(0)
         model = torch.nn.Linear(3, 1)
 
-        def loss_at(step: int) -> object:
+        def loss_at(step: int) -> Any:
             if step == stop:
                 raise KeyboardInterrupt
             return (model(torch.randn(8, 3)) - 1).square().mean()

@@ -117,7 +117,7 @@ def write_page(executed: Any, path: Path) -> None:
 
     # The template would load these two from the net; an empty address in their place keeps the page whole offline.
     offline = {"mathjax_url": "data:,", "require_js_url": "data:,"}
-    exporter = HTMLExporter(embed_images=True, **offline)  # type: ignore[no-untyped-call]  # not annotated
+    exporter = HTMLExporter(embed_images=True, **offline)
     page, _ = exporter.from_notebook_node(executed, resources={"metadata": {"name": "svdkit quickstart"}})
     path.write_text(page, encoding="utf-8")
 

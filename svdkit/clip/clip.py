@@ -162,7 +162,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class _Html:
-    text: str
+    text: str = field(repr=False)  # else the notebook's text copy holds the whole video once more
 
     def _repr_html_(self) -> str:
         return self.text
