@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from transformers import CLIPVisionModelWithProjection
 
 SHARD_CLIPS = 64  # clips rendered and encoded at a time
-SHARD_USES = 4  # times each is seen, every time under other noise
-SHORT_UNTIL = 0.45  # until then clips of 8 frames, 4 at a time: the same cost a step, and camera moves are learnt there
-SHORT, LONG = (8, 4), (14, 2)  # (frames, clips a step)
+SHARD_USES = 2  # times each is seen, every time under other noise
+SHORT_UNTIL = 0.88  # until then short clips, more of them a step at the same cost: camera moves are learnt there
+SHORT, LONG = (6, 5), (14, 2)  # (frames, clips a step)
 SIGMA_LOG_MEAN, SIGMA_LOG_DEVIATION = 1.0, 1.6  # SVD's image-to-video stage
+# Which way to move is decided at middle noise levels, and is the hardest to learn: most steps go there.
+MOTION_SHARE, MOTION_LOG_MEAN, MOTION_LOG_DEVIATION = 0.6, 1.3, 0.8
 DROP_CONDITION = 0.1  # for classifier-free guidance: picture and latents are zeroed together, as the pipeline does
 
 
@@ -82,12 +84,20 @@ def clip_input(pixels: torch.Tensor) -> torch.Tensor:
     return ((small + 1) / 2 - mean) / deviation
 
 
+def draw_sigma(count: int, device: torch.device) -> torch.Tensor:
+    """Noise levels: a share `MOTION_SHARE` where motion is decided, the rest over all levels. Shape (count,)."""
+    logarithm = torch.randn(count, device=device)
+    chosen = torch.rand(count, device=device) < MOTION_SHARE
+    everywhere = logarithm * SIGMA_LOG_DEVIATION + SIGMA_LOG_MEAN
+    return torch.exp(torch.where(chosen, logarithm * MOTION_LOG_DEVIATION + MOTION_LOG_MEAN, everywhere))
+
+
 def denoising_loss(model: Denoiser, shard: Shard, chosen: torch.Tensor) -> torch.Tensor:
     """Mean squared error of v over the chosen clips, each under its own noise level. EDM's weighting is 1 in v."""
     clean, first = shard.latents[chosen], shard.first[chosen]
     count = len(chosen)
     keep = (torch.rand(count, device=clean.device) > DROP_CONDITION).float()
-    sigma = torch.exp(torch.randn(count, device=clean.device) * SIGMA_LOG_DEVIATION + SIGMA_LOG_MEAN)
+    sigma = draw_sigma(count, clean.device)
     s = sigma[:, None, None, None, None]
     noisy = clean + s * torch.randn_like(clean)
     embedding = model.image_encoder(shard.pictures[chosen]).image_embeds[:, None] * keep[:, None, None]
@@ -121,5 +131,5 @@ def train_denoiser(
         with torch.autocast(device.type, dtype=torch.bfloat16):
             return denoising_loss(model, held[key], chosen)
 
-    train(model, loss_at, plan=Plan("unet", steps, 6e-4, seed=10**6), folder=folder, only_load=only_load)
+    train(model, loss_at, plan=Plan("unet", steps, 2e-3, seed=10**6), folder=folder, only_load=only_load)
     return model
