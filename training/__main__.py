@@ -36,7 +36,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("--vae-steps", type=int, default=0)
-    parser.add_argument("--unet-steps", type=int, default=5400)
+    parser.add_argument("--unet-steps", type=int, default=6100)
     parser.add_argument("--decoder-steps", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("training/work"), help="checkpoints and logs")
     parser.add_argument("--output", type=Path, default=Path("svdkit/micro"))

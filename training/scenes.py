@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 OVERSAMPLE = 2  # worlds are painted at twice the frame's resolution, then averaged down: sharp without aliasing
-PIXELS_PER_SECOND = 18.0  # mean image speed at motion_bucket_id 255, for a frame 128 pixels wide
+PIXELS_PER_SECOND = 5.0  # mean image speed at motion_bucket_id 255, for a frame 128 pixels wide
 
 
 @dataclass(frozen=True)

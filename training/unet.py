@@ -32,7 +32,7 @@ SHORT_UNTIL = 0.88  # until then short clips, more of them a step at the same co
 SHORT, LONG = (6, 5), (14, 2)  # (frames, clips a step)
 SIGMA_LOG_MEAN, SIGMA_LOG_DEVIATION = 1.0, 1.6  # SVD's image-to-video stage
 # Which way to move is decided at middle noise levels, and is the hardest to learn: most steps go there.
-MOTION_SHARE, MOTION_LOG_MEAN, MOTION_LOG_DEVIATION = 0.6, 1.3, 0.8
+MOTION_SHARE, MOTION_LOG_MEAN, MOTION_LOG_DEVIATION = 0.3, 1.3, 0.8
 DROP_CONDITION = 0.1  # for classifier-free guidance: picture and latents are zeroed together, as the pipeline does
 
 
@@ -131,5 +131,5 @@ def train_denoiser(
         with torch.autocast(device.type, dtype=torch.bfloat16):
             return denoising_loss(model, held[key], chosen)
 
-    train(model, loss_at, plan=Plan("unet", steps, 2e-3, seed=10**6), folder=folder, only_load=only_load)
+    train(model, loss_at, plan=Plan("unet", steps, 1e-2, seed=10**6), folder=folder, only_load=only_load)
     return model
