@@ -1,1 +1,1 @@
-"""Measuring: what a clip shows; later what it costs."""
+"""Measuring: what a clip costs and what it shows, kept as records and compared with statistics."""

@@ -1,0 +1,310 @@
+"""One run as plain JSON, one line of ``records.jsonl``: versioned, checked when built, never lost half-written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from svdkit import __version__
+from svdkit.clip.provenance import _plain
+from svdkit.errors import ClipError, SettingsError, SvdkitError, SvdkitWarning
+
+SCHEMA_VERSION = 1
+STATUSES = ("ok", "oom", "error", "timeout", "skipped")
+METHODS = ("measured", "composed")
+STAGES = (
+    *("load", "image_encoder", "vae_encode", "encode", "unet", "scheduler", "denoise"),
+    *("vae_decode", "postprocess", "decode", "export", "unattributed", "total"),
+)
+PHASES = ("cold", "warm_up", "timed")
+BYTES = ("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes")
+
+# Version -> what turns a record of it into one of the next. A new SCHEMA_VERSION adds its line here and a golden file
+# to tests/golden; none is ever taken away, so that old records stay readable.
+_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What one run asked for, what it cost and how it ended.
+
+    The values are copied. Absolute paths in them shrink to their last name and tokens are blanked, as in a clip's
+    provenance. A run that failed is a record too, with its reason.
+
+    Attributes:
+        id: What ``run_id`` gives: 16 hexadecimal digits.
+        status: One of ``STATUSES``; all but "ok" need an ``error``.
+        load: The resolved ``LoadSettings.to_dict()``.
+        clip: The resolved ``ClipSettings.to_dict()``, as far as it is known.
+        image: ``Frame.to_dict()``, or empty.
+        model: "name", "revision" and "weights" ("trained" or "random").
+        environment: What ``svdkit.environment.summary()`` gives.
+        method: "measured" whole, or "composed" from stages that were measured apart.
+        samples: Phase ("cold", "warm_up", "timed") -> stage (one of ``STAGES``) -> seconds, one number a repeat.
+        order: Position in the whole run of each timed repeat, from 0.
+        memory: Stage -> "peak_allocated_bytes", "peak_reserved_bytes", "process_bytes": whole bytes, or None.
+        quality: Name -> number; only finite ones, since JSON has no others.
+        forecast: What was expected before the run.
+        cost: Money, energy and what else it took.
+        artifacts: Name -> path relative to the results folder, with "/".
+        error: "type" and "message" of what ended the run; None for "ok".
+        started_at: ISO 8601 in UTC, such as "2026-01-31T12:00:00+00:00".
+        command: What to type to run it again.
+        schema_version: Of this form of a record.
+
+    Raises:
+        SettingsError: Values that are not allowed; all are listed.
+
+    Example:
+        >>> made = Record(id="0" * 16, status="ok", load={}, clip={}, image={}, environment={}, samples={},
+        ...     model={"name": "micro", "weights": "trained"}, started_at="2026-01-31T12:00:00+00:00")
+        >>> Record.from_dict(made.to_dict()) == made
+        True
+    """
+
+    id: str
+    status: str
+    load: dict[str, Any]
+    clip: dict[str, Any]
+    image: dict[str, Any]
+    model: dict[str, Any]
+    environment: dict[str, Any]
+    method: str = "measured"
+    samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    order: list[int] = field(default_factory=list)
+    memory: dict[str, dict[str, int | None]] = field(default_factory=dict)
+    quality: dict[str, Any] = field(default_factory=dict)
+    forecast: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, str] = field(default_factory=dict)
+    error: dict[str, str] | None = None
+    started_at: str
+    command: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if item.name != "artifacts":  # whose paths are refused rather than shortened
+                object.__setattr__(self, item.name, _clean(getattr(self, item.name), where=item.name))
+        if problems := list(_wrong_types(self)) or list(_problems(self)):
+            raise SettingsError.of("Record", problems)
+        object.__setattr__(self, "artifacts", dict(self.artifacts))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, a copy."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Record:
+        """Build from ``to_dict()`` of this version or any older one; SettingsError says what cannot be read."""
+        if not isinstance(values, Mapping):
+            raise SettingsError(f"Record: a {type(values).__name__} is no record; give what to_dict() returned")
+        known = {item.name: item.default is MISSING and item.default_factory is MISSING for item in fields(cls)}
+        values = _upgrade(dict(values))
+        problems = [f"it lacks {name}" for name, needed in known.items() if needed and name not in values]
+        problems += [f"{str(name)[:60]} is not a name here" for name in values if name not in known]
+        if problems:
+            raise SettingsError.of("Record", problems)
+        return cls(**values)
+
+
+def run_id(
+    *,
+    load: Mapping[str, Any],
+    clip: Mapping[str, Any],
+    image_sha256: str | None,
+    model: Mapping[str, Any],
+    code_version: str = __version__,
+) -> str:
+    """Name a run by all that decides what it does: 16 hexadecimal digits, the same on every machine.
+
+    Folders count by their last name only, as they stand in a record.
+
+    Example:
+        >>> run_id(load={"dtype": "fp32"}, clip={}, image_sha256=None, model={"name": "micro"}, code_version="1")
+        '920794bea681de21'
+    """
+    parts = {"load": load, "clip": clip, "image": image_sha256, "model": model, "code": code_version}
+    text = json.dumps(_clean(parts, where="run_id"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_record(path: str | Path, record: Record) -> None:
+    """Append a record as one line, and return when it is on disk; a line torn by an earlier crash is taken away.
+
+    Args:
+        path: A ``.jsonl`` file, or a results folder, whose ``records.jsonl`` it is then; made when missing. One
+            process alone may write to it.
+        record: What to append.
+
+    Example:
+        >>> write_record("bench_results/mine", record)  # doctest: +SKIP
+    """
+    file = _file(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("ab+") as stream:
+        stream.seek(0)
+        whole, _, tail = stream.read().rpartition(b"\n")
+        if tail:  # complete but for its end, or torn
+            stream.truncate(None if _is_json(tail) else len(whole) + bool(whole))
+        gap = "\n" if tail and _is_json(tail) else ""
+        stream.write(f"{gap}{json.dumps(record.to_dict(), allow_nan=False)}\n".encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read_records(path: str | Path) -> list[Record]:
+    """Read the records of a ``.jsonl`` file or of a results folder, in the order in which they were written.
+
+    A last line that a crash has torn is left out with an ``SvdkitWarning``.
+
+    Raises:
+        SvdkitError: There is no such file, or another line is broken; the line is named.
+
+    Example:
+        >>> records = read_records("bench_results/mine")  # doctest: +SKIP
+    """
+    file = _file(path)
+    if not file.is_file():
+        raise SvdkitError(f"there is no {file}; give a results folder with records.jsonl in it, or a .jsonl file")
+    lines = file.read_bytes().split(b"\n")
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if number == len(lines) and line and not _is_json(line):
+            text = f"{file}: line {number} is torn, as a crash leaves it, and is left out; its run has to be made again"
+            warnings.warn(text, SvdkitWarning, stacklevel=2)
+        elif line.strip():
+            records.append(_read_line(line, where=f"{file}, line {number}"))
+    return records
+
+
+def _read_line(line: bytes, *, where: str) -> Record:
+    try:
+        return Record.from_dict(json.loads(line))
+    except SettingsError as error:
+        raise SvdkitError(f"{where}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        advice = "restore the file, or take this line away"
+        raise SvdkitError(f"{where}: this is not JSON ({str(error)[:80]}); {advice}") from error
+
+
+def _file(path: str | Path) -> Path:
+    path = Path(path)
+    return path if path.suffix == ".jsonl" or path.is_file() else path / "records.jsonl"
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _clean(value: Any, *, where: str) -> Any:
+    try:
+        return _plain(value, where=where)
+    except ClipError as error:
+        text = str(error).removeprefix("provenance ")
+        raise SettingsError(f"Record: {text}; numbers are Python's own and finite (None for others)") from error
+
+
+def _upgrade(values: dict[str, Any]) -> dict[str, Any]:
+    """Turn a record of an older version into one of this version, step by step."""
+    given = version = values.get("schema_version")
+    if type(version) is not int:
+        raise SettingsError(f"Record: schema_version is {version!r:.60}; every record has one, a whole number")
+    if version > SCHEMA_VERSION:
+        advice = "update svdkit: pip install -U svdkit"
+        raise SettingsError(
+            f"Record: schema version {version} is newer than {SCHEMA_VERSION}, the last known; {advice}"
+        )
+    while version < SCHEMA_VERSION:
+        if version not in _UPGRADES:
+            raise SettingsError(f"Record: schema version {given} was never written by svdkit; make the record again")
+        values = _UPGRADES[version](values)
+        version += 1
+        values["schema_version"] = version
+    return values
+
+
+def _wrong_types(record: Record) -> Iterator[str]:
+    kinds = dict.fromkeys(("load", "clip", "image", "model", "environment", "samples", "memory", "quality"), dict)
+    kinds |= dict.fromkeys(("forecast", "cost", "artifacts"), dict) | {"order": list}
+    kinds |= dict.fromkeys(("id", "status", "method", "started_at", "command"), str)
+    for name, kind in kinds.items():
+        if not isinstance(value := getattr(record, name), kind):
+            yield f"{name} is a {type(value).__name__}; give a {kind.__name__}"
+
+
+def _problems(record: Record) -> Iterator[str]:
+    """Say what is wrong with values of the right type."""
+    if not re.fullmatch("[0-9a-f]{16}", record.id):
+        yield f"id is {record.id!r:.60}; run_id(...) gives it: 16 hexadecimal digits"
+    for name, known in (("status", STATUSES), ("method", METHODS)):
+        if getattr(record, name) not in known:
+            yield f"{name} is {getattr(record, name)!r:.60}; it is one of {', '.join(known)}"
+    if not record.model.get("name") or record.model.get("weights") not in ("trained", "random"):
+        yield f"model is {record.model!r:.80}; it needs a name, and weights that are 'trained' or 'random'"
+    if not _is_utc(record.started_at):
+        yield f"started_at is {record.started_at!r:.60}; give ISO 8601 in UTC: datetime.now(timezone.utc).isoformat()"
+    if record.schema_version != SCHEMA_VERSION:
+        yield f"schema_version is {record.schema_version}; build version {SCHEMA_VERSION}; from_dict reads older ones"
+    if not (record.error is None if record.status == "ok" else _is_reason(record.error)):
+        yield f"error is {record.error!r:.80} with status {record.status!r}; all but 'ok' need type and message"
+    yield from _sample_problems(record.samples)
+    if not all(type(position) is int and position >= 0 for position in record.order):
+        yield f"order is {record.order!r:.80}; give positions, whole numbers from 0"
+    yield from _memory_problems(record.memory)
+    outside = [path for path in record.artifacts.values() if not _is_inside(path)]
+    if outside:
+        yield f"artifacts has {', '.join(map(repr, outside)):.80}; give paths relative to the results folder, with /"
+
+
+def _sample_problems(samples: Mapping[str, Any]) -> Iterator[str]:
+    for phase, stages in samples.items():
+        if phase not in PHASES or not isinstance(stages, dict):
+            yield f"samples has {phase!r:.60}; it holds {', '.join(PHASES)}, each a dict of stages"
+            continue
+        for stage, seconds in stages.items():
+            where = f"samples[{phase!r}][{stage!r:.60}]"
+            if stage not in STAGES:
+                yield f"{where} is unknown; the stages are {', '.join(STAGES)}"
+            elif not isinstance(seconds, list) or not all(type(s) in (int, float) for s in seconds):
+                yield f"{where} is {seconds!r:.60}; give a list of seconds"
+            elif stage != "unattributed" and any(s < 0 for s in seconds):
+                yield f"{where} is {seconds!r:.60}; seconds are not negative"
+
+
+def _memory_problems(memory: Mapping[str, Any]) -> Iterator[str]:
+    for stage, sizes in memory.items():
+        if stage not in STAGES:
+            yield f"memory[{stage!r:.60}] is unknown; the stages are {', '.join(STAGES)}"
+        elif not isinstance(sizes, dict) or not sizes.keys() <= set(BYTES):
+            yield f"memory[{stage!r}] is {sizes!r:.80}; it holds {', '.join(BYTES)}"
+        elif not all(size is None or (type(size) is int and size >= 0) for size in sizes.values()):
+            yield f"memory[{stage!r}] is {sizes!r:.80}; give whole bytes from 0, or None"
+
+
+def _is_reason(error: object) -> bool:
+    texts = isinstance(error, dict) and all(isinstance(value, str) for value in error.values())
+    return texts and set(error) == {"type", "message"}  # type: ignore[call-overload]  # a dict, see above
+
+
+def _is_inside(path: object) -> bool:
+    return isinstance(path, str) and not re.search(r"^[/~]|\\|:|(^|/)\.\.(/|$)|^$", path)
+
+
+def _is_utc(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).utcoffset() == timedelta(0)
+    except ValueError:
+        return False
