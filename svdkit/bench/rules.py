@@ -1,0 +1,101 @@
+"""What may stand in a record: its vocabulary, and a sentence for each thing that is wrong with one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from svdkit.bench.record import Record
+
+SCHEMA_VERSION = 1
+STATUSES = ("ok", "oom", "error", "timeout", "skipped")
+METHODS = ("measured", "composed")
+STAGES = (
+    *("load", "image_encoder", "vae_encode", "encode", "unet", "scheduler", "denoise"),
+    *("vae_decode", "postprocess", "decode", "export", "unattributed", "total"),
+)
+PHASES = ("cold", "warm_up", "timed")
+BYTES = ("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes")
+
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("id", "status", "method", "started_at", "command"), str),
+    **dict.fromkeys(("load", "clip", "image", "model", "environment", "samples", "memory"), dict),
+    **dict.fromkeys(("quality", "forecast", "cost", "artifacts"), dict),
+    "order": list,
+}
+
+
+def problems_of(record: Record) -> list[str]:
+    """List what is wrong with a record, one sentence each: its types, or if they are right its values."""
+    given = ((name, kind, getattr(record, name)) for name, kind in _KINDS.items())
+    wrong = [
+        f"{name} is a {type(v).__name__}; give a {kind.__name__}" for name, kind, v in given if type(v) is not kind
+    ]
+    return wrong or list(_problems(record))
+
+
+def _problems(record: Record) -> Iterator[str]:
+    if not re.fullmatch("[0-9a-f]{16}", record.id):
+        yield f"id is {record.id!r:.60}; run_id(...) gives it: 16 hexadecimal digits"
+    for name, known in (("status", STATUSES), ("method", METHODS)):
+        if getattr(record, name) not in known:
+            yield f"{name} is {getattr(record, name)!r:.60}; it is one of {', '.join(known)}"
+    if not record.model.get("name") or record.model.get("weights") not in ("trained", "random"):
+        yield f"model is {record.model!r:.80}; it needs a name, and weights that are 'trained' or 'random'"
+    if not _is_utc(record.started_at):
+        yield f"started_at is {record.started_at!r:.60}; give ISO 8601 in UTC: datetime.now(timezone.utc).isoformat()"
+    if record.schema_version != SCHEMA_VERSION:
+        yield f"schema_version is {record.schema_version}; build version {SCHEMA_VERSION}; from_dict reads older ones"
+    if not (record.error is None if record.status == "ok" else _is_reason(record.error)):
+        yield f"error is {record.error!r:.80} with status {record.status!r}; all but 'ok' need type and message"
+    yield from _sample_problems(record.samples)
+    if not all(type(position) is int and position >= 0 for position in record.order):
+        yield f"order is {record.order!r:.80}; give positions, whole numbers from 0"
+    yield from _memory_problems(record.memory)
+    outside = [path for path in record.artifacts.values() if not _is_inside(path)]
+    if outside:
+        yield f"artifacts has {', '.join(map(repr, outside)):.80}; give paths relative to the results folder, with /"
+
+
+def _sample_problems(samples: Mapping[str, Any]) -> Iterator[str]:
+    for phase, stages in samples.items():
+        if phase not in PHASES or not isinstance(stages, dict):
+            yield f"samples has {phase!r:.60}; it holds {', '.join(PHASES)}, each a dict of stages"
+            continue
+        for stage, seconds in stages.items():
+            where = f"samples[{phase!r}][{stage!r:.60}]"
+            if stage not in STAGES:
+                yield f"{where} is unknown; the stages are {', '.join(STAGES)}"
+            elif not isinstance(seconds, list) or not all(type(s) in (int, float) for s in seconds):
+                yield f"{where} is {seconds!r:.60}; give a list of seconds"
+            elif stage != "unattributed" and any(s < 0 for s in seconds):
+                yield f"{where} is {seconds!r:.60}; seconds are not negative"
+
+
+def _memory_problems(memory: Mapping[str, Any]) -> Iterator[str]:
+    for stage, sizes in memory.items():
+        if stage not in STAGES:
+            yield f"memory[{stage!r:.60}] is unknown; the stages are {', '.join(STAGES)}"
+        elif not isinstance(sizes, dict) or not sizes.keys() <= set(BYTES):
+            yield f"memory[{stage!r}] is {sizes!r:.80}; it holds {', '.join(BYTES)}"
+        elif not all(size is None or (type(size) is int and size >= 0) for size in sizes.values()):
+            yield f"memory[{stage!r}] is {sizes!r:.80}; give whole bytes from 0, or None"
+
+
+def _is_reason(error: object) -> bool:
+    texts = isinstance(error, dict) and all(isinstance(value, str) for value in error.values())
+    return texts and set(error) == {"type", "message"}  # type: ignore[call-overload]  # a dict, see above
+
+
+def _is_inside(path: object) -> bool:
+    return isinstance(path, str) and not re.search(r"^[/~]|\\|:|(^|/)\.\.(/|$)|^$", path)
+
+
+def _is_utc(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).utcoffset() == timedelta(0)
+    except ValueError:
+        return False
