@@ -1,4 +1,4 @@
-"""What a clip shows, in numbers, from its pixels alone: motion, smoothness, likeness.
+"""Motion and likeness of pictures and clips of any size, in pixels and decibels, from their pixels alone.
 
 Motion comes from dense optical flow (DIS, Kroeger et al. 2016, arXiv 1603.03590) and a homography fitted to it, which
 is exact for a camera that turns and zooms without moving. Small pictures are enlarged first: DIS matches patches of
