@@ -5,10 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from svdkit.bench.record import Record
+from typing import Any
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "oom", "error", "timeout", "skipped")
@@ -28,8 +25,8 @@ _KINDS: dict[str, type] = {
 }
 
 
-def problems_of(record: Record) -> list[str]:
-    """List what is wrong with a record, one sentence each: its types, or if they are right its values."""
+def problems_of(record: Any) -> list[str]:
+    """List what is wrong with a ``Record``, one sentence each: its types, or if they are right its values."""
     given = ((name, kind, getattr(record, name)) for name, kind in _KINDS.items())
     wrong = [
         f"{name} is a {type(v).__name__}; give a {kind.__name__}" for name, kind, v in given if type(v) is not kind
@@ -37,7 +34,7 @@ def problems_of(record: Record) -> list[str]:
     return wrong or list(_problems(record))
 
 
-def _problems(record: Record) -> Iterator[str]:
+def _problems(record: Any) -> Iterator[str]:
     if not re.fullmatch("[0-9a-f]{16}", record.id):
         yield f"id is {record.id!r:.60}; run_id(...) gives it: 16 hexadecimal digits"
     for name, known in (("status", STATUSES), ("method", METHODS)):

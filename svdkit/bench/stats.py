@@ -30,6 +30,10 @@ class Interval:
     low: float
     high: float
 
+    def named(self, name: str) -> dict[str, float]:
+        """Give the three numbers as ``name``, ``name_low`` and ``name_high``."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
     def excludes(self, value: float) -> bool:
         """Whether the interval is known and lies wholly on one side of a value."""
         return self.low > value or self.high < value
