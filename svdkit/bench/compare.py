@@ -1,0 +1,219 @@
+"""Two sets of records, row by row: faster, slower or the same, and no verdict inside the noise."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from svdkit.bench.matching import cells_of, check_allowed, differences, names, nearest
+from svdkit.bench.stats import FEWEST_REPEATS, Interval, Parts, median, ratio, timed_parts
+from svdkit.bench.table import memory_of
+from svdkit.bench.varying import hardware
+from svdkit.errors import SettingsError
+from svdkit.units import format_bytes, format_count, format_seconds
+
+if TYPE_CHECKING:
+    from svdkit.bench.record import Record
+
+_SAME_MEMORY = 0.01  # allocators round; less than this is no difference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One row of a comparison.
+
+    Attributes:
+        name: What tells the row from the others.
+        old_seconds: Median of the old timed clips; NaN when there are none.
+        new_seconds: Median of the new ones.
+        ratio: New over old with its bootstrap 95 % interval: below 1 is faster.
+        time: "faster", "slower", "same", "unknown" (too few repeats for an interval), "fails now", "works now" or
+            "failed" (both times).
+        old_bytes: Peak memory, of the first kind that both have: allocated, process, reserved; None when unknown.
+        new_bytes: The same kind.
+        memory: "more", "less", "same" (within 1 %) or "unknown".
+    """
+
+    name: str
+    old_seconds: float
+    new_seconds: float
+    ratio: Interval
+    time: str
+    old_bytes: int | None
+    new_bytes: int | None
+    memory: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What :func:`compare` found; ``print`` shows it as a table.
+
+    Attributes:
+        changes: One for each row that both have.
+        noise_floor: A difference up to this fraction is noise.
+        notes: What a reader has to know: where it ran, the noise's source, rows that only one has, what was allowed.
+    """
+
+    changes: tuple[Change, ...]
+    noise_floor: float
+    notes: tuple[str, ...]
+
+    def regressions(self, *, above: float = 0.0) -> tuple[Change, ...]:
+        """Rows that fail now, or are slower by more than a fraction (0.05 for 5 %), beyond the noise.
+
+        Example:
+            >>> compare(old, new).regressions(above=0.05)  # doctest: +SKIP
+            ()
+        """
+        slower = (change.time == "slower" and change.ratio.value > 1 + above for change in self.changes)
+        return tuple(c for c, is_slower in zip(self.changes, slower, strict=True) if is_slower or c.time == "fails now")
+
+    def __str__(self) -> str:
+        rows = [
+            ("ROW", "OLD", "NEW", "RATIO (95 %)", "TIME", "OLD PEAK", "NEW PEAK", "MEMORY"),
+            *map(_cells, self.changes),
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([*self.notes, "", *lines])
+
+
+def compare(
+    old_records: Sequence[Record],
+    new_records: Sequence[Record],
+    *,
+    noise_floor: float | None = None,
+    allow_different: Iterable[str] = (),
+) -> Comparison:
+    """Match rows by settings, photo, model and method, and judge each: time by interval and noise, memory within 1 %.
+
+    Time is "faster" or "slower" only when the bootstrap 95 % interval of the ratio of medians excludes 1 and the
+    difference beats the noise floor. Records of one cell in the same file are repeats of it (an A/A cell): what lies
+    between their medians, though nothing changed, is the noise floor.
+
+    Args:
+        old_records: As ``read_records`` gives them.
+        new_records: The same.
+        noise_floor: A fraction (0.02 for 2 %); None for the largest of all A/A cells, or 0 without any.
+        allow_different: Names of settings or of parts of the environment that may differ, such as "dtype" or "torch";
+            "environment" for all of its parts.
+
+    Raises:
+        SettingsError: No row is in both, or hardware or versions differ; every difference is named.
+
+    Example:
+        >>> print(compare(read_records("before"), read_records("after")))  # doctest: +SKIP
+    """
+    allowed = check_allowed(allow_different, [*old_records, *new_records])
+    if noise_floor is not None and not 0 <= noise_floor < math.inf:
+        raise SettingsError(f"compare: noise_floor={noise_floor!r} is not a fraction from 0; 0.02 is 2 %")
+    old, new = cells_of(old_records, allowed, which="old"), cells_of(new_records, allowed, which="new")
+    both = [key for key in old if key in new]
+    if not both:
+        raise SettingsError(f"compare: no row is in both; {nearest(old_records, new_records)}")
+    differing = differences([(old[key], new[key]) for key in both])
+    if refused := [text for part, text in differing.items() if not {part, "environment"} & allowed]:
+        advice = "allow_different=('environment',), or --allow environment, compares all the same"
+        raise SettingsError.of(f"compare: hardware or versions differ ({advice})", refused)
+    measured = _noise([*old.values(), *new.values()])
+    floor = measured or 0.0 if noise_floor is None else noise_floor
+    name = names([*old_records, *new_records], allowed)
+    return Comparison(
+        changes=tuple(_judge(name(key), old[key], new[key], floor) for key in both),
+        noise_floor=floor,
+        notes=(
+            *(f"{word}: {_origin(records)}" for word, records in (("old", old_records), ("new", new_records))),
+            f"noise floor: {floor:.1%}, {_noise_source(noise_floor, measured)}",
+            *(f"differs, as allowed: {text}" for text in differing.values()),
+            *(f"only in old: {name(key)}" for key in old if key not in new),
+            *(f"only in new: {name(key)}" for key in new if key not in old),
+        ),
+    )
+
+
+def _noise(cells: Iterable[list[Record]]) -> float | None:
+    """Largest difference between repeats of one cell, as a fraction; None when no cell has any."""
+    spreads = []
+    for cell in cells:
+        medians = [median(parts).value for record in cell if (parts := _timed(record))]
+        if len(medians) > 1 and min(medians) > 0:
+            spreads.append(max(medians) / min(medians) - 1)
+    return max(spreads, default=None)
+
+
+def _noise_source(given: float | None, measured: float | None) -> str:
+    if given is not None:
+        return "as given"
+    return "no cell was measured twice" if measured is None else "the largest between repeats of one cell"
+
+
+def _judge(name: str, old: list[Record], new: list[Record], floor: float) -> Change:
+    parts = _pooled(old), _pooled(new)
+    change = ratio(parts[1], parts[0]) if all(parts) else Interval(math.nan, math.nan, math.nan)
+    works = [any(record.status == "ok" for record in cell) for cell in (old, new)]
+    before, after, memory = _judge_memory(old, new)
+    return Change(
+        name=name,
+        old_seconds=median(parts[0]).value,
+        new_seconds=median(parts[1]).value,
+        ratio=change,
+        time=_judge_time(change, floor) if all(works) else _FAILURES[works[0], works[1]],
+        old_bytes=before,
+        new_bytes=after,
+        memory=memory,
+    )
+
+
+_FAILURES = {(True, False): "fails now", (False, True): "works now", (False, False): "failed"}
+
+
+def _judge_time(change: Interval, floor: float) -> str:
+    if math.isnan(change.low):
+        return "unknown"
+    if not change.excludes(1) or max(change.value, 1 / change.value) - 1 <= floor:
+        return "same"
+    return "slower" if change.value > 1 else "faster"
+
+
+def _judge_memory(old: list[Record], new: list[Record]) -> tuple[int | None, int | None, str]:
+    for name in ("peak_allocated_bytes", "process_bytes", "peak_reserved_bytes"):
+        before, after = (
+            max((size for r in cell if r.status == "ok" and (size := memory_of(r)[name])), default=0)
+            for cell in (old, new)
+        )
+        if before and after:
+            same = abs(after / before - 1) <= _SAME_MEMORY
+            return before, after, "same" if same else "more" if after > before else "less"
+    return None, None, "unknown"
+
+
+def _timed(record: Record) -> Parts:
+    return timed_parts(record) if record.status == "ok" else []
+
+
+def _pooled(cell: list[Record]) -> Parts:
+    """The seconds of all repeats of a cell together."""
+    parts = [found for record in cell if (found := _timed(record))]
+    return [[*itertools.chain(*lists)] for lists in zip(*parts, strict=False)]
+
+
+def _origin(records: Sequence[Record]) -> str:
+    dates = sorted(record.started_at[:10] for record in records)
+    days = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    where = "; ".join(dict.fromkeys(hardware(record.environment) for record in records))
+    return f"{format_count(len(records), 'record')} of {days}, {where}"
+
+
+def _cells(change: Change) -> tuple[str, ...]:
+    low, high = change.ratio.low, change.ratio.high
+    interval = "" if math.isnan(low) else f" ({low:.3f} to {high:.3f})"
+    size = [format_bytes(math.nan if size is None else size) for size in (change.old_bytes, change.new_bytes)]
+    few = (
+        f" (under {FEWEST_REPEATS} repeats)" if change.time == "unknown" and not math.isnan(change.ratio.value) else ""
+    )
+    ratio_text = "–" if math.isnan(change.ratio.value) else f"{change.ratio.value:.3f}{interval}"
+    seconds = format_seconds(change.old_seconds), format_seconds(change.new_seconds)
+    return change.name, *seconds, ratio_text, f"{change.time}{few}", *size, change.memory
