@@ -1,0 +1,179 @@
+"""Where a clip's seconds go: timed by stage, or traced call by call.
+
+``measure`` and ``trace`` are two passes, and memory (``svdkit.bench.memory``) is a third: counting bytes and tracing
+would slow what is timed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from svdkit.bench.watch import STAGES, watch
+from svdkit.errors import SettingsError
+from svdkit.generate import generate
+from svdkit.generate.loop import execution_device, synchronize
+from svdkit.settings import ClipSettings
+from svdkit.units import format_count, format_seconds
+
+
+@dataclass
+class Measurement:
+    """Seconds of what ran in a block, complete when the block has ended.
+
+    Attributes:
+        seconds: By stage, in the order of a run, with "unattributed" and "total", their sum.
+        calls: Stage and seconds of each denoising step, decode chunk and other single call, in the order of the run.
+
+    Example:
+        >>> with measure(pipe) as m:  # doctest: +SKIP
+        ...     pipe(photo, decode_chunk_size=5)
+        >>> m.seconds["unet"]  # doctest: +SKIP
+        2.31
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    calls: list[tuple[str, float]] = field(default_factory=list)
+
+    @property
+    def total(self) -> float:
+        """Seconds from the begin to the end of the block."""
+        return self.seconds.get("total", 0.0)
+
+    @property
+    def unattributed(self) -> float:
+        """Seconds of the block in which none of the stages ran."""
+        return self.seconds.get("unattributed", 0.0)
+
+    def __str__(self) -> str:
+        lines = []
+        for stage, seconds in self.seconds.items():
+            count = sum(call == stage for call, _ in self.calls)
+            calls = f"  {format_count(count, 'call')}" if count else ""
+            lines.append(f"{stage:<14}{format_seconds(seconds):>12}{seconds / (self.total or 1):>8.1%}{calls}")
+        return "\n".join(lines)
+
+
+@contextmanager
+def measure(pipe: Any) -> Iterator[Measurement]:
+    """Time the stages of what runs in the block; results are those of a block without it, to the bit.
+
+    On a CUDA GPU events are put between the stages and read after one synchronisation at the end, so that the GPU is
+    not kept waiting; Apple's GPU is synchronised between stages; on a CPU a clock is read.
+
+    Args:
+        pipe: A ``StableVideoDiffusionPipeline``. Inside the block call it, or ``generate`` with it; ``Clip.save`` is
+            "export". The pipeline is as before after the block, also after an error.
+
+    Returns:
+        What the block took, filled when it ends; after an error too, up to it.
+
+    Raises:
+        PipelineError: The pipeline is being measured already.
+
+    Example:
+        >>> with measure(pipe) as m:  # doctest: +SKIP
+        ...     svdkit.generate(pipe, "rocket").save("rocket.mp4")
+        >>> print(m)  # doctest: +SKIP
+        image_encoder       25 ms    0.8%  1 call
+        ...
+    """
+    timer = _Timer(execution_device(pipe))
+    result = Measurement()
+    with watch(pipe, timer.on_stage, timer.on_call):
+        synchronize(timer.device)
+        timer.on_stage(None)
+        try:
+            yield result
+        finally:
+            timer.on_stage(None)
+            result.seconds, result.calls = timer.read()
+
+
+class _Timer:
+    """Notes when stages begin, and adds up afterwards."""
+
+    def __init__(self, device: Any) -> None:
+        self.device = device
+        self.stages: list[str | None] = []
+        self.marks: list[Any] = []
+        self.open: list[int] = []
+        self.calls: list[tuple[str, int, int]] = []
+
+    def on_stage(self, stage: str | None) -> None:
+        self.stages.append(stage)
+        self.marks.append(self._mark())
+
+    def on_call(self, stage: str, what: str) -> None:
+        here = len(self.marks) - 1
+        if what == "begins":
+            self.open.append(here)
+        else:
+            self.calls.append((stage, self.open.pop(), here))
+
+    def read(self) -> tuple[dict[str, float], list[tuple[str, float]]]:
+        synchronize(self.device)
+        lengths = [self._between(first, second) for first, second in itertools.pairwise(self.marks)]
+        found: dict[str | None, float] = {}
+        for stage, length in zip(self.stages, lengths, strict=False):
+            found[stage] = found.get(stage, 0.0) + length
+        seconds = {stage: found[stage] for stage in STAGES if stage in found}
+        seconds |= {"unattributed": found.get(None, 0.0), "total": sum(lengths)}
+        return seconds, [(stage, sum(lengths[first:last])) for stage, first, last in self.calls]
+
+    def _mark(self) -> Any:
+        if self.device.type != "cuda":
+            synchronize(self.device)
+            return time.perf_counter()
+        import torch
+
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def _between(self, first: Any, second: Any) -> float:
+        return float(first.elapsed_time(second) / 1000 if self.device.type == "cuda" else second - first)
+
+
+def trace(pipe: Any, path: str | Path, *, photo: Any = "rocket", clip: ClipSettings | None = None) -> Path:
+    """Make a clip under torch's profiler and write a trace for https://ui.perfetto.dev or chrome://tracing.
+
+    The stages are ranges in it. Its times are longer than those of ``measure``: tracing takes time itself. A trace of
+    25 steps has hundreds of MB; two steps show the same.
+
+    Args:
+        pipe: A ``StableVideoDiffusionPipeline`` that has made a clip before, so that the start is not what is seen.
+        path: A ``.json`` or ``.json.gz`` file; its folder must exist.
+        photo: As in ``generate``.
+        clip: Settings of the clip; None for two steps of the model's own size.
+
+    Returns:
+        The file.
+
+    Example:
+        >>> trace(pipe, "trace.json.gz")  # doctest: +SKIP
+        PosixPath('trace.json.gz')
+    """
+    import torch
+
+    path = Path(path)
+    if not path.name.endswith((".json", ".json.gz")):
+        raise SettingsError(f"path={path.name!r} is not a trace; name it .json or .json.gz")
+    ranges = ExitStack()
+
+    def on_stage(stage: str | None) -> None:
+        ranges.close()
+        ranges.enter_context(torch.profiler.record_function(stage or "unattributed"))
+
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    if execution_device(pipe).type == "cuda":
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=kinds) as profiler, ranges, watch(pipe, on_stage):
+        generate(pipe, photo, clip or ClipSettings(num_inference_steps=2), progress=False)
+    profiler.export_chrome_trace(str(path))
+    return path
