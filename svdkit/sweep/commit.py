@@ -1,0 +1,145 @@
+"""The results folder of a sweep: one writer, runs that are whole or not there, and what a crash left put right."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import sys
+import warnings
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from svdkit.bench.record import Record, read_records, write_record
+from svdkit.errors import SettingsError, SvdkitError, SvdkitWarning
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_LOCK, _RECORDS, _WORK = ".lock", "records.jsonl", ".work"
+
+
+class Results:
+    """A results folder, locked while the ``with`` block runs; the driver of a sweep is its only writer.
+
+    A run is committed in three steps, each on disk before the next: its temporary folder is complete, the folder is
+    renamed to ``runs/<id>``, its line is appended to ``records.jsonl``. After ``kill -9`` between the last two, the
+    next start appends the missing line from ``runs/<id>/record.json``.
+
+    Attributes:
+        folder: The results folder.
+        work: For temporary folders, on the same disk; emptied at start and end.
+        finished: Run id -> record of every run that has ended, well or not.
+
+    Raises:
+        SvdkitError: Another sweep writes there, or the folder cannot be written.
+
+    Example:
+        >>> with Results("bench_results/motion") as results:  # doctest: +SKIP
+        ...     results.commit(record, results.work / "3f0c")
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.work = self.folder / _WORK
+        self.finished: dict[str, Record] = {}
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            (self.folder / "runs").mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self.folder / _LOCK)
+            shutil.rmtree(self.work, ignore_errors=True)
+            self.work.mkdir(exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or error
+            raise SvdkitError(f"results {self.folder} cannot be written: {reason}; choose another folder") from error
+        self._recover()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.work, ignore_errors=True)
+        if self._lock is not None:
+            self._lock.close()  # which unlocks; the file stays, since removing it would race with the next sweep
+
+    def commit(self, record: Record, made: Path | None = None) -> None:
+        """Keep a run that ended: its folder when it made one, then its line; an OSError when the disk is full."""
+        if made is not None:
+            os.replace(made, self.folder / "runs" / record.id)  # noqa: PTH105 - Path.replace is the same; this says atomic
+            sync_folder(self.folder / "runs")
+        write_record(self.folder / _RECORDS, record)
+        self.finished[record.id] = record
+
+    def forget_failed(self) -> None:
+        """Take the lines of failed runs away, so that they are run again; the file is replaced as a whole."""
+        kept = {name: record for name, record in self.finished.items() if record.status == "ok"}
+        if len(kept) < len(self.finished):
+            text = "".join(json.dumps(record.to_dict()) + "\n" for record in kept.values())
+            write_whole(self.folder / _RECORDS, text)
+            self.finished = kept
+
+    def describe(self, name: str, values: Mapping[str, Any]) -> None:
+        """Write a JSON file of the folder, such as ``sweep.json``, whole or not at all."""
+        write_whole(self.folder / name, json.dumps(values, indent=1) + "\n")
+
+    def _recover(self) -> None:
+        if (self.folder / _RECORDS).exists():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SvdkitWarning)  # of a torn last line, which write_record takes away
+                self.finished = {record.id: record for record in read_records(self.folder / _RECORDS)}
+        for folder in sorted((self.folder / "runs").iterdir()):
+            if folder.name not in self.finished and (folder / "record.json").is_file():
+                with contextlib.suppress(ValueError, SettingsError):  # not ours, or of a newer svdkit
+                    record = Record.from_dict(json.loads((folder / "record.json").read_text(encoding="utf-8")))
+                    if record.id == folder.name:
+                        self.commit(record)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that a crash leaves the old one or the new one, and return when it is on disk."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with fresh.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until a folder's renames are on disk; Windows has no such call and needs none."""
+    if sys.platform != "win32":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _locked(path: Path) -> IO[str]:
+    """Lock a file for this process's life: the system lets go of it also after kill -9, so no lock is ever stale."""
+    file = path.open("a+", encoding="utf-8")
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(1 << 20)  # far behind the text, which others may then still read
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        owner = file.read().strip() or "another process"
+        file.close()
+        message = f"another sweep is writing to {path.parent} ({owner}): wait for it, stop it, or choose another folder"
+        raise SvdkitError(message) from error
+    file.seek(0)
+    file.truncate()
+    file.write(f"process {os.getpid()} on {platform.node()}, since {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC\n")
+    file.flush()
+    return file

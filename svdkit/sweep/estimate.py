@@ -1,0 +1,118 @@
+"""What a sweep will take, before it starts: seconds and money over its distinct stages, and whether it fits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from svdkit.errors import PipelineError, SvdkitError
+from svdkit.units import format_bytes, format_money, format_seconds
+
+if TYPE_CHECKING:
+    from svdkit.sweep.jobs import Job
+
+# Which stages of a forecast are run again when a job's key of that name is new.
+_PARTS = {
+    "load": ("load",),
+    "encode": ("image_encoder", "vae_encode", "encode"),
+    "denoise": ("unet", "scheduler", "denoise"),
+    "decode": ("vae_decode", "decode", "postprocess"),
+}
+_EACH = ("export", "unattributed")
+# What changes neither time nor memory; one forecast serves all its values.
+_SAME = {"seed": 0, "motion_bucket_id": 127, "fps": 7, "playback_fps": 7.0, "noise_aug_strength": 0.02}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The forecast of a whole sweep on one worker.
+
+    Attributes:
+        seconds: Of all distinct stages together; None where there is nothing to calibrate from.
+        alone_seconds: If every run did all of its stages itself.
+        cost: Money in ``currency``, or None.
+        currency: ISO 4217 code.
+        gpu: Name of the GPU, or of what computes instead.
+        source: Where the calibration comes from.
+    """
+
+    seconds: float | None
+    alone_seconds: float | None
+    cost: float | None
+    currency: str
+    gpu: str
+    source: str
+
+    def __str__(self) -> str:
+        if self.seconds is None or self.alone_seconds is None:
+            return f"forecast: no time for {self.gpu}: {self.source}"
+        money = "" if self.cost is None else f", {format_money(self.cost, self.currency)}"
+        alone = f"(one by one about {format_seconds(self.alone_seconds)})"
+        return f"forecast: about {format_seconds(self.seconds)}{money} on one {self.gpu} {alone}; {self.source}"
+
+
+def estimate_sweep(
+    jobs: Sequence[Job], *, gpu: str | None, hourly_price: float | None, currency: str
+) -> tuple[Estimate, list[str]]:
+    """Forecast every distinct kind of run, and add up; also a sentence for each kind that cannot work.
+
+    Example:
+        >>> estimate, problems = estimate_sweep(plan.jobs, gpu=None, hourly_price=None, currency="USD")  # doctest: +SKIP
+    """
+    from svdkit.bench.forecast import forecast
+
+    known: dict[object, Any] = {}
+    problems: list[str] = []
+    seen: set[object] = set()
+    once, alone = 0.0, 0.0
+    found: Any = None
+    for job in jobs:
+        kind = (job.load, job.clip.replace(**_SAME))
+        if kind not in known:
+            how: dict[str, Any] = {"gpu": gpu, "clip": kind[1], "load": job.load, "hourly_price": hourly_price}
+            known[kind] = _try(lambda how=how: forecast(job.load.model, currency=currency, **how), problems)  # noqa: B023
+            problems += _misfit(known[kind], job)
+        found = known[kind] or found
+        if known[kind] is None:
+            continue
+        seconds = known[kind].stage_seconds
+        alone += sum(seconds.values()) if known[kind].seconds is not None else math.nan
+        once += _new_seconds(job, seconds, seen) if known[kind].seconds is not None else math.nan
+    if found is None:
+        return Estimate(seconds=None, alone_seconds=None, cost=None, currency=currency, gpu="", source=""), problems
+    usable = math.isfinite(once)
+    cost = once / 3600 * hourly_price if usable and hourly_price is not None else None
+    total, each = (once, alone) if usable else (None, None)
+    told = {"cost": cost, "currency": currency, "gpu": str(found.gpu), "source": str(found.source)}
+    return Estimate(seconds=total, alone_seconds=each, **told), list(dict.fromkeys(problems))
+
+
+def _new_seconds(job: Job, seconds: Mapping[str, float], seen: set[object]) -> float:
+    """Add up the stages of a job that no job before it has done."""
+    total = sum(seconds.get(part, 0.0) for part in _EACH)
+    for stage, parts in _PARTS.items():
+        if job.keys[stage] not in seen:
+            seen.add(job.keys[stage])
+            total += sum(seconds.get(part, 0.0) for part in parts)
+    return total
+
+
+def _try(action: Any, problems: list[str]) -> Any:
+    try:
+        return action()
+    except (SvdkitError, PipelineError) as error:
+        problems += getattr(error, "problems", (str(error),))
+        return None
+
+
+def _misfit(found: Any, job: Job) -> list[str]:
+    if found is None or found.fits is not False:
+        return []
+    clip, load = job.clip, job.load
+    what = f"height={clip.height}, width={clip.width}, num_frames={clip.num_frames}, dtype={load.dtype!r}, "
+    what += f"memory={load.memory!r}, decode_chunk_size={clip.decode_chunk_size}"
+    has = f" of {format_bytes(found.gpu_bytes)}" if found.gpu_bytes else ""
+    needs = f"needs {format_bytes(found.memory_bytes)}, more than {found.gpu}{has} has free"
+    return [f"{what}: {needs}; exclude it, make it smaller, or use memory='offload'"]

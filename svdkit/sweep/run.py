@@ -1,0 +1,234 @@
+"""The driver: what is left to do, the engine that does it, each run committed as it ends, and how far it is."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from svdkit import __version__
+from svdkit.bench.record import Record, run_id
+from svdkit.environment import summary
+from svdkit.errors import PipelineError, SettingsError, SvdkitError
+from svdkit.models import find_model, locate
+from svdkit.models.folder import fingerprint
+from svdkit.settings import ClipSettings, LoadSettings
+from svdkit.sweep.commit import Results
+from svdkit.sweep.jobs import Job, Plan, plan_sweep
+from svdkit.sweep.local_engine import Outcome, run_local
+from svdkit.sweep.progress import Display
+from svdkit.sweep.worker import DiskFullError, Task, is_disk_full
+
+ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What a sweep left.
+
+    Attributes:
+        folder: The results folder.
+        records: Of this sweep's runs, in the order of its plan, those of earlier starts included.
+
+    Example:
+        >>> str(sweep("rocket", axes={"seed": [1, 2]}, results="bench_results/seeds"))  # doctest: +SKIP
+        '2 of 2 runs ended well; bench_results/seeds'
+    """
+
+    folder: Path
+    records: tuple[Record, ...]
+
+    @property
+    def failed(self) -> tuple[Record, ...]:
+        """The records of the runs that did not end well."""
+        return tuple(record for record in self.records if record.status != "ok")
+
+    def __str__(self) -> str:
+        good, count = len(self.records) - len(self.failed), Counter(record.status for record in self.failed)
+        why = f" ({', '.join(f'{number} {status}' for status, number in count.items())})" if count else ""
+        return f"{good} of {len(self.records)} runs ended well{why}; {self.folder.as_posix()}"
+
+
+def run_sweep(
+    plan: Plan,
+    *,
+    results: str | Path | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    workers: int | None = None,
+    timeout_seconds: float = 3600.0,
+    retry_failed: bool = False,
+    quality: bool = True,
+    scale: float | None = None,
+    hourly_price: float | None = None,
+    currency: str = "USD",
+    report: bool = True,
+    progress: bool = True,
+    command: str = "",
+) -> Sweep:
+    """Run what is left of a plan.
+
+    Every run that ended is on disk at once, whole. After a crash, an interrupt or ``kill -9`` the same call continues
+    and repeats nothing that ended; a failed run is a row with its reason and ends too.
+
+    Args:
+        plan: From ``plan_sweep``.
+        results: Folder for everything, such as ``"bench_results/motion"``; None for the one named in the plan.
+        engine: ``"local"``: one child process; ``"ray"``: a worker on every GPU of a machine or cluster.
+        address: Of the Ray cluster, for example ``"auto"``; None starts Ray on this machine.
+        workers: For Ray: how many; None for one a GPU or, where there is none, one a CPU.
+        timeout_seconds: For one run, and for one load; then it is a row with status "timeout" and a new worker goes on.
+        retry_failed: Whether runs that failed earlier are run again.
+        quality: Whether the numbers of ``svdkit.bench.quality`` are measured.
+        scale: Size of the saved frames as a factor, as in ``Clip.save``.
+        hourly_price: Of a worker's machine, in ``currency``, for the cost of each run; None for the plan's.
+        currency: ISO 4217 code.
+        report: Whether tables and ``index.html`` are written at the end.
+        progress: Whether to show how far it is; in a log file that is one line in 30 s.
+        command: What to type to run it again, for the records.
+
+    Returns:
+        The folder, and the record of every run of the plan.
+
+    Raises:
+        SettingsError: There is no results folder or no such engine.
+        ModelError: The model cannot be found; nothing was begun.
+        SvdkitError: Another sweep writes to the folder, or the disk is full; what ended is kept.
+
+    Example:
+        >>> found = run_sweep(plan, results="bench_results/motion")  # doctest: +SKIP
+        >>> found.records[0].quality["motion_percent_per_second"]  # doctest: +SKIP
+    """
+    results = results or plan.results
+    if results is None or engine not in ENGINES:
+        given = "there is no results folder" if results is None else f"engine={engine!r} is not known"
+        raise SettingsError(f"{given}; give results='bench_results/NAME' and engine='local' or 'ray'")
+    options = {"quality": quality, "scale": scale, "command": command, "hourly_price": hourly_price}
+    options["currency"] = currency
+    tasks = _tasks(plan.jobs, options)
+    photos = {job.frame.sha256: job.frame for job in plan.jobs}
+    with ExitStack() as stack:
+        place = stack.enter_context(Results(results))
+        if retry_failed:
+            place.forget_failed()
+        place.describe("sweep.json", _description(plan, tasks, options))
+        place.describe("environment.json", summary())
+        left = [task for task in tasks if task["id"] not in place.finished]
+        display = stack.enter_context(Display([*zip(tasks, plan.jobs, strict=True)], place.finished, shown=progress))
+        pictures = {sha256: _png(frame) for sha256, frame in photos.items()}
+        how: dict[str, Any] = {"work": place.work, "photos": pictures, "timeout_seconds": timeout_seconds}
+        _commit_all(_engine(engine, left, how, address=address, workers=workers), place, display)
+        records = tuple(place.finished[task["id"]] for task in tasks)
+    if report:
+        from svdkit.sweep.report import write_report
+
+        write_report(Path(results))
+    return Sweep(folder=Path(results), records=records)
+
+
+def sweep(
+    photos: Any = (),
+    *,
+    clip: ClipSettings | Mapping[str, Any] | None = None,
+    load: LoadSettings | Mapping[str, Any] | None = None,
+    axes: Mapping[str, Sequence[Any]] | None = None,
+    mode: str = "grid",
+    count: int | None = None,
+    seed: int = 0,
+    exclude: Sequence[Mapping[str, Any]] = (),
+    results: str | Path,
+    engine: str = "local",
+    address: str | None = None,
+    timeout_seconds: float = 3600.0,
+    retry_failed: bool = False,
+    quality: bool = True,
+    forecast: bool = True,
+    hourly_price: float | None = None,
+    currency: str = "USD",
+    report: bool = True,
+) -> Sweep:
+    """Plan a sweep, print the plan, run it: ``plan_sweep`` and ``run_sweep`` in one, which explain the arguments.
+
+    Raises:
+        SettingsError: Something is wrong with what was asked; all problems are listed, and nothing was loaded.
+        SvdkitError: As ``run_sweep``.
+
+    Example:
+        >>> found = sweep("rocket", axes={"motion_bucket_id": [30, 127, 220], "seed": [1, 2, 3]},
+        ...     results="bench_results/motion")  # doctest: +SKIP
+        9 runs: 1 photo × motion_bucket_id (3) × seed (3)
+        shared work: 1 load, 3 encodes, 9 denoises, 9 decodes; one by one it would be 9 of each
+    """
+    what: dict[str, Any] = {"clip": clip, "load": load, "axes": axes, "mode": mode, "count": count, "seed": seed}
+    money: dict[str, Any] = {"hourly_price": hourly_price, "currency": currency}
+    plan = plan_sweep(photos, **what, exclude=exclude, forecast=forecast, **money)
+    print(plan)  # noqa: T201 - what is about to take time and money is said before
+    how: dict[str, Any] = {"engine": engine, "address": address, "timeout_seconds": timeout_seconds}
+    how |= {"retry_failed": retry_failed, "quality": quality, "report": report}
+    return run_sweep(plan, results=results, **how, **money)
+
+
+def _engine(
+    name: str, tasks: Sequence[Task], how: Mapping[str, Any], *, address: str | None, workers: int | None
+) -> Iterator[Outcome]:
+    if name == "local":
+        return run_local(tasks, **how)
+    from svdkit.sweep.ray_engine import run_ray
+
+    return run_ray(tasks, **how, address=address, workers=workers)
+
+
+def _commit_all(outcomes: Iterator[Outcome], place: Results, display: Display) -> None:
+    try:
+        for outcome in outcomes:
+            place.commit(*outcome)
+            display.ended(outcome.record)
+    except (OSError, DiskFullError) as error:
+        if not isinstance(error, DiskFullError) and not is_disk_full(error):
+            raise
+        raise SvdkitError(
+            f"the disk of {place.folder} is full: the sweep stopped after {len(place.finished)} runs, which are "
+            "complete; free some space and start it again, it continues"
+        ) from error
+    finally:
+        outcomes.close()  # type: ignore[attr-defined]  # generators, which end their workers
+
+
+def _tasks(jobs: Sequence[Job], options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Name the runs, and make plain JSON of them."""
+    models = {load: _identify(load) for load in {job.load for job in jobs}}
+    tasks = []
+    for position, job in enumerate(jobs):
+        load, clip, model = job.load.to_dict(), job.clip.to_dict(), models[job.load]
+        name = run_id(load=load, clip=clip, image_sha256=job.frame.sha256, model=model, code_version=__version__)
+        values = {"id": name, "load": load, "clip": clip, "image": job.frame.to_dict(), "model": model}
+        tasks.append({**values, "options": {**options, "position": position}})
+    return tasks
+
+
+def _identify(load: LoadSettings) -> dict[str, Any]:
+    """Name a model's weights exactly, as the worker will; downloads what is not here."""
+    info = find_model(load.model)
+    if load.weights == "random":
+        revision = f"seed {load.random_seed}"
+    else:
+        folder = locate(info, source=load.source, revision=load.revision, variant="any")
+        revision = folder.name if folder.parent.name == "snapshots" else fingerprint(folder)
+    return {"name": info.name, "revision": revision, "weights": load.weights}
+
+
+def _description(plan: Plan, tasks: Sequence[Task], options: Mapping[str, Any]) -> dict[str, Any]:
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    values = {"svdkit": __version__, "started_at": now, "asked": plan.asked, "runs": [task["id"] for task in tasks]}
+    return {**values, "distinct": plan.distinct, "options": {**options}}
+
+
+def _png(frame: Any) -> bytes:
+    buffer = io.BytesIO()
+    frame.image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
