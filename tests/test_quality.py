@@ -103,7 +103,7 @@ def test_warp_error_tells_a_smooth_clip_from_a_shuffled_and_a_noisy_one():
     assert quality.warp_error(frames) < 0.6 * quality.warp_error(film(pan=(2.0, 1.0), noise=20))
 
 
-def measured(frames: np.ndarray, **options) -> dict:
+def measured(frames: np.ndarray, **options):
     return quality.measure_quality(frames, fps=FPS, **options)
 
 

@@ -95,7 +95,7 @@ def measure_quality(
 
 
 def _check(frames: Frames, fps: float, chunk: int | None) -> None:
-    shape = getattr(frames, "shape", ())
+    shape: tuple[int, ...] = getattr(frames, "shape", ())
     if len(shape) != 4 or shape[3] != 3 or shape[0] < 2 or min(shape[1:3]) < 16 or frames.dtype != np.uint8:
         given = f"{shape} {getattr(frames, 'dtype', type(frames).__name__)}"
         raise ClipError(f"frames are {given}; give uint8 (frames, height, width, 3), at least 2 frames of 16x16 pixels")

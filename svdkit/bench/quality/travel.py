@@ -116,6 +116,6 @@ def travel(steps: list[Step], *, fps: float) -> dict[str, float | None]:
         pan = np.mean([one.pan for one in found], axis=0) * rate  # type: ignore[arg-type]
         zoom = 100 * np.expm1(fps * np.mean([one.log_zoom for one in found]))
         roll = np.degrees(fps * np.mean([one.roll for one in found]))
-        rest = np.mean([one.rest for one in found]) * rate  # type: ignore[arg-type]
+        rest = np.mean([one.rest for one in found]) * rate
         values = [float(pan[0]), -float(pan[1]), float(zoom), float(roll), float(rest)]
     return numbers | {f"{name}_per_second": value for name, value in zip(names, values, strict=True)}
