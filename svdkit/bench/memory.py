@@ -1,0 +1,223 @@
+"""How much memory each stage needs, in a pass of its own, and what NVIDIA's management library says of the GPU.
+
+"VRAM" is three things: allocated (what tensors take: to compare), reserved (what torch holds for them: what the card
+must have) and the process (with CUDA's context and libraries, by NVML). On a CPU only the last exists: the process's
+resident memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from svdkit.bench.watch import STAGES, watch
+from svdkit.generate.loop import execution_device
+
+Bytes = dict[str, int | None]
+"""The three sizes of one stage; None where a size does not exist or is not known."""
+
+_SIZES = ("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes")
+# Bits of nvmlDeviceGetCurrentClocksThrottleReasons that mean "slower than it could be":
+# https://docs.nvidia.com/deploy/nvml-api/group__nvmlClocksEventReasons.html
+_THROTTLES = {
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "power brake",
+}
+_SAMPLE_SECONDS = 0.005  # well below a stage of the built-in model
+
+
+class Nvml:
+    """One GPU as NVIDIA's management library sees it; an answer is None where it gives none.
+
+    Args:
+        library: The ``pynvml`` module.
+        uuid: Of the GPU, "GPU-…".
+
+    Example:
+        >>> nvml = open_nvml(torch.device("cuda"))  # doctest: +SKIP
+        >>> nvml.state()["temperature_celsius"]  # doctest: +SKIP
+        61
+    """
+
+    def __init__(self, library: Any, uuid: str) -> None:
+        library.nvmlInit()
+        self._library, self._gpu = library, library.nvmlDeviceGetHandleByUUID(uuid)
+
+    def _ask(self, name: str, *arguments: Any) -> Any:
+        with contextlib.suppress(self._library.NVMLError, AttributeError):  # not on this card, driver or version
+            return getattr(self._library, name)(self._gpu, *arguments)
+        return None
+
+    def process_bytes(self) -> int | None:
+        """What this process takes of the GPU's memory; in a container, where it cannot be told apart, what all take."""
+        for process in self._ask("nvmlDeviceGetComputeRunningProcesses") or ():
+            if process.pid == os.getpid() and process.usedGpuMemory:
+                return int(process.usedGpuMemory)
+        memory = self._ask("nvmlDeviceGetMemoryInfo")
+        return None if memory is None else int(memory.used)
+
+    def energy_joules(self) -> float | None:
+        """Energy since the driver was loaded; of a clip: the difference."""
+        millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
+        return None if millijoules is None else millijoules / 1000
+
+    def state(self) -> dict[str, Any]:
+        """Clock in MHz, temperature in °C, and what slows the GPU down, now."""
+        bits = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons")
+        return {
+            "sm_clock_mhz": self._ask("nvmlDeviceGetClockInfo", 1),  # NVML_CLOCK_SM
+            "temperature_celsius": self._ask("nvmlDeviceGetTemperature", 0),  # NVML_TEMPERATURE_GPU
+            "throttle_reasons": None if bits is None else [name for bit, name in _THROTTLES.items() if bits & bit],
+        }
+
+
+def open_nvml(device: Any) -> Nvml | None:
+    """Open NVML for a torch device; None for other devices than CUDA's, and without the package nvidia-ml-py."""
+    if device.type != "cuda":
+        return None
+    import torch
+
+    with contextlib.suppress(Exception):  # no package, no library, another vendor: all mean that there is none
+        return Nvml(importlib.import_module("pynvml"), f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+    return None
+
+
+@contextmanager
+def measure_memory(pipe: Any) -> Iterator[dict[str, Bytes]]:
+    """Find the peak of each stage of what runs in the block; results are those of a block without it, to the bit.
+
+    Reserved and process memory only grow while a block runs, since torch keeps what it once got: of a stage they say
+    how far it had come by then.
+
+    Args:
+        pipe: A ``StableVideoDiffusionPipeline`` that has made a clip before; call it, or ``generate``, in the block.
+
+    Returns:
+        Filled when the block ends: stage, and "total", to ``peak_allocated_bytes``, ``peak_reserved_bytes`` and
+        ``process_bytes``.
+
+    Raises:
+        PipelineError: The pipeline is being measured already.
+
+    Example:
+        >>> with measure_memory(pipe) as sizes:  # doctest: +SKIP
+        ...     svdkit.generate(pipe, "rocket")
+        >>> sizes["vae_decode"]["process_bytes"]  # doctest: +SKIP
+        731906048
+    """
+    device = execution_device(pipe)
+    gc.collect()
+    result: dict[str, Bytes] = {}
+    with _meter(device) as (read, reset):
+        stage: str | None = None
+
+        def on_stage(following: str | None) -> None:
+            nonlocal stage
+            sizes = read()
+            for name in filter(None, (stage, "total")):
+                result[name] = higher(result.pop(name, {}), sizes)
+            reset()
+            stage = following
+
+        with watch(pipe, on_stage):
+            reset()
+            try:
+                yield result
+            finally:
+                on_stage(None)
+    for name in (*STAGES, "total"):  # in the order of a run
+        if name in result:
+            result[name] = result.pop(name)
+
+
+def higher(one: Bytes, other: Bytes) -> Bytes:
+    """Take the larger of each size, None where neither is known."""
+    both = {name: [size for size in (one.get(name), other.get(name)) if size is not None] for name in _SIZES}
+    return {name: max(sizes, default=None) for name, sizes in both.items()}
+
+
+@contextmanager
+def _meter(device: Any) -> Iterator[tuple[Callable[[], Bytes], Callable[[], object]]]:
+    """Give a function that reads the sizes' peaks since the last reset, and the reset."""
+    if device.type != "cuda":
+        with _resident_peak() as (read, reset):
+            yield lambda: dict(zip(_SIZES, (None, _apple_bytes(device), read()), strict=True)), reset
+        return
+    import torch
+
+    torch.cuda.empty_cache()  # else what earlier clips reserved would count
+    nvml = open_nvml(device)
+
+    def read_cuda() -> Bytes:
+        peaks = (torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device))
+        return dict(zip(_SIZES, (*peaks, nvml.process_bytes() if nvml else None), strict=True))
+
+    yield read_cuda, lambda: torch.cuda.reset_peak_memory_stats(device)
+
+
+def _apple_bytes(device: Any) -> int | None:
+    """What Apple's driver holds for torch; it keeps no peak, but gives little back either."""
+    if device.type != "mps":
+        return None
+    import torch
+
+    return int(torch.mps.driver_allocated_memory())
+
+
+@contextmanager
+def _resident_peak() -> Iterator[tuple[Callable[[], int | None], Callable[[], object]]]:
+    """Peak resident memory of this process: Linux keeps it (man 5 proc); elsewhere it is sampled."""
+    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    try:
+        clear.write_text("5", encoding="ascii")
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii", errors="replace"))
+    except OSError:
+        found = None
+    if found is None:
+        with _sampled_peak() as functions:
+            yield functions
+        return
+
+    def read() -> int:
+        text = status.read_text(encoding="ascii", errors="replace")
+        return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", text)[0])
+
+    yield read, lambda: clear.write_text("5", encoding="ascii")
+
+
+@contextmanager
+def _sampled_peak() -> Iterator[tuple[Callable[[], int], Callable[[], object]]]:
+    import psutil
+
+    process, stop = psutil.Process(), threading.Event()
+    peak = [process.memory_info().rss]
+
+    def read() -> int:
+        peak[0] = max(peak[0], process.memory_info().rss)
+        return int(peak[0])
+
+    def reset() -> None:
+        peak[0] = process.memory_info().rss
+
+    def sample() -> None:
+        while not stop.wait(_SAMPLE_SECONDS):
+            read()
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield read, reset
+    finally:
+        stop.set()
+        thread.join()

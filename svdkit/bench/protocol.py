@@ -1,0 +1,244 @@
+"""How clips are timed so that the numbers can be trusted.
+
+Each thing that is timed runs once cold, is warmed up until two runs agree, and is then repeated in turn with all the
+others, so that a machine that slows down slows all of them alike. Raw samples are kept. Memory comes last, in a pass of
+its own.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+
+from svdkit.bench.measure import Measurement, measure
+from svdkit.bench.memory import Bytes, measure_memory, open_nvml
+from svdkit.bench.record import Record, run_id
+from svdkit.bench.stats import median
+from svdkit.environment import summary
+from svdkit.errors import OutOfMemoryError, SettingsError
+from svdkit.generate import generate
+from svdkit.generate.keys import describe_model, resolve
+from svdkit.generate.ladder import is_out_of_memory
+from svdkit.generate.loop import execution_device
+from svdkit.image import Frame
+from svdkit.settings import ClipSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How often to measure.
+
+    Attributes:
+        min_repeats: Timed repeats at least; below 5 there is no interval.
+        max_repeats: Timed repeats at most.
+        half_width: Half of the 95 % interval over the median at which it is narrow enough; 0.01 is 1 %.
+        budget_seconds: When to stop repeating, once there are ``min_repeats``.
+        warm_up_difference: Two clips that differ by less are warm; 0.02 is 2 %.
+        max_warm_ups: Warm-up runs at most, the cold one apart.
+        memory: Whether a memory pass follows.
+
+    Raises:
+        SettingsError: Numbers that allow no repeat.
+
+    Example:
+        >>> quick = Protocol(min_repeats=2, budget_seconds=0, max_warm_ups=1)
+    """
+
+    min_repeats: int = 5
+    max_repeats: int = 30
+    half_width: float = 0.01
+    budget_seconds: float = 300.0
+    warm_up_difference: float = 0.02
+    max_warm_ups: int = 5
+    memory: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_repeats <= self.max_repeats:
+            given = f"min_repeats={self.min_repeats}, max_repeats={self.max_repeats}"
+            raise SettingsError(f"{given} allow no repeat; give 1 or more, the second not below the first")
+
+
+@dataclass
+class Trial:
+    """Something that is run and timed again and again, and what came of it."""
+
+    run: Callable[[], object]
+    value: Callable[[Measurement], float] = lambda m: m.total  # what has to be warm and narrow
+    cold: list[Measurement] = field(default_factory=list)
+    warm_up: list[Measurement] = field(default_factory=list)
+    timed: list[Measurement] = field(default_factory=list)
+    order: list[int] = field(default_factory=list)
+    memory: dict[str, Bytes] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
+    error: Exception | None = None
+
+    def is_warm(self, difference: float) -> bool:
+        """Whether the last two runs agree."""
+        *_, before, last = (float("nan"), *map(self.value, (*self.cold, *self.warm_up)))
+        return abs(last - before) < difference * last
+
+    def is_narrow(self, half_width: float) -> bool:
+        """Whether the interval of the timed runs is narrow enough; never below five of them."""
+        found = median([[self.value(each) for each in self.timed]])
+        return found.high - found.low < 2 * half_width * found.value
+
+
+def interleave(pipe: Any, trials: Sequence[Trial], protocol: Protocol, tell: Callable[[str], object]) -> None:
+    """Run trials in turn; what one raises ends that one. Interrupted, the trials have what was measured until then."""
+    nvml = open_nvml(execution_device(pipe))
+    trials = list({id(trial): trial for trial in trials}.values())
+
+    def running() -> list[Trial]:
+        return [trial for trial in trials if trial.error is None]
+
+    for number, trial in enumerate(trials, start=1):
+        tell(f"cold run {number} of {len(trials)}")
+        before = compile_cost()
+        _attempt(pipe, trial, trial.cold)
+        trial.cost |= {name: value - before[name] for name, value in compile_cost().items() if value > before[name]}
+    for number in range(1, protocol.max_warm_ups + 1):
+        for trial in [each for each in running() if not each.is_warm(protocol.warm_up_difference)]:
+            tell(f"warm-up {number}")
+            _attempt(pipe, trial, trial.warm_up)
+    end, position = time.monotonic() + protocol.budget_seconds, 0
+    for repeat in range(protocol.max_repeats):
+        narrow = all(trial.is_narrow(protocol.half_width) for trial in running())
+        if repeat >= protocol.min_repeats and (narrow or time.monotonic() >= end):
+            break
+        tell(f"repeat {repeat + 1}, {protocol.min_repeats} to {protocol.max_repeats}")
+        turn = repeat % max(len(running()), 1)
+        for trial in [*running()[turn:], *running()[:turn]]:
+            energy = nvml.energy_joules() if nvml else None
+            _attempt(pipe, trial, trial.timed)
+            trial.order.append(position)
+            position += 1
+            if nvml:
+                _note(trial, nvml.state(), energy_joules=(energy, nvml.energy_joules()))
+    for trial in running() if protocol.memory else ():
+        tell("memory")
+        _attempt(pipe, trial, None)
+
+
+def _attempt(pipe: Any, trial: Trial, samples: list[Measurement] | None) -> None:
+    """Run a trial once, timed, or for its memory; an error is kept, without the tensors that it holds."""
+    try:
+        if samples is None:
+            with measure_memory(pipe) as trial.memory:
+                trial.run()
+        else:
+            with measure(pipe) as measured:
+                trial.run()
+            samples.append(measured)
+    except Exception as error:  # noqa: BLE001 - a failed run is a row, whatever it was
+        traceback.clear_frames(error.__traceback__)
+        trial.error = error.with_traceback(None)
+        gc.collect()
+        import torch
+
+        torch.cuda.empty_cache()
+
+
+def _note(trial: Trial, state: dict[str, Any], *, energy_joules: tuple[float | None, float | None]) -> None:
+    before, after = energy_joules
+    used = None if before is None or after is None else after - before
+    for name, value in {**state, "energy_joules": used}.items():
+        if value is not None:
+            trial.cost.setdefault(name, []).append(value)
+
+
+def compile_cost() -> dict[str, float]:
+    """Seconds that torch has compiled in this process, and graph breaks; nothing where it has never compiled."""
+    if "torch._dynamo" not in sys.modules:
+        return {"compile_seconds": 0.0, "graph_breaks": 0}
+    from torch._dynamo import utils
+
+    seconds = sum(utils.compilation_time_metrics.get("_compile.compile_inner", ()))
+    return {"compile_seconds": float(seconds), "graph_breaks": sum(utils.counters["graph_break"].values())}
+
+
+def samples_of(measured: Iterable[dict[str, float]]) -> dict[str, list[float]]:
+    """Turn one dict of stages a run into one list of runs a stage."""
+    runs = list(measured)
+    return {stage: [run.get(stage, 0.0) for run in runs] for stage in (runs[0] if runs else ())}
+
+
+def describe(pipe: Any, frame: Frame, clip: ClipSettings) -> dict[str, Any]:
+    """Give what a record says of what was asked, with its id.
+
+    Raises:
+        SettingsError: The pipeline is not from ``svdkit.load``, so that its weights and settings are not known.
+    """
+    if not hasattr(pipe, "svdkit"):
+        raise SettingsError("this pipeline does not say what it was loaded from; make it with svdkit.load(...)")
+    asked = {"load": pipe.svdkit.settings.to_dict(), "clip": resolve(pipe, clip, frame).to_dict()}
+    asked["model"] = describe_model(pipe)
+    return {**asked, "image": frame.to_dict(), "id": run_id(**asked, image_sha256=frame.sha256)}
+
+
+def make_record(header: dict[str, Any], *, error: BaseException | None = None, **values: Any) -> Record:
+    """Put a record together: ok, or a row that says what went wrong."""
+    if error is not None:
+        short = isinstance(error, OutOfMemoryError) or is_out_of_memory(error)
+        values["status"] = "oom" if short else "error"
+        values["error"] = {"type": type(error).__name__, "message": str(error)[:500] or "no message"}
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return Record(**{"status": "ok", "environment": summary(gpu=True), "started_at": now, **header, **values})
+
+
+def record_of(trial: Trial, header: dict[str, Any], *, load_seconds: float) -> Record:
+    """Make the record of a clip that was measured whole."""
+    cost = {name: float(np.median(value)) if name == "energy_joules" else value for name, value in trial.cost.items()}
+    phases = {"cold": trial.cold, "warm_up": trial.warm_up, "timed": trial.timed}
+    samples = {phase: samples_of(each.seconds for each in runs) for phase, runs in phases.items()}
+    samples["cold"] = {"load": [load_seconds], **samples["cold"]}
+    values = {"samples": samples, "order": trial.order, "memory": trial.memory, "cost": cost}
+    return make_record(header, error=trial.error, **values)
+
+
+def whole_clip(pipe: Any, frame: Frame, clip: ClipSettings) -> Trial:
+    """Make a trial of one clip, from the fitted photo to its frames; it does not step down when memory runs out."""
+    return Trial(lambda: generate(pipe, frame, clip, progress=False, step_down=False))
+
+
+def run_cells(
+    pipe: Any,
+    frame: Frame,
+    clips: Sequence[ClipSettings],
+    *,
+    protocol: Protocol | None = None,
+    twice: bool = False,
+    tell: Callable[[str], object] = lambda _text: None,
+) -> list[Record]:
+    """Measure whole clips of different settings, in turn.
+
+    Args:
+        pipe: From ``svdkit.load``, whose seconds are recorded too.
+        frame: The fitted photo.
+        clips: Settings, a cell each; a seed that is None is drawn.
+        protocol: How often; None for the defaults.
+        twice: Whether the first cell is measured twice, under the same id (A/A): how far the two differ is the noise.
+        tell: Called with one line of progress.
+
+    Returns:
+        A record a cell, that of the second A/A cell last; out of memory and errors are records too.
+
+    Raises:
+        SettingsError: Settings that cannot work with this photo or model, or a pipeline of unknown origin.
+
+    Example:
+        >>> run_cells(pipe, fit("rocket", height=72, width=128), [ClipSettings(seed=1)])  # doctest: +SKIP
+    """
+    clips = [*clips, *(clips[:1] if twice else ())]
+    headers = [describe(pipe, frame, clip) for clip in clips]
+    trials = [whole_clip(pipe, frame, ClipSettings.from_dict(header["clip"])) for header in headers]
+    interleave(pipe, trials, protocol or Protocol(), tell)
+    seconds = pipe.svdkit.load_seconds
+    return [record_of(trial, header, load_seconds=seconds) for trial, header in zip(trials, headers, strict=True)]
