@@ -86,6 +86,20 @@ def percentiles(parts: Parts) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def chance_of_trend(order: npt.ArrayLike, seconds: npt.ArrayLike) -> float:
+    """How often the same seconds in a random order would show as steep a trend, 0 to 1 (permutation test, seeded).
+
+    Example:
+        >>> chance_of_trend(range(8), [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7]) < 0.01
+        True
+    """
+    place, values = np.asarray(order, dtype=np.float64), np.asarray(seconds, dtype=np.float64)
+    place = place - place.mean()
+    shuffled = np.random.default_rng(0).permuted(np.tile(values, (_RESAMPLES, 1)), axis=1) @ place
+    steep = abs(float(values @ place))
+    return float(np.mean(np.abs(shuffled) >= steep * (1 - 1e-12)))
+
+
 def _resampled(parts: Parts, *, seed: int) -> npt.NDArray[np.float64]:
     """Sums of the parts' medians, each drawn anew with replacement; NaN when a part has too few repeats."""
     if not parts or min(map(len, parts)) < FEWEST_REPEATS:

@@ -1,0 +1,212 @@
+"""Records as figures that can be read in black and white: hatches, markers, line styles, a unit on every axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from svdkit.bench.figure import COLOURS, FILLS, HATCHES, LINES, MARKERS, empty_figure, series_of, setting_of
+from svdkit.bench.record import BYTES, STAGES, Record
+from svdkit.bench.stats import chance_of_trend, median, ratio, timed_parts
+from svdkit.bench.table import memory_of
+from svdkit.bench.varying import settings_of, varying
+from svdkit.errors import SettingsError
+from svdkit.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_GIB = 2**30
+_WORDS = dict(zip(BYTES, ("allocated", "reserved", "of the process"), strict=True))
+
+
+def stage_waterfall(record: Record) -> Figure:
+    """Where a clip's time goes: one bar a stage, each beginning where the one before ends (medians of timed clips).
+
+    Raises:
+        SettingsError: The record has no timed stages.
+
+    Example:
+        >>> stage_waterfall(record)  # doctest: +SKIP
+    """
+    timed = record.samples.get("timed", {})
+    stages = [stage for stage in STAGES if stage not in ("load", "total") and timed.get(stage)]
+    if not stages:
+        raise SettingsError(f"stage_waterfall: record {record.id} has no timed stages; profile and measure give them")
+    figure, axes = empty_figure([record], height=1.6 + 0.42 * len(stages))
+    seconds = np.array([median([timed[stage]]).value for stage in stages])
+    ends = np.cumsum(seconds)
+    starts, whole = ends - seconds, float(ends[-1])
+    for row, (start, length) in enumerate(zip(starts, seconds, strict=True)):
+        look = {"color": FILLS[row % 8], "hatch": HATCHES[row % 8], "edgecolor": "#222", "linewidth": 0.8}
+        axes.barh(row, length, left=start, height=0.7, **look)
+        is_late = start + length / 2 > whole / 2  # its text goes where there is room
+        side, place = ("right", (start, row)) if is_late else ("left", (start + length, row))
+        text, offset = f"{format_seconds(length)}, {length / whole:.1%}", (-5 if is_late else 5, 0)
+        axes.annotate(text, place, xytext=offset, textcoords="offset points", va="center", ha=side, fontsize=9)
+    axes.set_yticks(range(len(stages)), [stage.replace("_", " ") for stage in stages])
+    axes.invert_yaxis()
+    axes.set(
+        xlim=(min(0, starts.min()), whole * 1.02), xlabel=f"time in the clip, s (together {format_seconds(whole)})"
+    )
+    axes.grid(visible=False, axis="y")
+    return figure
+
+
+def time_against_steps(records: Sequence[Record]) -> Figure:
+    """Seconds of a clip against denoising steps, with a fitted line for each way of loading: fixed + per step.
+
+    Clip settings other than the steps are held at their most frequent values, which the title names.
+
+    Raises:
+        SettingsError: No way of loading was timed at two or more numbers of steps.
+
+    Example:
+        >>> time_against_steps(records)  # doctest: +SKIP
+    """
+    along = "num_inference_steps"
+    series = series_of([r for r in records if r.status == "ok" and timed_parts(r)], along=along)
+    series = {name: found for name, found in series.items() if len({setting_of(r, along) for r in found}) > 1}
+    if not series:
+        raise SettingsError("time_against_steps: give timed records of at least two num_inference_steps")
+    figure, axes = empty_figure([record for found in series.values() for record in found])
+    for index, (name, found) in enumerate(series.items()):
+        steps = np.array([setting_of(record, along) for record in found])
+        low, middle, high = np.array([(s.low, s.value, s.high) for s in (median(timed_parts(r)) for r in found)]).T
+        slope, fixed = np.polyfit(steps, middle, 1)
+        colour, ends = COLOURS[index % 8], np.array([0, steps.max()])
+        axes.plot(ends, fixed + slope * ends, LINES[index % 4], color=colour, linewidth=1.2)
+        label = f"{name + ': ' if name else ''}{format_seconds(fixed)} + {format_seconds(slope)} a step"
+        look = {"fmt": MARKERS[index % 8], "color": colour, "markersize": 7, "markerfacecolor": "white", "capsize": 3}
+        bars = np.nan_to_num([middle - low, high - middle])  # none where there are too few repeats
+        axes.errorbar(steps, middle, bars, label=label, **look)
+    axes.set(xlabel="denoising steps", ylabel="clip time, s (median, 95 % interval)", xlim=(0, None), ylim=(0, None))
+    axes.legend(frameon=False, title="fixed + per step", alignment="left")
+    return figure
+
+
+def vram_against_chunk(records: Sequence[Record], *, limit_bytes: int | None = None) -> Figure:
+    """Peak memory against the decode chunk: all kinds of bytes for one way of loading, one kind for several.
+
+    Args:
+        records: Failed ones too: those out of memory are drawn as a cross at the limit.
+        limit_bytes: Drawn as a line; None for the card's memory, if the records name one.
+
+    Raises:
+        SettingsError: No record has both a decode_chunk_size and memory.
+
+    Example:
+        >>> vram_against_chunk(records, limit_bytes=24 * 2**30)  # doctest: +SKIP
+    """
+    along, free = "decode_chunk_size", ("num_inference_steps",)
+    series = series_of([r for r in records if r.status == "ok" and any(memory_of(r).values())], along=along, free=free)
+    if not series:
+        raise SettingsError("vram_against_chunk: give records that have decode_chunk_size and measured memory")
+    shown = [record for found in series.values() for record in found]
+    figure, axes = empty_figure(shown, hidden=free)
+    kinds = [kind for kind in BYTES if any(memory_of(r)[kind] for r in shown)] if len(series) == 1 else [_kind(shown)]
+    for index, (name, kind) in enumerate((name, kind) for name in series for kind in kinds):
+        peaks: dict[float, float] = {}
+        for chunk, size in ((setting_of(r, along), memory_of(r)[kind] or 0) for r in series[name]):
+            peaks[chunk] = max(peaks.get(chunk, 0), size / _GIB)
+        look = {"marker": MARKERS[index % 8], "linestyle": LINES[index % 4], "color": COLOURS[index % 8]}
+        label = name or _WORDS[kind]
+        axes.plot(*zip(*sorted(peaks.items()), strict=True), label=label, markerfacecolor="white", **look)
+    limit = limit_bytes or max((r.environment.get("vram_bytes") or 0 for r in records), default=0)
+    if limit:
+        axes.axhline(limit / _GIB, color="black", linewidth=1.5, linestyle=(0, (6, 2)))
+        place = {"xycoords": ("axes fraction", "data"), "xytext": (0, 4), "textcoords": "offset points"}
+        axes.annotate(f"limit {format_bytes(limit)}", (0.01, limit / _GIB), fontsize=9, **place)
+    failed = sorted({int(r.clip[along]) for r in records if r.status == "oom" and r.clip.get(along)})
+    if failed:
+        top = [limit / _GIB or axes.get_ylim()[1]] * len(failed)
+        axes.plot(failed, top, "x", color="black", markersize=9, markeredgewidth=2, label="out of memory")
+    kind = f" {_WORDS[kinds[0]]}" if len(kinds) == 1 else ""
+    axes.set(xlabel="decode_chunk_size, frames", ylabel=f"peak memory{kind}, GiB", ylim=(0, axes.get_ylim()[1] * 1.06))
+    axes.legend(frameon=False)
+    return figure
+
+
+def time_memory_pareto(records: Sequence[Record]) -> Figure:
+    """Seconds against peak memory: every run a point, the frontier a line, its runs numbered and named below.
+
+    A run is on the frontier when every thriftier one is slower, by more than chance explains.
+
+    Raises:
+        SettingsError: No record has both seconds and memory.
+
+    Example:
+        >>> time_memory_pareto(records)  # doctest: +SKIP
+    """
+    good = [r for r in records if r.status == "ok" and timed_parts(r) and any(memory_of(r).values())]
+    if not good:
+        raise SettingsError("time_memory_pareto: give records that have both timed clips and measured memory")
+    kind = _kind(good)
+    good = [record for record in good if memory_of(record)[kind]]
+    points = [((memory_of(r)[kind] or 0) / _GIB, median(timed_parts(r)).value) for r in good]
+    frontier = _frontier(good, points)
+    figure, axes = empty_figure(good, height=4.2 + 0.17 * len(frontier))
+    axes.plot(*zip(*points, strict=True), "o", color="#777", markerfacecolor="white", label="run")
+    line = list(zip(*(points[index] for index in frontier), strict=True))
+    axes.step(*line, where="post", color=COLOURS[0], linewidth=1.2)
+    axes.plot(*line, "s", color=COLOURS[0], markersize=7, label="frontier")
+    rows = [settings_of(record) | record.model | {"method": record.method} for record in good]
+    names, differ = [], varying(rows)
+    for number, index in enumerate(frontier, start=1):
+        axes.annotate(str(number), points[index], xytext=(5, 5), textcoords="offset points", fontweight="bold")
+        names.append(
+            f"{number}  {', '.join(f'{name} {rows[index].get(name)}' for name in differ) or rows[index]['name']}"
+        )
+    axes.set(xlabel=f"peak memory {_WORDS[kind]}, GiB", ylabel="clip time, s (median)", xlim=(0, None), ylim=(0, None))
+    axes.legend(frameon=False)
+    figure.supxlabel("\n".join(names).replace("$", r"\$"), x=0.02, ha="left", fontsize=9)
+    return figure
+
+
+def run_order_drift(record: Record) -> Figure:
+    """Seconds of each timed clip in the order in which they ran, with their median and the straight trend.
+
+    A trend beyond chance says that the machine changed on the way (heat, other programs): the intervals are too narrow.
+
+    Raises:
+        SettingsError: The record has fewer than three clips that were timed whole.
+
+    Example:
+        >>> run_order_drift(record)  # doctest: +SKIP
+    """
+    seconds = np.array(record.samples.get("timed", {}).get("total", []))
+    if len(seconds) < 3:
+        raise SettingsError(
+            f"run_order_drift: record {record.id} has {len(seconds)} timed clips; at least 3 are needed"
+        )
+    order = np.array(record.order if len(record.order) == len(seconds) else range(len(seconds)))
+    slope, start = np.polyfit(order, seconds, 1)
+    middle, ends = float(np.median(seconds)), np.array([order.min(), order.max()])
+    word = "beyond chance" if chance_of_trend(order, seconds) < 0.05 else "within chance"
+    trend = f"trend {slope * np.ptp(ends) / middle:+.1%} from first to last, {word}"
+    figure, axes = empty_figure([record])
+    axes.plot(order, seconds, "o", color=COLOURS[0], markerfacecolor="white", markersize=7, label="clip")
+    axes.axhline(middle, color="black", linewidth=1, linestyle="--", label=f"median {format_seconds(middle)}")
+    axes.plot(ends, start + slope * ends, "-", color=COLOURS[1], label=trend)
+    axes.set(xlabel="position in the run", ylabel="clip time, s")
+    axes.locator_params(axis="x", integer=True)
+    axes.margins(y=0.25)
+    axes.legend(frameon=False)
+    return figure
+
+
+def _kind(records: Sequence[Record]) -> str:
+    """The kind of bytes that most records have; of equals the one that tells which card is needed."""
+    return max((BYTES[1], BYTES[2], BYTES[0]), key=lambda kind: sum(bool(memory_of(r)[kind]) for r in records))
+
+
+def _frontier(records: Sequence[Record], points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the runs worth choosing, thriftiest first; a gain in time that may be chance does not count."""
+    kept: list[int] = []
+    for index in sorted(range(len(points)), key=points.__getitem__):
+        change = ratio(timed_parts(records[index]), timed_parts(records[kept[-1]])) if kept else None
+        if change is None or (change.value < 1 and not change.low <= 1 <= change.high):
+            kept.append(index)
+    return kept
