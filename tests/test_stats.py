@@ -1,0 +1,86 @@
+"""Medians, intervals and ratios: right on known samples, and honest about chance."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from svdkit.bench.stats import Interval, chance_of_trend, median, percentiles, ratio, timed_parts
+from tests.bench_records import record
+
+
+def test_the_median_is_not_moved_by_one_slow_clip() -> None:
+    assert median([[1.0, 1.0, 1.1, 1.2, 60.0]]).value == 1.1
+
+
+def test_the_same_samples_give_the_same_interval() -> None:
+    seconds = [1.0, 1.3, 1.1, 1.2, 1.5, 1.4]
+    assert median([seconds]) == median([list(seconds)])
+    assert ratio([seconds], [seconds]) == ratio([seconds], [seconds])
+
+
+def test_parts_that_were_measured_apart_add_up() -> None:
+    found = median([[1.0] * 5, [2.0] * 6, [0.5] * 7])
+    assert found == Interval(3.5, 3.5, 3.5)
+    assert ratio([[2.0] * 5, [5.0] * 5], [[3.5] * 5]) == Interval(2.0, 2.0, 2.0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_too_few_repeats_give_no_interval(count: int) -> None:
+    found = median([[1.0, 2.0, 3.0, 4.0][:count]])
+    assert found.value == (1 + count) / 2
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert not found.excludes(0)
+    assert math.isnan(ratio([[1.0] * count], [[1.0] * 9]).low)
+
+
+def test_no_samples_are_no_number() -> None:
+    assert math.isnan(median([]).value)
+    assert math.isnan(ratio([], [[1.0] * 5]).value)
+    assert math.isnan(ratio([[1.0] * 5], [[0.0] * 5]).value)
+
+
+def test_percentiles() -> None:
+    assert percentiles([list(range(11))]) == (1.0, 9.0)
+    assert all(map(math.isnan, percentiles([[1.0], [2.0]])))
+    assert all(map(math.isnan, percentiles([])))
+
+
+@pytest.mark.parametrize("repeats", [5, 10, 20])
+def test_the_interval_holds_the_true_median_about_as_often_as_it_says(repeats: int) -> None:
+    """400 experiments with a known median: an interval of 95 % misses it in about 1 of 20 (5 repeats: 1 of 16)."""
+    draw = np.random.default_rng(3)
+    held = [found.low <= 0 <= found.high for found in (median([list(draw.normal(0, 1, repeats))]) for _ in range(400))]
+    assert 0.90 <= np.mean(held) <= 0.99
+
+
+def test_nothing_changed_is_seldom_called_a_change() -> None:
+    """400 pairs of runs of the same speed: the ratio's interval excludes 1 in at most 8 % of them."""
+    draw = np.random.default_rng(4)
+    runs = [[list(draw.normal(10, 0.1, 7)) for _ in range(2)] for _ in range(400)]
+    assert np.mean([ratio([new], [old]).excludes(1) for new, old in runs]) <= 0.08
+
+
+def test_a_real_change_is_found() -> None:
+    """A change of 5 % under a noise of 1 %, 7 repeats: found in at least 99 of 100."""
+    draw = np.random.default_rng(5)
+    runs = [(list(draw.normal(10.5, 0.1, 7)), list(draw.normal(10, 0.1, 7))) for _ in range(100)]
+    assert np.mean([ratio([new], [old]).low > 1 for new, old in runs]) >= 0.99
+
+
+def test_a_trend_is_told_from_chance() -> None:
+    rising = [1.0, 1.01, 1.02, 1.03, 1.04, 1.05, 1.06, 1.07]
+    assert chance_of_trend(range(8), rising) < 0.01
+    assert chance_of_trend(range(8), [1.0, 1.07, 1.02, 1.05, 1.04, 1.03, 1.06, 1.01]) > 0.3
+    assert chance_of_trend(range(5), [1.0] * 5) == 1.0
+
+
+def test_a_records_seconds_are_its_total_or_its_stages() -> None:
+    whole = record()
+    assert timed_parts(whole) == [whole.samples["timed"]["total"]]
+    apart = record(samples={"timed": {"load": [9.0], "unet": [1.0], "vae_decode": [2.0, 3.0], "export": []}})
+    assert timed_parts(apart) == [[1.0], [2.0, 3.0]]
+    assert timed_parts(record(samples={"cold": {"total": [9.0]}})) == []
