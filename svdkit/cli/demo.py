@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from svdkit.cli.make import check_target
+from svdkit.cli.notebook import FOLDER, run_notebook, write_page
 from svdkit.cli.outcome import judging_input
-from svdkit.errors import SvdkitError
 
 if TYPE_CHECKING:
     from svdkit.models import ModelInfo
 
-# A checkout has it beside the package; what pip installs has not.
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "01_quickstart.ipynb"
+NOTEBOOK = FOLDER / "01_quickstart.ipynb"
 
 # Also in the notebook's own cell of parameters: what is left as it is needs no second cell with the same lines.
 PHOTO, MODEL, OUTPUT_FOLDER = "rocket", "micro", "outputs/quickstart"
-
-
-class NotebookError(SvdkitError):
-    """A cell of the notebook raised an error, or the notebook's kernel died."""
 
 
 def demo(
@@ -59,67 +53,6 @@ def demo(
     for what, path in made.items():
         typer.echo(f"{what:<16}{path}")
     typer.echo(f"{'it took':<16}{format_seconds(time.perf_counter() - start)}")
-
-
-def run_notebook(notebook: Path, executed: Path, *, parameters: dict[str, Any]) -> Any:
-    """Run a notebook in a fresh kernel of this Python, in the current folder.
-
-    Args:
-        notebook: The source.
-        executed: Where the executed notebook goes; after an error it ends with that.
-        parameters: Values for its cell tagged ``parameters``.
-
-    Returns:
-        The executed notebook, as nbformat has it.
-
-    Raises:
-        NotebookError: A cell raised an error, or the kernel died; the text says which.
-
-    Example:
-        >>> run_notebook(NOTEBOOK, Path("executed.ipynb"), parameters={"photo": "cat"})  # doctest: +SKIP
-    """
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-
-    here = Path.cwd()
-    # papermill writes the path into the executed notebook, where the user's name has no business.
-    source = notebook.relative_to(here) if notebook.is_relative_to(here) else notebook
-    try:
-        return papermill.execute_notebook(
-            source,
-            executed,
-            parameters=parameters,
-            kernel_name="python3",
-            progress_bar=sys.stderr.isatty(),
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # else it warns of TCP on this very machine
-        )
-    except papermill.PapermillExecutionError as error:
-        message = (
-            f"cell {error.exec_count} of {notebook.name} failed: {error.ename}: {error.evalue}. The notebook up to "
-            f"that cell, with the traceback, is {executed}"
-        )
-        raise NotebookError(message) from error
-    except DeadKernelError as error:
-        message = (
-            f"the kernel of {notebook.name} died, most often for want of memory: close other programs and try again. "
-            f"The notebook up to that cell is {executed}"
-        )
-        raise NotebookError(message) from error
-
-
-def write_page(executed: Any, path: Path) -> None:
-    """Write an executed notebook as one HTML file that opens offline.
-
-    Example:
-        >>> write_page(executed, Path("quickstart.html"))  # doctest: +SKIP
-    """
-    from nbconvert import HTMLExporter
-
-    # The template would load these two from the net; an empty address in their place keeps the page whole offline.
-    offline = {"mathjax_url": "data:,", "require_js_url": "data:,"}
-    exporter = HTMLExporter(embed_images=True, **offline)
-    page, _ = exporter.from_notebook_node(executed, resources={"metadata": {"name": "svdkit quickstart"}})
-    path.write_text(page, encoding="utf-8")
 
 
 def _run_notebook(info: ModelInfo, *, photo: str, model: str, folder: Path) -> dict[str, Path]:

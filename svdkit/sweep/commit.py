@@ -109,6 +109,17 @@ def write_whole(path: Path, text: str) -> None:
     fresh.replace(path)
 
 
+def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """Write a new folder of files, and return it when they are on disk."""
+    folder.mkdir()
+    for name, content in files.items():
+        with (folder / name).open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    return folder
+
+
 def sync_folder(folder: Path) -> None:
     """Wait until a folder's renames are on disk; Windows has no such call and needs none."""
     if sys.platform != "win32":

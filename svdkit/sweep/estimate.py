@@ -59,7 +59,7 @@ def estimate_sweep(
     """Forecast every distinct kind of run, and add up; also a sentence for each kind that cannot work.
 
     Example:
-        >>> estimate, problems = estimate_sweep(plan.jobs, gpu=None, hourly_price=None, currency="USD")  # doctest: +SKIP
+        >>> found, problems = estimate_sweep(plan.jobs, gpu=None, hourly_price=None, currency="USD")  # doctest: +SKIP
     """
     from svdkit.bench.forecast import forecast
 

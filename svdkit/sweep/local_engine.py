@@ -10,13 +10,15 @@ import queue
 import subprocess
 import sys
 import threading
-from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from svdkit.bench.record import Record
-from svdkit.sweep.worker import DiskFullError, Task, failed
+from svdkit.sweep.rows import DiskFullError, Task, failed
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 COMMAND = (sys.executable, "-m", "svdkit.sweep.worker")
 DEATHS = 2  # of workers over one run, or over one load: the third try would end the same
@@ -48,52 +50,75 @@ def run_local(
         ...     results.commit(*outcome)
     """
     for _, group in itertools.groupby(tasks, key=lambda task: task["load"]):
-        yield from _run_group(deque(group), work=work, photos=photos, timeout_seconds=timeout_seconds)
+        with _Worker(work, photos, timeout_seconds) as worker:
+            reason = None
+            for task in group:
+                reason = reason or worker.load(task)
+                outcome = worker.run(task) if reason is None else Outcome(_row(task, reason), None)
+                yield outcome
 
 
-def _run_group(
-    waiting: deque[Task], *, work: Path, photos: Mapping[str, bytes], timeout_seconds: float
-) -> Iterator[Outcome]:
-    deaths: Counter[str] = Counter()
-    child: _Child | None = None
-    try:
-        while waiting:
-            task = waiting[0]
-            folder = work / f"{task['id']}-{deaths[task['id']]}"
-            doing = "load" if child is None else "run"
-            try:
-                if child is None:
-                    child = _Child(work / "worker.log", photos)
-                    answer = child.call("load", task, timeout_seconds=timeout_seconds)
-                    if "record" not in answer:
-                        continue
-                else:
-                    answer = child.call("run", task, folder=folder, timeout_seconds=timeout_seconds)
-                record = Record.from_dict(answer["record"])
-            except _DiedError as error:
-                child = None
-                what = task["id"] if doing == "run" else "load"
-                deaths[what] += 1
-                if deaths[what] < DEATHS:
-                    continue
-                record = failed(task, ("WorkerDied", f"{error} {DEATHS} times during this {doing}"))
-            except TimeoutError as error:
-                child = None
-                record = failed(task, ("Timeout", f"{doing}: {error}"), status="timeout")
-            if doing == "load":  # it would fail for the others too
-                while waiting:
-                    other = waiting.popleft()
-                    reason = record.error or {}
-                    yield Outcome(failed(other, (reason["type"], reason["message"]), status=record.status), None)
-                return
-            waiting.popleft()
-            yield Outcome(record, folder if record.status == "ok" else None)
-            if child is not None and "CUDA error" in (record.error or {}).get("message", ""):
-                child.kill()  # after such an error every later call in that process fails
-                child = None
-    finally:
-        if child is not None:
-            child.kill()
+def _row(task: Task, reason: Record) -> Record:
+    """Make a row of what failed for another task: a model that cannot be loaded cannot be for the next one either."""
+    error = reason.error or {}
+    return failed(task, (error["type"], error["message"]), status=reason.status)
+
+
+class _Worker:
+    """A worker for the runs of one load, which is replaced when it dies, hangs or has lost its GPU."""
+
+    def __init__(self, work: Path, photos: Mapping[str, bytes], timeout_seconds: float) -> None:
+        self._work, self._photos, self._timeout = work, photos, timeout_seconds
+        self._child: _Child | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def load(self, task: Task) -> Record | None:
+        """See to it that there is a worker with the model; give the row of a failure, or None."""
+        for _ in range(DEATHS if self._child is None else 0):
+            self._child = _Child(self._work / "worker.log", self._photos)
+            record = self._call("load", task, None)
+            if self._child is not None or record is not None:
+                return record
+        return None if self._child is not None else self._died(task, "load")
+
+    def run(self, task: Task) -> Outcome:
+        """Run a task; one that kills its worker is tried once more."""
+        for attempt in range(DEATHS):
+            if (reason := self.load(task)) is not None:
+                return Outcome(_row(task, reason), None)
+            folder = self._work / f"{task['id']}-{attempt}"
+            record = self._call("run", task, folder)
+            if record is not None:
+                if "CUDA error" in (record.error or {}).get("message", ""):
+                    self._end()  # after such an error every later call in that process fails
+                return Outcome(record, folder if record.status == "ok" else None)
+        return Outcome(self._died(task, "run"), None)
+
+    def _call(self, do: str, task: Task, folder: Path | None) -> Record | None:
+        """Ask the child; give what it answered or a timeout's row, None for no failure of a load or a death."""
+        assert self._child is not None  # noqa: S101 - see to the callers
+        try:
+            answer = self._child.call(do, task, folder=folder, timeout_seconds=self._timeout)
+        except _DiedError as error:
+            self._child, self._why = None, str(error)
+            return None
+        except TimeoutError as error:
+            self._child = None
+            return failed(task, ("Timeout", f"{do}: {error}"), status="timeout")
+        return Record.from_dict(answer["record"]) if "record" in answer else None
+
+    def _died(self, task: Task, do: str) -> Record:
+        return failed(task, ("WorkerDied", f"{self._why} in each of {DEATHS} tries of this {do}"))
+
+    def _end(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+        self._child = None
 
 
 class _DiedError(Exception):
@@ -136,7 +161,7 @@ class _Child:
             answer = None
         if answer is None:
             code = self.kill()
-            raise _DiedError(f"the worker died ({f'signal {-code}' if code < 0 else f'exit code {code}'})")
+            raise _DiedError(f"worker died ({f'signal {-code}' if code < 0 else f'exit code {code}'})")
         found: dict[str, Any] = json.loads(answer)
         if "full" in found:
             raise DiskFullError(found["full"])

@@ -9,20 +9,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from svdkit import __version__
 from svdkit.bench.record import Record, run_id
 from svdkit.environment import summary
-from svdkit.errors import PipelineError, SettingsError, SvdkitError
+from svdkit.errors import SettingsError, SvdkitError
 from svdkit.models import find_model, locate
 from svdkit.models.folder import fingerprint
-from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.sweep.commit import Results
 from svdkit.sweep.jobs import Job, Plan, plan_sweep
 from svdkit.sweep.local_engine import Outcome, run_local
 from svdkit.sweep.progress import Display
-from svdkit.sweep.worker import DiskFullError, Task, is_disk_full
+from svdkit.sweep.rows import DiskFullError, Task, is_disk_full
+
+if TYPE_CHECKING:
+    from svdkit.settings import ClipSettings, LoadSettings
 
 ENGINES = ("local", "ray")
 
@@ -189,7 +191,7 @@ def _commit_all(outcomes: Iterator[Outcome], place: Results, display: Display) -
             place.commit(*outcome)
             display.ended(outcome.record)
     except (OSError, DiskFullError) as error:
-        if not isinstance(error, DiskFullError) and not is_disk_full(error):
+        if not is_disk_full(error):
             raise
         raise SvdkitError(
             f"the disk of {place.folder} is full: the sweep stopped after {len(place.finished)} runs, which are "

@@ -1,0 +1,241 @@
+"""Run a notebook without a browser: parameters checked first, a dead kernel is a failure, no videos in the copies."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from svdkit.cli.outcome import RefusedInput
+from svdkit.errors import SvdkitError
+
+# A checkout has them beside the package; what pip installs has not.
+FOLDER = Path(__file__).parents[2] / "notebooks"
+_FOLDERS = ("results_folder", "output_folder", "results")  # what notebooks call the folder that they fill
+_LARGEST_OUTPUT = 200_000  # characters of one output that stay in a copy: a picture, not a video
+_VIDEO = re.compile(r"data:video/[\w.+-]+;base64,[A-Za-z0-9+/=\s]*")
+
+
+class NotebookError(SvdkitError):
+    """A cell of the notebook raised an error, or the notebook's kernel died."""
+
+
+class TakesPairs(TyperCommand):
+    """The class of the command: takes papermill's ``-p NAME VALUE``, two words, which typer knows no option for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Join the two words by "=", which ``-p NAME=VALUE`` has from the start."""
+        words, joined = iter(args), []
+        for word in words:
+            name = next(words, None) if word in {"-p", "--parameter"} else None
+            value = next(words, None) if name is not None and "=" not in name else None
+            joined += [word] if name is None else [word, name if value is None else f"{name}={value}"]
+        return list(super().parse_args(ctx, joined))
+
+
+def notebook(
+    name: Annotated[
+        str, typer.Argument(help="A notebook file, or the name of one of svdkit's, as 02_parameter_sweep.")
+    ],
+    *,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            *("--parameter", "-p"),
+            metavar="NAME VALUE",
+            help="A value for its cell of parameters; lists as YAML has them: -p seeds '[1, 2]'. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    output_folder: Annotated[
+        Path | None,
+        typer.Option(
+            *("--output-folder", "-o"), help="Where everything goes; its own when left out.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Run a notebook, and keep it executed, as a page and with its results in one folder.
+
+    Exit code 1 when a cell fails or the kernel dies; 2 for parameters that it does not have, before anything runs.
+    """
+    source = find_notebook(name)
+    pairs = [word.partition("=")[::2] for word in parameter or []]
+    values, folder = check_parameters(source, pairs, output_folder=output_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    executed, page = folder / "notebook.ipynb", folder / "notebook.html"
+    typer.echo(f"running {source.name}", err=True)
+    try:
+        run_notebook(source, executed, parameters=values)
+    finally:
+        stripped = strip_file(executed)
+    write_page(stripped, page, title=source.stem)
+    typer.echo(f"{executed}\n{page}")
+
+
+def find_notebook(name: str) -> Path:
+    """Find a notebook by its path, or by the name of one of svdkit's own.
+
+    Example:
+        >>> find_notebook("01_quickstart").name
+        '01_quickstart.ipynb'
+    """
+    for path in (Path(name), Path(f"{name}.ipynb"), FOLDER / f"{name}.ipynb", FOLDER / name):
+        if path.is_file():
+            return path
+    own = ", ".join(sorted(path.stem for path in FOLDER.glob("*.ipynb"))) or "none (they are in svdkit's repository)"
+    raise RefusedInput(f"there is no notebook {name!r}; give a file, or one of svdkit's own: {own}")
+
+
+def check_parameters(
+    source: Path, given: Sequence[tuple[str, str]], *, output_folder: Path | None
+) -> tuple[dict[str, Any], Path]:
+    """Read parameters as YAML, and refuse names and types that the notebook's cell of parameters does not have.
+
+    Returns:
+        The values to run with, and the folder for everything: the one given, else the notebook's own.
+
+    Raises:
+        RefusedInput: All that is wrong, at once. papermill itself only warns of a name it does not know.
+    """
+    import papermill
+
+    known = {name: _default(about) for name, about in papermill.inspect_notebook(source).items()}
+    values: dict[str, Any] = {}
+    problems = []
+    for name, text in given:
+        if name not in known:
+            problems.append(f"{name} is no parameter of {source.name}; it has {', '.join(known) or 'none'}")
+            continue
+        values[name], wrong = _read(text, known[name])
+        problems += [f"{name} is {text!r}: {wrong}"] if wrong else []
+    if problems:
+        raise RefusedInput("\n".join(problems))
+    own = next((name for name in _FOLDERS if name in known), None)
+    if own is not None and output_folder is not None:
+        values[own] = output_folder.as_posix()  # forward slashes on Windows too: it becomes a line of Python
+    folder = values.get(own or "", known.get(own or "")) if own else output_folder
+    return values, Path(folder or f"outputs/{source.stem}")
+
+
+def run_notebook(notebook: Path, executed: Path, *, parameters: dict[str, Any]) -> Any:
+    """Run a notebook in a fresh kernel of this Python, in the current folder.
+
+    Args:
+        notebook: The source.
+        executed: Where the executed notebook goes; after an error it ends with that.
+        parameters: Values for its cell tagged ``parameters``.
+
+    Returns:
+        The executed notebook, as nbformat has it.
+
+    Raises:
+        NotebookError: A cell raised an error, or the kernel died; the text says which.
+
+    Example:
+        >>> run_notebook(Path("notebooks/01_quickstart.ipynb"), Path("executed.ipynb"), parameters={"photo": "cat"}
+        ... )  # doctest: +SKIP
+    """
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    here = Path.cwd()
+    # papermill writes the path into the executed notebook, where the user's name has no business.
+    source = notebook.relative_to(here) if notebook.is_relative_to(here) else notebook
+    try:
+        return papermill.execute_notebook(
+            source,
+            executed,
+            parameters=parameters,
+            kernel_name="python3",
+            progress_bar=sys.stderr.isatty(),
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # else it warns of TCP on this very machine
+        )
+    except papermill.PapermillExecutionError as error:
+        message = (
+            f"cell {error.exec_count} of {notebook.name} failed: {error.ename}: {error.evalue}. The notebook up to "
+            f"that cell, with the traceback, is {executed}"
+        )
+        raise NotebookError(message) from error
+    except (DeadKernelError, CellTimeoutError) as error:
+        message = (
+            f"the kernel of {notebook.name} died, most often for want of memory: close other programs and try again. "
+            f"The notebook up to that cell is {executed}"
+        )
+        raise NotebookError(message) from error
+
+
+def write_page(executed: Any, path: Path, *, title: str = "svdkit quickstart") -> None:
+    """Write an executed notebook as one HTML file that opens offline.
+
+    Example:
+        >>> write_page(executed, Path("quickstart.html"))  # doctest: +SKIP
+    """
+    from nbconvert import HTMLExporter
+
+    # The template would load these two from the net; an empty address in their place keeps the page whole offline.
+    offline = {"mathjax_url": "data:,", "require_js_url": "data:,"}
+    exporter = HTMLExporter(embed_images=True, **offline)
+    page, _ = exporter.from_notebook_node(executed, resources={"metadata": {"name": title}})
+    path.write_text(page, encoding="utf-8")
+
+
+def strip_file(path: Path) -> Any:
+    """Take videos, uploads and widgets out of an executed notebook, in place; return it, or None without a file."""
+    import nbformat
+
+    if not path.is_file():
+        return None
+    executed = nbformat.read(path, as_version=4)
+    executed.metadata.pop("widgets", None)  # the state of widgets holds uploaded photos, byte by byte
+    for cell in executed.cells:
+        for output in cell.get("outputs", []):
+            _strip(output)
+    nbformat.write(executed, path)
+    return executed
+
+
+def _strip(output: Any) -> None:
+    """Leave of a video its poster, and of a large output of any other kind a line that says so."""
+    data = output.get("data", {})
+    for kind in [kind for kind in data if kind.startswith("video/") or "widget" in kind]:
+        del data[kind]
+        data.setdefault("text/plain", f"({kind} left out of this copy)")
+    for kind, content in [*data.items()]:
+        text = "".join(content) if isinstance(content, list) else content
+        if isinstance(text, str) and not kind.startswith("image/"):
+            text = _VIDEO.sub("", text)
+            too_large = len(text) > _LARGEST_OUTPUT
+            data[kind] = f"(an output of {len(text):,} characters, left out of this copy)" if too_large else text
+
+
+def _default(about: Mapping[str, Any]) -> Any:
+    """Give a parameter's default; one that is no literal is taken as text."""
+    try:
+        return ast.literal_eval(str(about["default"]))
+    except (ValueError, SyntaxError):
+        return about["default"]
+
+
+def _read(text: str, default: Any) -> tuple[Any, str]:
+    """Read a value as the type that the default has; the second is what is wrong with it, or empty."""
+    import yaml
+
+    if isinstance(default, str):
+        return text, ""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text, "this is not YAML; write a list as [1, 2]"
+    if isinstance(default, list | tuple) and isinstance(value, list):
+        return value, ""
+    if isinstance(default, float) and type(value) is int:
+        return float(value), ""
+    if default is None or type(value) is type(default):
+        return value, ""
+    return value, f"this is a {type(value).__name__}; give a {type(default).__name__}, such as {default!r}"

@@ -1,0 +1,51 @@
+"""Many clips from a sweep file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from svdkit.cli.outcome import FAILED, judging_input
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(help="YAML or JSON: photos, load, clip, axes, mode, exclude, results.")],
+    *,
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", "-o", help="Results folder; the file's own when left out.", show_default=False),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: every GPU of a machine or a cluster.")] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of the Ray cluster, for example auto; left out, Ray starts here.", show_default=False),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="For ray: how many; one a GPU when left out.", min=1, show_default=False)
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for one run, and for one load.", min=1)] = 3600,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what failed earlier.")] = False,
+    forecast: Annotated[
+        bool, typer.Option("--forecast/--no-forecast", help="Time, memory and money before it starts.")
+    ] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the file and print the plan only.")] = False,
+) -> None:
+    """Make the clips of a sweep file, and a table and a page that compare them.
+
+    It can be stopped at any moment: the same command continues, and repeats nothing that ended.
+    Exit code 1 when a run failed; its row says why.
+    """
+    from svdkit.sweep import plan_sweep, read_sweep, run_sweep
+
+    with judging_input():
+        plan = plan_sweep(**{"forecast": forecast, **read_sweep(file)})
+    typer.echo(str(plan), err=True)
+    if dry_run:
+        return
+    how = {"address": address, "workers": workers, "timeout_seconds": timeout, "retry_failed": retry_failed}
+    found = run_sweep(plan, results=results, engine=engine, **how, command=f"svdkit sweep {file.name}")
+    typer.echo(str(found))
+    if found.failed:
+        raise typer.Exit(FAILED)
