@@ -1,44 +1,40 @@
-"""Which memory plan fits: arithmetic on bytes, without a GPU or torch.
+"""Which memory plan fits: arithmetic on counted bytes, without a GPU or torch.
 
-A clip has three networks to run, and each needs weights plus activations; the largest decides. Activations grow with
-pixels and frames, so published sizes for one clip are scaled to the one asked for.
+A clip has three networks to run, and each needs weights plus activations; the largest decides. Activations of SVD's
+networks were counted on its real architecture (``counts.json``, made by ``python -m svdkit.bench.forecast.ship``); they
+grow with pixels and frames, so those of one clip are scaled to the one asked for.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from svdkit.errors import PipelineError
+from svdkit.settings.clip import choose_decode_chunk_size
 from svdkit.units import format_bytes
 
 GIB = 1 << 30
 PLANS = ("resident", "offload", "group-offload", "sequential")
+COUNTS_FILE = Path(__file__).with_name("counts.json")
 
-# All for 25 frames of 576x1024, half precision, eager, guidance batch 2. Measured by tracking the storages of fake
-# tensors (diffusers 0.42, torch 2.13); depending on how views are counted the first is 7.7 to 9.3: the larger is safe.
-_UNET_GIB = {  # (two_pass_guidance, forward_chunking): GiB
-    (False, False): 9.3,
-    (False, True): 4.4,
-    (True, False): 3.7,
-    (True, True): 2.1,
-}
-_DECODE_GIB_A_FRAME = 1.48  # of a chunk; measured 1.13 to 1.48
-_ENCODE_GIB = 1.4  # one frame in fp32, to which diffusers raises an fp16 VAE
-_IMAGE_ENCODER_GIB = 0.1  # one photo of 224x224 through ViT-H [estimate]
-_FRAMES, _PIXELS, _CELLS = 25, 576 * 1024, 72 * 128
+_FRAMES, _HEIGHT, _WIDTH = 25, 576, 1024  # of the clip whose counts are scaled
+_SIZE = f"{_HEIGHT}x{_WIDTH}"
+_PEAK_WITH_WORKSPACE = 4  # position in a count
 
-# What the tracking cannot see: cuDNN workspaces and the CUDA context (about 0.5 GB), fragmentation of the allocator.
-_OVERHEAD_BYTES = GIB // 2
-_MARGIN = 1.1
+# What counting cannot see. Of activations: fragments that the allocator keeps [estimate]. Of the card: the CUDA
+# context, about 0.5 GB. Copies that cuDNN makes in its workspace are in the counts.
+MARGIN = 1.15
+OVERHEAD_BYTES = GIB // 2
 
 # Part of a network's weights on the device at one time. The largest layer of the UNet is 2 % of it, and the next ones
 # are fetched ahead in group-offload [estimate].
 _STREAMED_PART = {"group-offload": 0.10, "sequential": 0.04}
-# A chunk changes the decoder's view over time a little; everything else here keeps the maths. So it comes last.
-_DECODE_CHUNKS = (5, 2, 1)
 _SWITCHES = ((False, False), (True, False), (True, True))
 
 
@@ -51,31 +47,58 @@ class Rung(NamedTuple):
     decode_chunk_size: int = 5
 
 
+class Plan(NamedTuple):
+    """A rung, the bytes a card must have free for it, whether it has them, and the seconds of a clip where known."""
+
+    rung: Rung
+    memory_bytes: int
+    fits: bool | None = None
+    seconds: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Need:
     """A model and the clips it is to make, in numbers."""
 
     weight_bytes: Mapping[str, int]  # of image_encoder, unet and vae, in the precision they are kept in
-    height: int = 576
-    width: int = 1024
-    num_frames: int = 25
+    height: int = _HEIGHT
+    width: int = _WIDTH
+    num_frames: int = _FRAMES
     downscale: int = 8  # pixels a latent cell along one side
     element_bytes: int = 2  # of an activation; 4 in fp32
+    guided: bool = True  # whether the UNet gets a batch of two
+    # Activation bytes by stage, where they were counted for this very clip; else SVD's are scaled.
+    counted: Callable[[Rung], Mapping[str, int]] | None = None
 
     def peak(self, rung: Rung) -> int:
         """Expected bytes on the device, with overhead and margin; too many for networks narrower than SVD's."""
-        pixels = self.height * self.width / _PIXELS
-        cells = self.height * self.width / self.downscale**2 / _CELLS * self.num_frames / _FRAMES
-        element = self.element_bytes / 2
-        decode = _DECODE_GIB_A_FRAME * min(rung.decode_chunk_size, self.num_frames) * pixels * element * GIB
-        activations = {
-            "image_encoder": _IMAGE_ENCODER_GIB * element * GIB,
-            "unet": _UNET_GIB[rung.two_pass_guidance, rung.forward_chunking] * cells * element * GIB,
-            # While it encodes, an fp16 VAE is in fp32: twice the weights.
-            "vae": max(decode, _ENCODE_GIB * pixels * GIB + self.weight_bytes["vae"]),
+        activations = self.activations(rung)
+        # While it encodes, an fp16 VAE is in fp32: twice the weights.
+        upcast = self.weight_bytes["vae"] if self.element_bytes == 2 else 0
+        stages = {"image_encoder": "image_encoder", "vae_encode": "vae", "unet": "unet", "vae_decode": "vae"}
+        peak = max(
+            self._weights_on_device(rung.memory, network)
+            + activations[stage] * MARGIN
+            + (upcast if stage == "vae_encode" else 0)
+            for stage, network in stages.items()
+        )
+        return int(peak) + OVERHEAD_BYTES
+
+    def activations(self, rung: Rung) -> Mapping[str, int]:
+        """Bytes of each stage's activations at their peak, without weights and margin."""
+        if self.counted is not None:
+            return self.counted(rung)
+        pixels = self.height * self.width / (_HEIGHT * _WIDTH)
+        cells = pixels * (8 / self.downscale) ** 2 * self.num_frames / _FRAMES
+        element, chunk = self.element_bytes / 2, min(rung.decode_chunk_size, self.num_frames)
+        batch = 2 if self.guided and not rung.two_pass_guidance else 1
+        unet = f"unet {batch}x{_FRAMES} {_SIZE} 2B{' chunked' if rung.forward_chunking else ''}"
+        return {
+            "image_encoder": int(_svd_peak("image_encoder 2B") * element),
+            "vae_encode": int(_svd_peak(f"vae_encode 1x1 {_SIZE} 4B") * pixels),
+            "unet": int(_svd_peak(unet) * cells * element),
+            "vae_decode": int(_svd_peak(f"vae_decode 1x1 {_SIZE} 2B") * chunk * pixels * element),
         }
-        peak = max(self._weights_on_device(rung.memory, network) + size for network, size in activations.items())
-        return int(peak * _MARGIN) + _OVERHEAD_BYTES
 
     def _weights_on_device(self, memory: str, network: str) -> float:
         """Bytes of weights on the device while a network runs."""
@@ -88,29 +111,74 @@ class Need:
         return kept if kept and network == "vae" else kept + _STREAMED_PART[memory] * self.weight_bytes[network]
 
 
+def plan(
+    need: Need, *, free_bytes: int | None = None, asked: Rung | None = None, plans: tuple[str, ...] = PLANS
+) -> tuple[Plan, ...]:
+    """List the ways to run a clip in the order in which they are tried, each needing less than all before it.
+
+    The order: each plan from resident to group-offload, each first plain, then with two-pass guidance, then with
+    forward chunking too; all that with the usual decode chunk (5 frames of 25), then 2, then 1, for a chunk changes the
+    decoder's view over time a little and everything else keeps the maths. Sequential, many times slower, comes last.
+
+    Args:
+        need: The model and the clip.
+        free_bytes: What the device has free; None if that is not known.
+        asked: A plan or switch asked for is kept; "auto", the default, chooses from `plans` and may switch switches on.
+        plans: Those that are possible.
+
+    Example:
+        >>> [step.rung.memory for step in plan(svd, free_bytes=24 * GIB) if step.fits][0]
+        'resident'
+    """
+    asked = asked or Rung("auto")
+    automatic = asked.memory == "auto"
+    chunks = dict.fromkeys((choose_decode_chunk_size(need.num_frames), 2, 1))
+    ways = itertools.product(
+        chunks, plans if automatic else (asked.memory,), _SWITCHES if automatic else _SWITCHES[:1]
+    )
+    ladder: list[Plan] = []
+    for frames, memory, (two_passes, chunked) in sorted(ways, key=lambda way: way[1] == "sequential"):
+        rung = Rung(memory, two_passes or asked.two_pass_guidance, chunked or asked.forward_chunking, frames)
+        peak = need.peak(rung)
+        if not ladder or peak < ladder[-1].memory_bytes:
+            ladder.append(Plan(rung, peak, None if free_bytes is None else peak <= free_bytes))
+    return tuple(ladder)
+
+
 def choose_memory(
     need: Need, *, free_bytes: int, asked: Rung, plans: tuple[str, ...] = PLANS
 ) -> tuple[Rung, tuple[str, ...]]:
-    """Choose the fastest way that is expected to fit, and say why; what keeps the maths comes before what changes it.
-
-    The order: each plan from resident to sequential, each first plain, then with two-pass guidance, then with forward
-    chunking too; all that with 5 frames a decode chunk, then 2, then 1. If nothing fits it is the smallest, and a
-    reason says so. A plan or switch asked for is kept; "auto" chooses from `plans` and may switch the switches on.
+    """Choose the first of `plan` that is expected to fit, and say why; the smallest, and why, if nothing does.
 
     Example:
         >>> choose_memory(svd, free_bytes=int(7.3 * GIB), asked=Rung("auto"))[0]
-        Rung(memory='offload', two_pass_guidance=True, forward_chunking=True, decode_chunk_size=2)
+        Rung(memory='group-offload', two_pass_guidance=True, forward_chunking=False, decode_chunk_size=2)
     """
-    automatic = asked.memory == "auto"
-    ladder = itertools.product(
-        _DECODE_CHUNKS, plans if automatic else (asked.memory,), _SWITCHES if automatic else _SWITCHES[:1]
-    )
-    rungs = [
-        Rung(plan, two_passes or asked.two_pass_guidance, chunked or asked.forward_chunking, frames)
-        for frames, plan, (two_passes, chunked) in ladder
-    ]
-    rung = next((rung for rung in rungs if need.peak(rung) <= free_bytes), None) or min(rungs, key=need.peak)
-    return rung, _reasons(need, rung, first=rungs[0], free_bytes=free_bytes)
+    ladder = plan(need, free_bytes=free_bytes, asked=asked, plans=plans)
+    chosen = next((step for step in ladder if step.fits), ladder[-1])
+    return chosen.rung, _reasons(need, chosen.rung, first=ladder[0].rung, free_bytes=free_bytes)
+
+
+@functools.cache
+def shipped_counts() -> dict[str, Any]:
+    """What was counted for the catalogue's usual settings; svdkit.bench.forecast says what the numbers are."""
+    values: dict[str, Any] = json.loads(COUNTS_FILE.read_text(encoding="utf-8"))
+    return values
+
+
+def describe(rung: Rung) -> str:
+    """Name a way to run a clip, without its decode chunk.
+
+    Example:
+        >>> describe(Rung("offload", two_pass_guidance=True))
+        'offload with two-pass guidance'
+    """
+    extras = [text for on, text in zip(rung[1:3], ("two-pass guidance", "forward chunking"), strict=True) if on]
+    return " with ".join(filter(None, (rung.memory, " and ".join(extras))))
+
+
+def _svd_peak(key: str) -> int:
+    return int(shipped_counts()["networks"]["svd"]["counts"][key][_PEAK_WITH_WORKSPACE])
 
 
 def possible_plans(device: str, *, memory: str, dtype: str, compiled: bool) -> tuple[str, ...]:
@@ -132,10 +200,8 @@ def possible_plans(device: str, *, memory: str, dtype: str, compiled: bool) -> t
 
 def _reasons(need: Need, rung: Rung, *, first: Rung, free_bytes: int) -> tuple[str, ...]:
     peak = need.peak(rung)
-    extras = [text for on, text in zip(rung[1:3], ("two-pass guidance", "forward chunking"), strict=True) if on]
-    told = " with ".join(filter(None, (rung.memory, " and ".join(extras))))
     size = f"{need.num_frames} frames of {need.height}x{need.width}"
-    reasons = [f"memory: {told}; {size} need about {format_bytes(peak)} of {format_bytes(free_bytes)} free"]
+    reasons = [f"memory: {describe(rung)}; {size} need about {format_bytes(peak)} of {format_bytes(free_bytes)} free"]
     if rung[:3] != first[:3]:
         reasons.append(f"memory: {first.memory} would need about {format_bytes(need.peak(first))}")
     if rung.decode_chunk_size < first.decode_chunk_size:
