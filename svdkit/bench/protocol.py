@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,8 +28,10 @@ from svdkit.generate import generate
 from svdkit.generate.keys import describe_model, resolve
 from svdkit.generate.ladder import is_out_of_memory
 from svdkit.generate.loop import execution_device
-from svdkit.image import Frame
 from svdkit.settings import ClipSettings
+
+if TYPE_CHECKING:
+    from svdkit.image import Frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +112,12 @@ def interleave(pipe: Any, trials: Sequence[Trial], protocol: Protocol, tell: Cal
             _attempt(pipe, trial, trial.warm_up)
     end, position = time.monotonic() + protocol.budget_seconds, 0
     for repeat in range(protocol.max_repeats):
-        narrow = all(trial.is_narrow(protocol.half_width) for trial in running())
-        if repeat >= protocol.min_repeats and (narrow or time.monotonic() >= end):
+        if not running() or (repeat >= protocol.min_repeats and time.monotonic() >= end):
+            break
+        if repeat >= protocol.min_repeats and all(trial.is_narrow(protocol.half_width) for trial in running()):
             break
         tell(f"repeat {repeat + 1}, {protocol.min_repeats} to {protocol.max_repeats}")
-        turn = repeat % max(len(running()), 1)
+        turn = repeat % len(running())
         for trial in [*running()[turn:], *running()[:turn]]:
             energy = nvml.energy_joules() if nvml else None
             _attempt(pipe, trial, trial.timed)

@@ -1,0 +1,182 @@
+"""Profile a model over steps, decode chunks, precisions and memory plans, without running every combination."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from svdkit.bench.profile_group import Group, read_all
+from svdkit.bench.protocol import Protocol
+from svdkit.bench.stats import median, timed_parts
+from svdkit.errors import Cancelled, SettingsError
+from svdkit.image import Frame, fit
+from svdkit.models import find_model
+from svdkit.settings import ClipSettings, LoadSettings
+
+if TYPE_CHECKING:
+    from svdkit.bench.record import Record
+
+
+def profile(
+    model: Any = "micro",
+    *,
+    photo: Any = "rocket",
+    clip: ClipSettings | None = None,
+    load: LoadSettings | None = None,
+    num_inference_steps: Sequence[int] | None = None,
+    decode_chunk_size: Sequence[int] | None = None,
+    dtype: Sequence[str] | None = None,
+    memory: Sequence[str] | None = None,
+    composed: bool = True,
+    check: int = 2,
+    protocol: Protocol | None = None,
+    results: str | Path | None = None,
+    seed: int = 0,
+    progress: bool | Callable[[str], object] = True,
+) -> list[Record]:
+    """Measure time and memory of all combinations of the lists.
+
+    Seconds add up over stages, so a model is loaded once a precision and memory plan, and then encodes, denoises the
+    shortest and the longest length and decodes with each chunk size; the cells are composed of these. A few cells are
+    measured whole as well: ``agreement(records)`` says how far the composed ones are off.
+
+    Each model is loaded in a process of its own. Out of memory, an error and a killed process are records too. After
+    Ctrl-C, or in another session, the same call with the same results folder goes on where it ended; what failed is
+    tried again.
+
+    Args:
+        model: As ``load`` takes it; or a pipeline from ``load``, which is used in this process.
+        photo: Anything ``svdkit.fit`` takes, or a ``Frame``.
+        clip: What all cells have in common: frames, height, width and so on. A seed that is None is 0.
+        load: What all loads have in common.
+        num_inference_steps: Denoising steps; None for the clip's own. So for the next three.
+        decode_chunk_size: Frames decoded at once.
+        dtype: "fp32", "fp16", "bf16" or "fp8"; on a CPU the first and third make sense.
+        memory: "resident", "offload", "group-offload" or "sequential".
+        composed: False measures every cell whole.
+        check: How many cells are measured whole besides, drawn by ``seed``. The first is measured twice: how far the
+            two records differ is the noise of this machine.
+        protocol: How often to measure.
+        results: A folder, whose ``records.jsonl`` the records are appended to; None keeps them in memory only.
+        seed: Of the draw.
+        progress: True prints a line at a time, False is silent; or a function that takes the line.
+
+    Returns:
+        A record a cell, composed ones first, in the order of the lists, then the cells measured whole.
+
+    Raises:
+        SettingsError: Values that are not allowed; before anything is loaded.
+        Cancelled: After Ctrl-C; ``finished`` has the records made.
+
+    Example:
+        >>> records = profile("micro", num_inference_steps=[5, 25], decode_chunk_size=[2, 7])  # doctest: +SKIP
+        >>> svdkit.bench.table(records)  # doctest: +SKIP
+    """
+    pipe = None if isinstance(model, str | Path) else model
+    if pipe is not None and (dtype or memory or load):
+        raise SettingsError("a pipeline is loaded already: leave out dtype, memory and load, or give the model's name")
+    base = (load or LoadSettings()) if pipe is not None else (load or LoadSettings()).replace(model=str(model))
+    loads = [base.replace(**values) for values in _grid(dtype=dtype, memory=memory)]
+    frame, common = _resolve(pipe, base, photo, clip or ClipSettings())
+    axes = _grid(num_inference_steps=num_inference_steps, decode_chunk_size=decode_chunk_size)
+    clips = [common.replace(**values) for values in axes]
+    whole = _draw(len(loads), len(clips), count=check if composed else len(loads) * len(clips), seed=seed)
+    how = {"composed": composed, "protocol": protocol or Protocol()}
+    say = progress if callable(progress) else _print if progress else lambda _text: None
+    ids: dict[str, None] = {}
+    with _folder(results) as folder:
+        for settings, cells in zip(loads, whole, strict=True):
+            name = f"{settings.dtype}, {settings.memory}: " if loads[1:] else ""
+            group = Group(settings, frame, clips, cells, folder, ids, lambda text, name=name: say(name + text), how)
+            try:
+                group.in_child() if pipe is None else group.here(pipe)
+            except KeyboardInterrupt:
+                text = "stopped; what was complete is kept, and the same call with the same results folder goes on"
+                raise Cancelled(text, finished=_collect(folder, ids)) from None
+        records = _collect(folder, ids)
+    found = agreement(records)
+    if found["cells"]:
+        say(f"composed and measured seconds differ by {found['median']:.1%} (median of {found['cells']} cells)")
+    return records
+
+
+def agreement(records: Sequence[Record]) -> dict[str, float]:
+    """Compare the medians of cells that were both composed and measured whole.
+
+    Returns:
+        "cells" that were compared; "median" and "worst" difference, 0.01 is 1 %; "noise", the difference of two
+        measurements of one cell (A/A). NaN where there is nothing to compare.
+
+    Example:
+        >>> agreement(profile("micro", check=4))["median"]  # doctest: +SKIP
+        0.008
+    """
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for record in records:
+        if record.status == "ok":
+            seconds.setdefault((record.id, record.method), []).append(median(timed_parts(record)).value)
+    pairs = [
+        (seconds[name, "composed"], whole)
+        for (name, method), whole in seconds.items()
+        if method == "measured" and (name, "composed") in seconds
+    ]
+    off = [abs(one[0] / float(np.mean(whole)) - 1) for one, whole in pairs]
+    noise = [abs(whole[0] / whole[1] - 1) for whole in seconds.values() if len(whole) > 1]
+    middle, worst = (float(np.median(off)), max(off)) if off else (float("nan"), float("nan"))
+    return {"cells": len(off), "median": middle, "worst": worst, "noise": max(noise, default=float("nan"))}
+
+
+def _grid(**lists: Sequence[Any] | None) -> list[dict[str, Any]]:
+    """All combinations of the lists that were given, each value once."""
+    given = {name: values for name, values in lists.items() if values is not None}
+    for name, values in given.items():
+        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+            raise SettingsError(f"{name}={values!r:.60} is not a list of values; write {name}=[…], or leave it out")
+    combinations = itertools.product(*(dict.fromkeys(values) for values in given.values()))
+    return [dict(zip(given, values, strict=True)) for values in combinations]
+
+
+def _resolve(pipe: Any, load: LoadSettings, photo: Any, clip: ClipSettings) -> tuple[Frame, ClipSettings]:
+    """Fit the photo, and fix what the cells have in common; a seed drawn anew each time would be another run."""
+    info = find_model(load.model) if pipe is None else getattr(pipe, "svdkit", load).model
+    if not isinstance(photo, Frame):
+        photo = fit(photo, height=clip.height or info.height, width=clip.width or info.width)
+    frames = info.num_frames if info.weights_bytes else None  # else a hub model that is not known yet
+    clip = clip.replace(height=photo.height, width=photo.width, num_frames=clip.num_frames or frames)
+    return photo, clip.replace(seed=clip.seed or 0)
+
+
+def _draw(loads: int, clips: int, *, count: int, seed: int) -> list[list[int]]:
+    """Draw cells, by their number within each load; the first stands twice."""
+    cells = loads * clips
+    drawn = np.random.default_rng(seed).choice(cells, size=min(count, cells), replace=False).tolist()
+    drawn = sorted(drawn) if count >= cells else drawn
+    return [[cell % clips for cell in (*drawn, *drawn[:1]) if cell // clips == load] for load in range(loads)]
+
+
+def _collect(folder: Path, ids: Sequence[str] | dict[str, None]) -> list[Record]:
+    """The records of some cells, composed ones first; what failed only where nothing later went well."""
+    found: dict[tuple[str, str], list[Record]] = {}
+    for record in read_all(folder):
+        found.setdefault((record.method, record.id), []).append(record)
+    rows = (found.get((method, name), []) for method in ("composed", "measured") for name in ids)
+    return [record for row in rows for record in ([one for one in row if one.status == "ok"] or row[-1:])]
+
+
+@contextmanager
+def _folder(results: str | Path | None) -> Iterator[Path]:
+    with contextlib.ExitStack() as stack:
+        yield Path(results or stack.enter_context(tempfile.TemporaryDirectory(prefix="svdkit-")))
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
