@@ -19,7 +19,12 @@ from svdkit.settings import ClipSettings, LoadSettings
 from tests.bench_records import out_of_memory, record
 
 GOLDEN = Path(__file__).parent / "golden"
-VALUES = {"load": {"dtype": "fp32"}, "clip": {"seed": 1}, "image_sha256": "ab", "model": {"name": "micro"}}
+VALUES: dict[str, Any] = {
+    "load": {"dtype": "fp32"},
+    "clip": {"seed": 1},
+    "image_sha256": "ab",
+    "model": {"name": "micro"},
+}
 
 
 def test_it_survives_json() -> None:

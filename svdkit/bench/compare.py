@@ -147,7 +147,9 @@ def _noise(cells: Iterable[list[Record]]) -> float | None:
 def _noise_source(given: float | None, measured: float | None) -> str:
     if given is not None:
         return "as given"
-    return "no cell was measured twice" if measured is None else "the largest between repeats of one cell"
+    if measured is None:
+        return "no cell was measured twice: expect 1 row of 25 to differ by chance"
+    return "the largest between repeats of one cell"
 
 
 def _judge(name: str, old: list[Record], new: list[Record], floor: float) -> Change:

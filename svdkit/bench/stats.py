@@ -50,6 +50,9 @@ def timed_parts(record: Record) -> Parts:
 def median(parts: Parts) -> Interval:
     """Median seconds with the bootstrap 95 % interval (percentile method, seeded); NaN when there are no samples.
 
+    With 5 to 20 repeats it holds the true median in 87 % (7 repeats) to 94 % of simulated runs, not in 95 %: medians of
+    few samples are coarse. A ratio's interval excludes 1 in about 4 % of runs in which nothing changed.
+
     Source: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
 
     Example:

@@ -1,0 +1,232 @@
+"""Comparing: a verdict only beyond interval and noise, a refusal where runs cannot be compared, an exit code for CI."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from svdkit.bench.compare import compare
+from svdkit.bench.record import Record, write_record
+from svdkit.cli.compare import compare as command
+from svdkit.cli.outcome import FAILED, WRONG_INPUT, Commands
+from svdkit.errors import SettingsError
+from tests.bench_records import CPU, GPU, VERSIONS, out_of_memory, record
+
+
+def again(**changes: Any) -> Record:
+    """Return the same cell measured once more: other noise, same speed unless the changes say otherwise."""
+    return record(**{"sample_seed": 7} | changes)
+
+
+def one(old: list[Record], new: list[Record], **options: Any) -> Any:
+    (change,) = compare(old, new, **options).changes
+    return change
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.1, "slower"), (0.9, "faster"), (1.0, "same"), (1.002, "same")])
+def test_time_is_judged_by_the_interval(factor: float, verdict: str) -> None:
+    change = one([record()], [again(factor=factor)])
+    assert change.time == verdict
+    assert change.ratio.low < change.ratio.value < change.ratio.high
+    assert change.ratio.excludes(1) == (verdict != "same")
+
+
+def test_a_difference_inside_the_noise_is_the_same() -> None:
+    """A change of 4 % is plain to see in one pair of runs, but two runs of the same cell differed by 6 %."""
+    assert one([record()], [again(factor=1.04)]).time == "slower"
+    assert one([record()], [again(factor=1.04)], noise_floor=0.06).time == "same"
+    found = compare([record(chunk=2), again(chunk=2, factor=1.06), record()], [again(factor=1.04)])
+    assert found.changes[0].ratio.excludes(1)
+    assert found.changes[0].time == "same"
+    assert found.noise_floor == pytest.approx(0.06, abs=0.02)
+    assert f"noise floor: {found.noise_floor:.1%}, the largest between repeats of one cell" in found.notes
+
+
+def test_a_difference_beyond_the_noise_counts_in_both_directions() -> None:
+    assert one([record()], [again(factor=1.3)], noise_floor=0.2).time == "slower"
+    assert one([record()], [again(factor=0.7)], noise_floor=0.2).time == "faster"
+    assert one([record()], [again(factor=0.9)], noise_floor=0.2).time == "same"
+
+
+def test_repeats_of_a_cell_are_pooled() -> None:
+    """Five clips in five records are as good as five in one; one alone has no interval."""
+    old = [record(repeats=1, sample_seed=seed) for seed in range(5)]
+    new = [record(repeats=1, sample_seed=seed, factor=1.5) for seed in range(5, 10)]
+    assert one(old, new).time == "slower"
+    assert one(old[:1], new).time == "unknown"
+    assert "unknown (under 5 repeats)" in str(compare(old[:1], new))
+
+
+@pytest.mark.parametrize(
+    ("extra", "verdict"), [(0, "same"), (100_000_000, "same"), (400_000_000, "more"), (-400_000_000, "less")]
+)
+def test_memory_within_one_percent_is_the_same(extra: int, verdict: str) -> None:
+    memory = {"total": {"peak_allocated_bytes": 15_089_934_592 + extra}}
+    change = one([record()], [again(memory=memory)])
+    assert change.memory == verdict
+    assert (change.old_bytes, change.new_bytes) == (15_089_934_592, 15_089_934_592 + extra)
+
+
+def test_different_kinds_of_bytes_are_not_compared() -> None:
+    change = one([record(memory={"total": {"process_bytes": 9}})], [again(memory={"unet": {"peak_reserved_bytes": 9}})])
+    assert (change.old_bytes, change.new_bytes, change.memory) == (None, None, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "verdict"),
+    [
+        (record(), out_of_memory(), "fails now"),
+        (out_of_memory(), record(), "works now"),
+        (out_of_memory(), out_of_memory(), "failed"),
+    ],
+)
+def test_failures_are_compared_too(old: Record, new: Record, verdict: str) -> None:
+    assert one([old], [new]).time == verdict
+    assert len(compare([old], [new]).regressions()) == (verdict == "fails now")
+
+
+def test_rows_of_one_side_are_named_and_not_judged() -> None:
+    found = compare([record(), record(steps=10)], [again(), again(steps=50)])
+    assert len(found.changes) == 1
+    assert "only in old: num_inference_steps 10" in found.notes
+    assert "only in new: num_inference_steps 50" in found.notes
+
+
+def test_measured_and_composed_cells_are_different_rows() -> None:
+    with pytest.raises(SettingsError, match="the nearest differ in method: measured → composed"):
+        compare([record()], [record(method="composed")])
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"environment": GPU | VERSIONS | {"gpu": "NVIDIA L4"}}, "gpu: NVIDIA H200 → NVIDIA L4"),
+        ({"environment": GPU | VERSIONS | {"torch": "2.14.0"}}, "torch: 2.13.0 → 2.14.0"),
+        ({"environment": GPU | VERSIONS | {"vram_bytes": 2**34}}, "vram_bytes: 139.7 GiB → 16.0 GiB"),
+        ({"environment": CPU | VERSIONS}, "driver: 570.10 → None"),
+        ({"environment": GPU | VERSIONS | {"cpu": "Xeon"}}, "cpu: AMD EPYC → Xeon"),
+    ],
+)
+def test_other_hardware_or_versions_are_refused_unless_allowed(changes: dict[str, Any], difference: str) -> None:
+    with pytest.raises(SettingsError, match="compare: hardware or versions differ") as caught:
+        compare([record()], [again(**changes)])
+    assert difference in caught.value.problems
+    found = compare([record()], [again(**changes)], allow_different=("environment",))
+    assert f"differs, as allowed: {difference}" in found.notes
+
+
+def test_one_part_of_the_environment_can_be_allowed() -> None:
+    newer = again(environment=GPU | VERSIONS | {"torch": "2.14.0"})
+    assert one([record()], [newer], allow_different=["torch"]).time == "same"
+    with pytest.raises(SettingsError, match=r"torch: 2\.13\.0 → 2\.14\.0"):
+        compare([record()], [newer], allow_different=["diffusers"])
+
+
+def test_free_memory_and_where_it_ran_do_not_matter() -> None:
+    elsewhere = GPU | VERSIONS | {"notebook": "terminal", "ram_bytes": 1, "svdkit": "9.9"}
+    assert one([record()], [again(environment=elsewhere)]).time == "same"
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        (record(dtype="bf16"), "dtype: fp16 → bf16"),
+        (record(steps=10), "num_inference_steps: 25 → 10"),
+        (record(image={"source": "cat", "sha256": "cd" * 32}), f"image: {'ab' * 32} → {'cd' * 32}"),
+        (record(model={"name": "svd-xt", "weights": "trained"}), "weights: random → trained"),
+    ],
+)
+def test_other_settings_are_refused_unless_allowed(other: Record, difference: str) -> None:
+    name = difference.partition(":")[0]
+    advice = f"the nearest differ in {difference}; allow_different=('{name}',) or --allow compares them all the same"
+    with pytest.raises(SettingsError, match=re.escape(f"compare: no row is in both; {advice}")):
+        compare([record()], [other])
+    assert len(compare([record()], [other], allow_different=[name]).changes) == 1
+
+
+def test_what_may_differ_may_not_make_rows_one() -> None:
+    with pytest.raises(SettingsError, match="with dtype left out, several old rows are one; give records of which"):
+        compare([record(), record(dtype="fp32")], [again()], allow_different=["dtype"])
+
+
+@pytest.mark.parametrize(("old", "new", "counts"), [([], [record()], "0 old records and 1 new"), ([], [], "0 new")])
+def test_nothing_to_compare(old: list[Record], new: list[Record], counts: str) -> None:
+    with pytest.raises(SettingsError, match=counts):
+        compare(old, new)
+
+
+def test_bad_options_are_refused() -> None:
+    with pytest.raises(SettingsError, match=r"compare: colour may not differ: not a name here; .*dtype, environment, "):
+        compare([record()], [again()], allow_different="colour")
+    for floor in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(SettingsError, match=r"compare: noise_floor=.* is not a fraction from 0; 0.02 is 2 %"):
+            compare([record()], [again()], noise_floor=floor)
+
+
+def test_the_text_is_exactly_this() -> None:
+    old = [record(), record(steps=10), record(chunk=8, repeats=3), record(chunk=25)]
+    new = [record(factor=1.2), record(steps=10), record(chunk=8, repeats=3), out_of_memory(chunk=25)]
+    assert str(compare(old, new)) == (Path(__file__).parent / "golden" / "compare.txt").read_text(encoding="utf-8")
+
+
+def test_regressions_are_slower_by_more_than_asked() -> None:
+    found = compare([record(), record(steps=10)], [again(factor=1.08), again(steps=10)])
+    assert [change.name for change in found.regressions(above=0.05)] == ["num_inference_steps 25"]
+    assert found.regressions(above=0.1) == ()
+
+
+def run(*words: object) -> Any:
+    app = typer.Typer(cls=Commands, pretty_exceptions_enable=False)
+    app.command()(command)
+
+    @app.callback()
+    def _root(*, debug: bool = False) -> None: ...
+
+    runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
+    return runner.invoke(app, ["compare", *map(str, words)])
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    for name, factor in (("old", 1.0), ("new", 1.2)):
+        for steps in (10, 25):
+            write_record(tmp_path / name, record(steps=steps, factor=factor))
+    return tmp_path / "old", tmp_path / "new"
+
+
+def test_the_command_prints_the_table(folders: tuple[Path, Path]) -> None:
+    done = run(*folders)
+    assert done.exit_code == 0
+    assert re.search(r"(?m)^num_inference_steps 10  2.4 s  2.9 s  1.200 \(1.1\d+ to 1.2\d+\)  slower ", done.stdout)
+
+
+@pytest.mark.parametrize(("limit", "code"), [("5%", FAILED), ("19.5 %", FAILED), ("25%", 0)])
+def test_the_exit_code_tells_ci(folders: tuple[Path, Path], limit: str, code: int) -> None:
+    done = run(*folders, "--fail-above", limit)
+    assert done.exit_code == code
+    assert (f"2 rows slower by more than {limit}, or failing now" in done.stderr) == bool(code)
+
+
+def test_what_became_faster_does_not_fail(folders: tuple[Path, Path]) -> None:
+    assert run(*reversed(folders), "--fail-above", "0%").exit_code == 0
+
+
+@pytest.mark.parametrize("limit", ["5", "0.05", "five", "-5%"])
+def test_a_limit_that_is_no_percentage_is_refused(folders: tuple[Path, Path], limit: str) -> None:
+    done = run(*folders, f"--fail-above={limit}")
+    assert done.exit_code == WRONG_INPUT
+    assert f"'{limit}' is not a percentage; write 5% or 2.5%" in done.stderr
+
+
+def test_what_cannot_be_compared_is_wrong_input(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    write_record(tmp_path / "cpu", record(environment=CPU | VERSIONS))
+    done = run(folders[0], tmp_path / "cpu")
+    assert done.exit_code == WRONG_INPUT
+    assert "- gpu: NVIDIA H200 → None" in done.stderr
+    assert run(folders[0], tmp_path / "cpu", "--allow", "environment").exit_code == 0
+    assert run(folders[0], tmp_path / "nothing").exit_code == WRONG_INPUT

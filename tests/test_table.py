@@ -1,0 +1,204 @@
+"""The table: what differs has a column, failures are rows, the best is marked, nothing from a user becomes markup."""
+
+from __future__ import annotations
+
+import html.parser
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from svdkit.bench.record import read_records
+from svdkit.bench.table import memory_of, table, to_csv, to_html, to_markdown
+from svdkit.errors import SettingsError
+from svdkit.units import format_bytes, format_seconds
+from tests.bench_records import CPU, GPU, VERSIONS, out_of_memory, record
+
+GOLDEN = Path(__file__).parent / "golden"
+NASTY = {"type": "Error", "message": "a | b <script>alert(1)</script> ![x](http://x.test) `c` *d*\nnext"}
+
+
+def test_the_golden_records_make_exactly_the_golden_table() -> None:
+    """After a change made on purpose: write what this prints on failure to tests/golden/table.md, and look at it."""
+    expected = (GOLDEN / "table.md").read_text(encoding="utf-8")
+    assert to_markdown(table(read_records(GOLDEN / "records-1.jsonl"))) == expected
+
+
+def test_only_what_differs_has_a_column() -> None:
+    frame = table([record(), record(dtype="fp32", chunk=8)])
+    assert list(frame.columns[:6]) == ["dtype", "decode_chunk_size", "model", "weights", "method", "status"]
+    assert "num_inference_steps" not in frame
+    assert list(table([record()]).columns[:2]) == ["model", "weights"]
+
+
+def test_a_machine_that_differs_has_a_column() -> None:
+    frame = table([record(), record(environment=GPU | VERSIONS | {"gpu": "NVIDIA L4", "ram_bytes": 1})])
+    assert list(frame["gpu"]) == ["NVIDIA H200", "NVIDIA L4"]
+    assert "ram_bytes" not in frame
+    about = dict(frame.attrs["about"])
+    assert about["Hardware"] == "NVIDIA H200 (139.7 GiB), AMD EPYC, 2 cores; NVIDIA L4 (139.7 GiB), AMD EPYC, 2 cores"
+
+
+def test_numbers_are_raw() -> None:
+    made = record()
+    row = table([made]).iloc[0]
+    assert row["seconds"] == pytest.approx(sorted(made.samples["timed"]["total"])[3])
+    assert row["seconds_low"] < row["seconds"] < row["seconds_high"]
+    assert row["seconds_p10"] < row["seconds"] < row["seconds_p90"]
+    assert row["peak_reserved_bytes"] == made.memory["total"]["peak_reserved_bytes"]
+    assert row["repeats"] == 7
+    assert row["id"] == made.id
+
+
+def test_the_ratio_is_to_the_pinned_baseline() -> None:
+    """Half the seconds, made with the same noise, are a ratio of 0.5; the baseline itself is 1."""
+    fast, slow = record(factor=0.5, dtype="fp16"), record(factor=1.0, dtype="bf16")
+    frame = table([fast, slow], baseline=slow)
+    assert list(frame["ratio"]) == pytest.approx([0.5, 1.0], abs=1e-5)
+    assert frame["ratio_low"][0] < 0.5 < frame["ratio_high"][0]
+    assert list(table([fast, slow])["ratio"]) == pytest.approx([1.0, 2.0], abs=1e-4)
+    assert list(table([fast, slow], baseline=slow.id[:8])["ratio"]) == list(frame["ratio"])
+    assert dict(frame.attrs["about"])["Baseline"] == f"row 2, {slow.id}"
+
+
+def test_a_failed_run_is_never_the_baseline_by_itself() -> None:
+    frame = table([out_of_memory(chunk=25), record()])
+    assert math.isnan(frame["ratio"][0])
+    assert frame["ratio"][1] == 1
+
+
+@pytest.mark.parametrize("baseline", ["nothing", out_of_memory(chunk=25), ""])
+def test_a_baseline_without_seconds_is_refused(baseline: Any) -> None:
+    with pytest.raises(SettingsError, match=r"table: baseline '.*' is not one of the records with seconds; they are: "):
+        table([record(), record(chunk=2), out_of_memory(chunk=25)], baseline=baseline)
+
+
+def test_no_records_are_refused() -> None:
+    with pytest.raises(SettingsError, match="table: there are no records; give at least one"):
+        table([])
+
+
+def test_failures_are_rows_with_their_reason() -> None:
+    frame = table([record(), out_of_memory(chunk=25)])
+    assert list(frame["status"]) == ["ok", "oom"]
+    assert frame["reason"][1] == "OutOfMemoryError: 9.5 GiB more than the card's 139.7 GiB are needed"
+    assert pd.isna(frame["peak_reserved_bytes"][1])
+
+
+def test_failures_alone_make_a_table() -> None:
+    text = to_markdown(table([out_of_memory(chunk=25)]))
+    assert "| oom | 0 | OutOfMemoryError: 9.5 GiB" in text
+    assert "Baseline" not in text
+
+
+def test_the_best_is_marked_and_so_is_all_that_cannot_be_told_from_it() -> None:
+    rows = [record(), record(chunk=4), record(factor=1.2, chunk=2)]
+    assert list(table(rows)["best"]) == ["seconds", "seconds", "peak_reserved_bytes"]
+
+
+def test_too_few_repeats_tie_with_nothing() -> None:
+    assert list(table([record(), record(repeats=3, chunk=8, factor=0.99)])["best"]) == [
+        "peak_reserved_bytes",
+        "seconds",
+    ]
+
+
+def test_nothing_is_best_among_one() -> None:
+    assert list(table([record(), out_of_memory(chunk=25)])["best"]) == ["", ""]
+
+
+def test_without_a_gpu_the_process_counts() -> None:
+    sizes = [{"total": {"process_bytes": size, "peak_reserved_bytes": None}} for size in (2_000_000_000, 1_000_000_000)]
+    frame = table([record(environment=CPU | VERSIONS, memory=memory, chunk=5 + i) for i, memory in enumerate(sizes)])
+    assert "process_bytes" in frame["best"][1]
+    text = to_markdown(frame)
+    assert "**953.7 MiB best**" in text
+    assert "- Hardware: AMD EPYC, 2 cores\n" in text
+    assert "peak reserved" not in text
+
+
+def test_memory_without_a_total_is_the_largest_stage() -> None:
+    stages = {"unet": {"peak_allocated_bytes": 7, "process_bytes": None}, "vae_decode": {"peak_allocated_bytes": 9}}
+    sizes = memory_of(record(memory=stages))
+    assert sizes == {"peak_allocated_bytes": 9, "peak_reserved_bytes": None, "process_bytes": None}
+
+
+def test_the_text_of_numbers_is_made_by_units() -> None:
+    made = record(repeats=3)
+    text = to_markdown(table([made]))
+    assert f"| {format_seconds(sorted(made.samples['timed']['total'])[1])} |" in text
+    assert f"| {format_bytes(made.memory['total']['peak_reserved_bytes'] or 0)} |" in text
+
+
+def test_what_holds_for_all_rows_is_said_above() -> None:
+    lines = to_markdown(table([record(), record(chunk=2, started_at="2026-11-26T00:00:00Z")])).splitlines()
+    assert lines[0] == "- Hardware: NVIDIA H200 (139.7 GiB), AMD EPYC, 2 cores"
+    assert lines[1].startswith(
+        "- Versions: python 3.11.7, driver 570.10, cuda 12.8, platform Linux x86_64, torch 2.13."
+    )
+    assert "num_frames 25" in lines[2]
+    assert lines[3:5] == ["- Date: 2026-11-24 to 2026-11-26", "- Command: svdkit profile svd-xt --weights random"]
+
+
+def test_csv_has_every_number_in_full() -> None:
+    rows = [record(), record(steps=10, quality={"motion": 1 / 3}), out_of_memory(chunk=25)]
+    frame = table(rows)
+    read = pd.read_csv(io.StringIO(to_csv(frame)))
+    assert list(read["seconds"][:2]) == list(frame["seconds"][:2])
+    assert read["quality.motion"][1] == 1 / 3
+    assert read["peak_allocated_bytes"][0] == rows[0].memory["total"]["peak_allocated_bytes"]
+    assert list(read["status"]) == ["ok", "ok", "oom"]
+
+
+def test_markdown_escapes_what_a_user_made() -> None:
+    text = to_markdown(table([out_of_memory(error=NASTY, chunk=25), record(command="svdkit x | tee *")]))
+    assert r"Error: a \| b &lt;script&gt;alert(1)&lt;/script&gt; !\[x\](http://x.test) \`c\` \*d\* next |" in text
+    assert r"svdkit x \| tee \*" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.replace(r"\|", "").count("|") for line in rows}) == 1
+
+
+class Tags(html.parser.HTMLParser):
+    """Collect tags and text, and see that every tag is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open.append(tag)
+        self.seen.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_html_is_sound_and_escaped() -> None:
+    tags = Tags()
+    tags.feed(to_html(table([record(), record(chunk=2, factor=0.5), out_of_memory(error=NASTY, chunk=25)])))
+    assert tags.open == []
+    assert tags.seen == {"ul", "li", "div", "table", "thead", "tbody", "tr", "th", "td", "b"}
+    assert "Error: a | b <script>alert(1)</script> ![x](http://x.test) `c` *d*\nnext" in tags.words
+
+
+def test_html_marks_the_best_and_the_failed_in_colour_and_by_word() -> None:
+    text = to_html(table([record(), record(chunk=2, factor=0.5), out_of_memory(chunk=25)]))
+    assert "background:#d5f0dc;color:#0a3a17" in text
+    assert " best</b></td>" in text
+    assert 'background:#fbe0dd;color:#5c1109">oom</td>' in text
+
+
+def test_a_frame_that_was_filtered_can_still_be_written() -> None:
+    frame = table([record(), record(steps=10), out_of_memory(chunk=25)])
+    text = to_markdown(frame[frame["status"] == "ok"].sort_values("seconds"))
+    assert text.startswith("- Hardware: NVIDIA H200")
+    assert text.count("\n| ") == 3
+    assert "reason" not in text
