@@ -1,0 +1,69 @@
+"""A results folder as a page that opens by double click: clips in step, table, curves, failures; and plain tables."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from svdkit.bench.quality import QUALITY
+from svdkit.bench.record import read_records
+from svdkit.bench.table import table, to_csv, to_markdown
+from svdkit.errors import SvdkitError
+from svdkit.sweep.report.figures import contact_sheet
+from svdkit.sweep.report.page import render
+from svdkit.sweep.report.rows import SHOWN, inside, make_rows
+
+__all__ = ["write_report"]
+
+
+def write_report(folder: str | Path, *, baseline: str | None = None) -> Path:
+    """Write ``index.html``, ``table.md``, ``table.csv`` and ``contact_sheet.png`` into a results folder.
+
+    The page needs no network and no server; it links to the clips in ``runs/`` and shows them in step, and it says
+    what failed and why. It can be written again at any time, during a sweep too.
+
+    Args:
+        folder: A results folder, with ``records.jsonl`` in it.
+        baseline: The beginning of the id of the run that the others are compared with; the first that was timed when
+            left out. A reader can choose another.
+
+    Returns:
+        The path of ``index.html``.
+
+    Raises:
+        SvdkitError: There are no records, or they cannot be read, or no timed record has that id.
+
+    Example:
+        >>> write_report("bench_results/motion")  # doctest: +SKIP
+        PosixPath('bench_results/motion/index.html')
+    """
+    folder = Path(folder)
+    records = list({record.id: record for record in read_records(folder)}.values())  # of a run made again the last
+    if not records:
+        raise SvdkitError(f"{folder} has no runs yet; start the sweep first, then write the report")
+    frame, asked = table(records, baseline=baseline), _read_json(folder / "sweep.json")
+    axes = asked.get("axes")
+    rows, axes = make_rows(folder, records, order=list(axes) if isinstance(axes, dict) else [])
+    posters = [inside(folder, row.record.artifacts.get("poster")) for row in rows]
+    contact_sheet(list(zip(posters, (row.label for row in rows), strict=True))).save(folder / "contact_sheet.png")
+    (folder / "table.csv").write_text(to_csv(frame), encoding="utf-8")
+    unread = [f"quality.{name}" for name in QUALITY if name not in SHOWN]
+    (folder / "table.md").write_text(to_markdown(frame.drop(columns=unread, errors="ignore")), encoding="utf-8")
+    timed = [row.record.id for row in rows if not math.isnan(row.seconds)]
+    pinned = next((name for name in timed if name.startswith(baseline or "")), "")
+    title = folder.resolve().name.replace("_", " ")
+    environment = _read_json(folder / "environment.json") or records[0].environment
+    page = render(title, rows, axes, asked=asked, environment=environment, baseline=pinned)
+    (folder / "index.html").write_text(page, encoding="utf-8")
+    return folder / "index.html"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of the folder; nothing when it is missing or not one."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}

@@ -1,0 +1,56 @@
+"""Debian's Chromium through Playwright, for tests of what a reader sees; without it they are skipped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--mute-audio"),
+]
+
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None or os.environ.get("SVDKIT_NO_BROWSER") == "1", reason="needs chromium: apt-get install chromium"
+)
+
+
+@contextlib.contextmanager
+def browser() -> Iterator[Any]:
+    """Start a headless browser; nothing is downloaded."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            yield running
+        finally:
+            running.close()
+
+
+@contextlib.contextmanager
+def page_of(running: Any, address: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> Iterator[Any]:
+    """Open a page; any error in its script or console fails the test, and so does a request that leaves the disk."""
+    context = running.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme="dark" if dark else "light",
+        reduced_motion="no-preference",
+    )
+    page, faults = context.new_page(), []
+    page.on("pageerror", lambda error: faults.append(f"script: {error}"))
+    page.on("console", lambda line: faults.append(f"console: {line.text}") if line.type == "error" else None)
+    page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith(("file:", "data:", "about:")) else faults.append(request.url),
+    )
+    page.goto(address)
+    yield page
+    context.close()
+    assert not faults, faults

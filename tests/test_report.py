@@ -1,0 +1,367 @@
+"""The report of a results folder: files and texts, and what a reader can do with the page in a browser."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from svdkit.bench.record import Record, run_id, write_record
+from svdkit.clip import Clip
+from svdkit.errors import SvdkitError
+from svdkit.sweep.report import write_report
+from svdkit.sweep.report.figures import Run, curves
+from tests.bench_records import CPU, VERSIONS
+from tests.browser import browser, needs_chromium, page_of
+
+HOSTILE = "</script><img src=x onerror=alert(1)>\"'<b>{{ 7*7 }}$x"
+BUCKETS, SEEDS, STEPS = (30, 127, 255), (1, 2), (4, 8)
+
+
+def picture(place: int, *, num_frames: int = 8, height: int = 36, width: int = 64) -> np.ndarray:
+    x = np.arange(width)[None, :, None] + 2 * np.arange(num_frames)[:, None, None, None]
+    wave = 128 + 100 * np.sin(x / 5 + place)
+    return np.broadcast_to(wave, (num_frames, height, width, 3)).astype(np.uint8)
+
+
+def add_run(folder: Path, *, bucket: int, seed: int, steps: int, clip: Clip | None, **changes: Any) -> Record:
+    """Commit a run as a sweep does; the numbers follow from the settings so that a test can foretell them."""
+    load = {"model": "micro", "dtype": "fp32"}
+    settings = {"height": 36, "width": 64, "num_frames": 8, "fps": 7, "decode_chunk_size": 4}
+    settings |= {"num_inference_steps": steps, "motion_bucket_id": bucket, "seed": seed}
+    model = {"name": "micro", "revision": "abc", "weights": "trained"}
+    name = run_id(load=load, clip=settings, image_sha256="ab", model=model)
+    artifacts = {}
+    if clip:
+        runs = folder / "runs" / name
+        runs.mkdir(parents=True)
+        clip.save(runs / "clip.mp4")
+        Image.fromarray(clip.frames[0]).save(runs / "poster.jpg")
+        artifacts = {kind: f"runs/{name}/{file}" for kind, file in (("clip", "clip.mp4"), ("poster", "poster.jpg"))}
+    values: dict[str, Any] = {
+        "id": name, "status": "ok", "load": load, "clip": settings, "model": model, "artifacts": artifacts,
+        "image": {"source": "cat.jpg", "sha256": "ab" * 32}, "environment": CPU | VERSIONS,
+        "samples": {"timed": {"total": [0.25 * steps + 0.01 * seed]}},
+        "memory": {"total": {"process_bytes": 900_000_000 + 1000 * bucket}},
+        "quality": {"motion_percent_width_per_second": bucket / 10 + seed, "first_frame_psnr_db": 20.0 + steps},
+        "started_at": "2026-11-24T06:00:00+00:00",
+        "command": "svdkit sweep motion.yaml",
+    }
+    record = Record(**values | changes)
+    write_record(folder, record)
+    return record
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    """Twelve runs of three settings, one of them out of memory."""
+    folder = tmp_path_factory.mktemp("results") / "motion_and_steps"
+    folder.mkdir()
+    clip = Clip(picture(0), fps=7)
+    for steps in STEPS:
+        for seed in SEEDS:
+            for bucket in BUCKETS:
+                failed = (bucket, seed, steps) == (255, 2, 8)
+                error = {"type": "OutOfMemoryError", "message": "needs 9.5 GiB more"}
+                changes = (
+                    {"status": "oom", "error": error, "samples": {}, "memory": {}, "quality": {}} if failed else {}
+                )
+                add_run(folder, bucket=bucket, seed=seed, steps=steps, clip=None if failed else clip, **changes)
+    axes = {"motion_bucket_id": BUCKETS, "seed": SEEDS, "num_inference_steps": STEPS}
+    (folder / "sweep.json").write_text(json.dumps({"photos": ["cat.jpg"], "axes": axes}), encoding="utf-8")
+    (folder / "environment.json").write_text(json.dumps(CPU | VERSIONS), encoding="utf-8")
+    assert write_report(folder) == folder / "index.html"
+    return folder
+
+
+class TestFiles:
+    def test_the_tables_hold_every_run_and_the_picture_every_first_frame(self, results):
+        """All numbers are in the CSV; the failed run has its row and its empty field."""
+        rows = pd.read_csv(results / "table.csv")
+        assert len(rows) == 12
+        assert rows["quality.motion_percent_width_per_second"].iloc[0] == pytest.approx(4.0)
+        text = (results / "table.md").read_text(encoding="utf-8")
+        assert "OutOfMemoryError: needs 9.5 GiB more" in text
+        with Image.open(results / "contact_sheet.png") as sheet:
+            assert sheet.size == (6 * 216 + 8, 2 * (117 + 32 + 8) + 11)
+            assert sheet.getpixel((108, 60)) != sheet.getpixel((5 * 216 + 108, 157 + 60)) == (233, 235, 238)
+
+    def test_the_page_says_what_was_run_where_and_how(self, results):
+        """Title, models, hardware, versions, command, request, failures."""
+        page = (results / "index.html").read_text(encoding="utf-8")
+        for words in ("motion and steps", "micro, trained weights", "2026-11-24", "AMD EPYC, 2 cores", "svdkit sweep"):
+            assert words in page
+        for words in (
+            "oom: OutOfMemoryError: needs 9.5 GiB more",
+            "diffusers</dt><dd>0.42.1",
+            "23.5 GiB",
+            "&#34;photos&#34;",
+        ):
+            assert words in page
+        assert str(results) not in page
+        assert "Random weights" not in page
+
+    def test_clips_are_linked_and_not_embedded(self, results):
+        """A page of a thousand runs stays small."""
+        page = (results / "index.html").read_text(encoding="utf-8")
+        assert page.count("clip.mp4") == 22  # eleven clips, in the table and in the player
+        assert "data:video" not in page
+        assert "http://" not in page.replace("http://www.w3.org/", "").replace("http://purl.org/", "").replace(
+            "http://creativecommons.org/", ""
+        )
+
+    def test_curves_need_a_setting_that_differs_and_a_number(self, results):
+        """Five plots here, none of one run."""
+        page = (results / "index.html").read_text(encoding="utf-8")
+        for title in (
+            "Motion against motion bucket id",
+            "Quality against num inference steps",
+            "Time against num",
+            "Memory",
+            "Pareto",
+        ):
+            assert title in page
+        assert page.count('<svg role="img" aria-label="') == 5
+        assert curves([Run({"motion_bucket_id": 1}, {}, 1.0, None, "one")], ["motion_bucket_id"]) == []
+
+    def test_curves_say_their_medians_and_the_front_its_members(self):
+        """The text is for those who cannot see the plot, so it has to be right."""
+        runs = [
+            Run(
+                {"num_inference_steps": steps, "image": "a"},
+                {"first_frame_psnr_db": db},
+                seconds,
+                None,
+                f"{steps} steps",
+            )
+            for steps, db, seconds in [(4, 20.0, 1.0), (4, 24.0, 1.2), (8, 30.0, 2.0), (16, 29.0, 4.0)]
+        ]
+        drawn = {curve.title: curve.text for curve in curves(runs, ["num_inference_steps"])}
+        assert drawn["Quality against num inference steps"].startswith(
+            "likeness of frame 0 to the photo, dB: median 22 at 4, 29 at 16."
+        )
+        assert drawn["Quality against time (Pareto)"].endswith("in both: 4 steps; 4 steps; 8 steps.")
+
+    def test_a_run_made_again_counts_once(self, tmp_path):
+        """The last record of a run is the one that holds."""
+        error = {"type": "Error", "message": "first try"}
+        add_run(tmp_path, bucket=1, seed=1, steps=4, clip=None, status="error", error=error, samples={})
+        add_run(tmp_path, bucket=1, seed=1, steps=4, clip=None)
+        page = write_report(tmp_path).read_text(encoding="utf-8")
+        assert "first try" not in page
+        assert page.count("<tr data-id=") == 1
+
+    def test_random_weights_are_marked(self, tmp_path):
+        """Nobody should judge the looks of noise."""
+        add_run(tmp_path, bucket=1, seed=1, steps=4, clip=None, model={"name": "svd-xt", "weights": "random"})
+        page = write_report(tmp_path).read_text(encoding="utf-8")
+        assert "svd-xt, random weights" in page
+        assert "Random weights show noise" in page
+
+    def test_artifacts_that_are_missing_or_outside_are_not_linked(self, tmp_path):
+        """A lost clip, or a link that leaves the folder, is no clip."""
+        (tmp_path / "secret.mp4").write_bytes(b"x")
+        folder = tmp_path / "results"
+        (folder / "runs").mkdir(parents=True)
+        (folder / "runs" / "away.mp4").symlink_to(tmp_path / "secret.mp4")
+        add_run(
+            folder, bucket=1, seed=1, steps=4, clip=None, artifacts={"clip": "runs/away.mp4", "poster": "runs/lost.jpg"}
+        )
+        page = write_report(folder).read_text(encoding="utf-8")
+        assert "away.mp4" not in page
+        assert "lost.jpg" not in page
+
+    @pytest.mark.parametrize(
+        ("name", "words"), [("nothing", "there is no .*records.jsonl"), ("empty", "has no runs yet; start the sweep")]
+    )
+    def test_a_folder_without_runs_is_refused_in_words(self, tmp_path, name, words):
+        """What is missing and what to do."""
+        folder = tmp_path / name
+        folder.mkdir()
+        if name == "empty":
+            (folder / "records.jsonl").touch()
+        with pytest.raises(SvdkitError, match=words):
+            write_report(folder)
+
+    def test_a_baseline_can_be_named(self, results):
+        """By the beginning of its id; one that is not there is refused."""
+        rows = pd.read_csv(results / "table.csv")
+        assert f'data-baseline="{rows["id"][0]}"' in (results / "index.html").read_text(encoding="utf-8")
+        try:
+            page = write_report(results, baseline=rows["id"][3][:9]).read_text(encoding="utf-8")
+            assert f'data-baseline="{rows["id"][3]}"' in page
+        finally:
+            write_report(results)
+        with pytest.raises(SvdkitError, match="baseline 'zzz' is not one of the records"):
+            write_report(results, baseline="zzz")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as running:
+        yield running
+
+
+@pytest.fixture
+def page(chromium, results):
+    with page_of(chromium, (results / "index.html").as_uri()) as opened:
+        yield opened
+
+
+def column(page: Any, name: str) -> list[str]:
+    """Read a column of the visible rows, from the top."""
+    heads = [head.split("\n")[0] for head in page.locator("#runs thead th").all_inner_texts()]
+    rows = page.locator("#runs tbody tr:visible").all()
+    return [row.locator("td").nth(heads.index(name)).inner_text().split("\n")[0].strip() for row in rows]
+
+
+@needs_chromium
+class TestTable:
+    def test_a_click_on_a_heading_sorts_and_a_second_one_turns_round(self, page):
+        """The baseline stays on top, and what has no number goes last both ways."""
+        head = page.get_by_role("button", name="motion, % width/s")
+        head.click()
+        first = column(page, "motion, % width/s")
+        assert first[0] == "4"  # the baseline: bucket 30, seed 1
+        assert [float(text) for text in first[1:-1]] == sorted(float(text) for text in first[1:-1])
+        assert first[-1] == "–"
+        head.press("Enter")
+        second = column(page, "motion, % width/s")
+        assert second[1:-1] == sorted(first[1:-1], key=float, reverse=True)
+        assert (second[0], second[-1]) == ("4", "–")
+        assert page.locator("#runs th[aria-sort=descending]").count() == 1
+
+    def test_filters_narrow_the_table_and_the_clips(self, page):
+        """Menus and words add up; the baseline stays to be compared with; Clear brings all back."""
+        page.get_by_role("search").get_by_label("steps").select_option("8")
+        page.get_by_role("search").get_by_label("bucket").select_option("255")
+        assert column(page, "steps") == ["4", "8", "8"]
+        assert page.locator("#count").inner_text() == "2 of 12 runs"
+        assert page.locator(".cell").count() == 2
+        page.get_by_label("Find").fill("9.5 gib")
+        assert page.locator("#count").inner_text() == "1 of 12 runs"
+        page.get_by_label("Find").fill("no such words")
+        assert page.get_by_text("No run passes the filters.").is_visible()
+        page.get_by_role("button", name="Clear").click()
+        page.wait_for_function("document.getElementById('count').textContent === '12 of 12 runs'")
+        assert len(column(page, "steps")) == 12
+
+    def test_another_run_can_be_pinned_as_the_baseline(self, page):
+        """It moves to the top, and the small numbers are times its own."""
+        page.locator("#runs .pin").nth(6).click()
+        assert column(page, "steps")[0] == "8"
+        ratios = page.locator("#runs tbody tr", has_text="1.0 s").first.locator("td[data-ratio] small").first
+        assert ratios.inner_text() == "0.50×"
+        assert page.locator("#runs .pin[aria-pressed=true]").inner_text() == "Pinned"
+
+
+@needs_chromium
+class TestGrid:
+    def test_two_settings_span_the_grid_and_the_third_makes_tabs(self, page):
+        """The setting with most values runs sideways; a tab shows its part; arrow keys change tabs."""
+        assert page.locator(".grid thead th").all_inner_texts() == ["bucket 30", "bucket 127", "bucket 255"]
+        assert page.locator(".grid tbody th").all_inner_texts() == ["seed 1", "seed 2"]
+        assert page.locator(".cell").count() == 6
+        page.get_by_role("tab", name="steps 4").press("ArrowRight")
+        assert page.get_by_role("tab", name="steps 8").get_attribute("aria-selected") == "true"
+        assert page.get_by_text("oom: OutOfMemoryError: needs 9.5 GiB more").first.is_visible()
+
+    def test_the_reader_chooses_the_axes(self, page):
+        """Taking a setting from another place swaps the two; without tabs a cell holds several clips, each named."""
+        layout = page.get_by_role("group", name="Layout")
+        layout.get_by_label("Columns").select_option("steps")
+        assert page.locator(".grid thead th").all_inner_texts() == ["steps 4", "steps 8"]
+        assert layout.get_by_label("Tabs").input_value() == "bucket"
+        layout.get_by_label("Tabs").select_option("")
+        assert page.locator(".grid td").nth(1).locator(".cell").count() == 3
+        assert page.locator("figcaption").first.inner_text().startswith("bucket 30 · seed 1 · steps 4")
+
+    def test_the_clips_play_in_step(self, page):
+        """Started by hand, all within one frame of each other."""
+        page.wait_for_function("document.querySelectorAll('video.ready').length >= 3")
+        page.get_by_role("button", name="Play or pause").click()
+        page.wait_for_function("[...document.querySelectorAll('video.ready')].every((video) => !video.paused)")
+        places = []
+        for _ in range(20):
+            page.wait_for_timeout(80)
+            places.append(
+                page.evaluate(
+                    "[...document.querySelectorAll('video.ready')].map((video) => Math.floor(video.currentTime * 7))"
+                )
+            )
+        assert max(max(frames) - min(frames) for frames in places) <= 1
+        assert len({frames[0] for frames in places}) > 4
+
+
+@needs_chromium
+def test_200_runs_load_only_what_is_in_view_and_stay_smooth(chromium, tmp_path):
+    """Few videos at the top, others further down, the first ones let go; scrolling keeps drawing."""
+    clip = Clip(picture(0), fps=7)
+    for index in range(200):
+        add_run(tmp_path, bucket=index // 4, seed=index % 4, steps=4, clip=clip if index == 0 else None)
+    lines = (tmp_path / "records.jsonl").read_text(encoding="utf-8").splitlines()
+    files = json.loads(lines[0])["artifacts"]
+    text = "".join(json.dumps(json.loads(line) | {"artifacts": files}) + "\n" for line in lines)
+    (tmp_path / "records.jsonl").write_text(text, encoding="utf-8")
+    with page_of(chromium, write_report(tmp_path).as_uri()) as page:
+        page.get_by_role("group", name="Layout").get_by_label("Columns").select_option("seed")
+        page.wait_for_function("document.querySelectorAll('video.ready').length > 3")
+        assert page.locator(".cell").count() == 200
+        assert page.locator("video").count() < 40
+        page.locator(".cell").nth(150).scroll_into_view_if_needed()
+        page.wait_for_function("document.querySelectorAll('.cell')[150].querySelector('video.ready') !== null")
+        page.wait_for_function("document.querySelectorAll('.cell')[0].querySelector('video') === null")
+        assert page.locator("video").count() < 40
+        page.get_by_role("button", name="Play or pause").click()
+        frames = page.evaluate("""() => new Promise((done) => {
+            let count = 0; const end = performance.now() + 2000;
+            const next = (now) => { count += 1; scrollBy(0, -20); now < end ? requestAnimationFrame(next) : done(count); };
+            requestAnimationFrame(next); })""")
+        assert frames > 30  # of about 120; a busy machine without a GPU draws fewer
+
+
+@needs_chromium
+def test_hostile_texts_are_shown_and_never_run(chromium, tmp_path):
+    """In settings, photos, errors, commands, the request and the environment: text stays text (a dialog would fail)."""
+    folder = tmp_path / "a <b>bold</b> name"
+    folder.mkdir()
+    hostile = {"command": HOSTILE, "environment": {"cpu": HOSTILE, HOSTILE: "1"}}
+    for index, name in enumerate((HOSTILE, "cat.jpg")):
+        image = {"source": name, "sha256": "ab" * 32}
+        add_run(folder, bucket=30, seed=index, steps=4, clip=Clip(picture(0), fps=7), image=image, **hostile)
+    error = {"type": HOSTILE, "message": HOSTILE}
+    add_run(
+        folder, bucket=60, seed=3, steps=4, clip=None, status="error", error=error, samples={}, image=image, **hostile
+    )
+    asked = {"photos": [HOSTILE], "axes": {"photo": [], "seed": [], "motion_bucket_id": [], HOSTILE: []}}
+    (folder / "sweep.json").write_text(json.dumps(asked), encoding="utf-8")
+    with page_of(chromium, write_report(folder).as_uri()) as page:
+        assert page.title() == "a <b>bold</b> name · svdkit"
+        assert page.locator("b", has_text="bold").count() == 0
+        assert page.locator("img[src=x]").count() == 0
+        page.get_by_role("search").get_by_label("photo").select_option(HOSTILE)
+        assert page.locator("#count").inner_text() == "1 of 3 runs"
+        assert page.locator("pre").first.inner_text() == HOSTILE
+        assert page.evaluate("document.documentElement.textContent.includes('49')") is False
+
+
+@needs_chromium
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
+def test_it_can_be_read_on_a_phone_and_in_the_dark(chromium, results, width, dark):
+    """Nothing makes the page scroll sideways, and text stands out from its ground by 4.5 to 1 or more (WCAG 2.2 AA)."""
+    contrast = """() => {
+      const light = (text) => text.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255).map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+      const ground = (node) => { for (; node; node = node.parentElement) { const c = getComputedStyle(node).backgroundColor; if (!/, 0\\)$/.test(c)) return c; } };
+      return Math.min(...[...document.querySelectorAll('h1, h2, p, b, span, label, button, a, th, td, dt, dd, figcaption, small, select, pre')]
+        .filter((node) => node.offsetParent && node.textContent.trim()).map((node) => {
+          const [a, b] = [light(getComputedStyle(node).color), light(ground(node))].sort((x, y) => y - x); return (a + 0.05) / (b + 0.05); }));
+    }"""
+    with page_of(chromium, (results / "index.html").as_uri(), width=width, dark=dark) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(contrast) >= 4.5
