@@ -90,6 +90,11 @@ def test_failures_are_compared_too(old: Record, new: Record, verdict: str) -> No
     assert len(compare([old], [new]).regressions()) == (verdict == "fails now")
 
 
+def test_a_run_that_failed_before_its_settings_were_resolved_finds_its_row() -> None:
+    failed = out_of_memory(clip=record().clip | {"height": None, "width": None, "seed": None})
+    assert one([record()], [failed]).time == "fails now"
+
+
 def test_rows_of_one_side_are_named_and_not_judged() -> None:
     found = compare([record(), record(steps=10)], [again(), again(steps=50)])
     assert len(found.changes) == 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from svdkit.bench.matching import cells_of, check_allowed, differences, names, nearest
 from svdkit.bench.stats import FEWEST_REPEATS, Interval, Parts, median, ratio, timed_parts
 from svdkit.bench.table import memory_of
-from svdkit.bench.varying import hardware
+from svdkit.bench.varying import completed, hardware
 from svdkit.errors import SettingsError
 from svdkit.units import format_bytes, format_count, format_seconds
 
@@ -107,7 +107,9 @@ def compare(
     Example:
         >>> print(compare(read_records("before"), read_records("after")))  # doctest: +SKIP
     """
-    allowed = check_allowed(allow_different, [*old_records, *new_records])
+    records = completed([*old_records, *new_records])  # both together, so that a row that fails now is found
+    old_records, new_records = records[: len(old_records)], records[len(old_records) :]
+    allowed = check_allowed(allow_different, records)
     if noise_floor is not None and not 0 <= noise_floor < math.inf:
         raise SettingsError(f"compare: noise_floor={noise_floor!r} is not a fraction from 0; 0.02 is 2 %")
     old, new = cells_of(old_records, allowed, which="old"), cells_of(new_records, allowed, which="new")
@@ -120,7 +122,7 @@ def compare(
         raise SettingsError.of(f"compare: hardware or versions differ ({advice})", refused)
     measured = _noise([*old.values(), *new.values()])
     floor = measured or 0.0 if noise_floor is None else noise_floor
-    name = names([*old_records, *new_records], allowed)
+    name = names(records, allowed)
     return Comparison(
         changes=tuple(_judge(name(key), old[key], new[key], floor) for key in both),
         noise_floor=floor,

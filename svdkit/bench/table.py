@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from svdkit.bench.record import BYTES, Record
 from svdkit.bench.stats import Interval, median, percentiles, ratio, timed_parts
 from svdkit.bench.table_text import to_csv, to_html, to_markdown
-from svdkit.bench.varying import HARDWARE, common, environment_of, hardware, settings_of, varying
+from svdkit.bench.varying import HARDWARE, common, completed, environment_of, hardware, settings_of, varying
 from svdkit.errors import SettingsError
 from svdkit.units import format_bytes
 
@@ -45,6 +45,7 @@ def table(records: Sequence[Record], *, baseline: Record | str | None = None) ->
 
     if not records:
         raise SettingsError("table: there are no records; give at least one, as read_records returns them")
+    records = completed(records)
     pinned = _find_baseline(records, baseline)
     settings = [settings_of(record) for record in records]
     machines = [environment_of(record) for record in records]

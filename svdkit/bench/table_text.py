@@ -19,7 +19,7 @@ _NUMBERS = {"repeats", "seconds", "ratio", *_PLAIN}
 
 # Colours with their own text colour, so that they can be read in dark notebooks too.
 _BEST_STYLE, _FAILED_STYLE = "background:#d5f0dc;color:#0a3a17", "background:#fbe0dd;color:#5c1109"
-_CELL_STYLE = "padding:3px 10px;border-bottom:1px solid #8884;text-align:"
+_CELL_STYLE = "padding:3px 8px;vertical-align:top;border-bottom:1px solid #8884;text-align:"
 
 
 class _Cell(NamedTuple):
@@ -54,7 +54,8 @@ def to_html(frame: pd.DataFrame) -> str:
     body = "".join(
         f"<tr>{''.join(_html('td', name, cell) for name, cell in zip(names, row, strict=True))}</tr>" for row in rows
     )
-    table = f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    style = "border-collapse:collapse;font-size:13px;color:inherit"
+    table = f'<table style="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     return f'<ul style="margin:0 0 8px">{about}</ul><div style="overflow-x:auto">{table}</div>'
 
 
@@ -115,6 +116,10 @@ def _markdown(text: str, *, bold: bool = False) -> str:
 
 
 def _html(tag: str, name: str, cell: _Cell) -> str:
-    colour = _BEST_STYLE if cell.best else _FAILED_STYLE if cell.failed else ""
-    text = f"<b>{html.escape(cell.text)}</b>" if cell.best else html.escape(cell.text)
-    return f'<{tag} style="{_CELL_STYLE}{"right" if _is_number(name) else "left"};{colour}">{text}</{tag}>'
+    side = "right" if _is_number(name) else "left;min-width:4em"
+    side += ";white-space:nowrap" if _is_number(name) and tag == "td" else ""
+    style = f"{_CELL_STYLE}{side};{_BEST_STYLE if cell.best else _FAILED_STYLE if cell.failed else ''}"
+    text = html.escape(cell.text)
+    if tag == "th":
+        text = text.replace("_", "_<wbr>").replace(".", ".<wbr>")  # long names may break there
+    return f'<{tag} style="{style}">{f"<b>{text}</b>" if cell.best else text}</{tag}>'

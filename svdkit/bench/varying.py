@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,6 +51,23 @@ def common(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     differ = set(varying(rows))
     return {name: value for name, value in rows[0].items() if value is not None and name not in differ} if rows else {}
+
+
+def completed(records: Sequence[Record]) -> list[Record]:
+    """Fill in what failed runs left open, since they never came to resolve it, where all that ran have the same value.
+
+    Example:
+        >>> completed([ran, failed])[1].clip["height"]  # doctest: +SKIP
+        576
+    """
+    done = [record for record in records if record.status == "ok"]
+    load, clip = common([record.load for record in done]), common([record.clip for record in done])
+
+    def complete(record: Record) -> Record:
+        known = [{name: v for name, v in part.items() if v is not None} for part in (record.load, record.clip)]
+        return replace(record, load={**record.load, **load, **known[0]}, clip={**record.clip, **clip, **known[1]})
+
+    return [record if record.status == "ok" else complete(record) for record in records]
 
 
 def hardware(environment: Mapping[str, Any]) -> str:
