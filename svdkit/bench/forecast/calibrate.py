@@ -1,0 +1,232 @@
+"""How much slower or faster than the model a device really is: from own records, shipped ones, published timings.
+
+Each source gives one factor a stage, measured over nominal seconds, with an interval and its name. The nearest wins:
+records of this very device, then published timings of the same card, then those of other cards, then nothing but an
+assumption.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from svdkit.bench.forecast.calls import counts_for, known_counts, fingerprint
+from svdkit.bench.forecast.cards import Card, find_card
+from svdkit.bench.forecast.model import STAGES, Job, clip_calls, nominal_seconds
+from svdkit.bench.record import Record
+from svdkit.errors import SvdkitError
+from svdkit.models import find_model
+from svdkit.pipeline.memory import Rung
+from svdkit.settings import ClipSettings
+
+PUBLISHED_FILE = Path(__file__).with_name("published_timings.csv")
+SHIPPED_FILE = Path(__file__).with_name("shipped_records.jsonl")  # not there until a GPU was measured for svdkit
+
+# Factors between the middle and the ends of the interval.
+_SAME_SETTINGS, _OTHER_SETTINGS = 1.05, 1.15
+# [estimate] From what sources say of one card (32 and 25 s compiled on an A100), and from one card to another.
+_SAME_CARD, _OTHER_CARD, _ASSUMED = 1.25, 1.4, 2.0
+# Which parts of a record make up a stage; what is around a network belongs to it.
+_FINE = {
+    "image_encoder": ("image_encoder",),
+    "vae_encode": ("vae_encode",),
+    "unet": ("unet", "scheduler"),
+    "vae_decode": ("vae_decode", "postprocess"),
+}
+_COARSE = {"encode": ("image_encoder", "vae_encode"), "denoise": ("unet",), "decode": ("vae_decode",)}
+
+
+class Calibration(NamedTuple):
+    """Factors by stage on nominal seconds, the interval as factors on the result, and where they come from."""
+
+    factors: Mapping[str, float]
+    low: float
+    high: float
+    source: str
+
+
+class Timing(NamedTuple):
+    """One row of the published timings that states its card and steps."""
+
+    card: Card
+    job: Job
+    stage: str  # "total" or one of STAGES
+    seconds: float
+    model: str
+    software: str
+    source: str
+
+    @property
+    def lossy(self) -> bool:
+        """Whether it does less arithmetic than the model: 8-bit integers, or deep features used again."""
+        return "int8" in self.software or "DeepCache" in self.software
+
+
+def from_records(records: Iterable[Record], *, job: Job, model: str, device: str, what: str) -> Calibration | None:
+    """Calibrate from records of the same device, precision and family of models; None if there are none.
+
+    Args:
+        records: Any; those of other devices, models or precisions, failed ones and forecasts are passed over.
+        job: What is to be forecast.
+        model: Its name in the catalogue, or of its folder.
+        device: As ``device_name`` gives it.
+        what: What to call the records in ``source``.
+    """
+    found = [record for record in records if _is_like(record, job, model=model, device=device)]
+    same = [record for record in found if job_of(record) == job and record.model["name"] == model]
+    used = same or found
+    factors = [factor for record in used if (factor := _factors(record))]
+    if not factors:
+        return None
+    middle = {
+        stage: statistics.median(values)
+        for stage in STAGES
+        if (values := [factor[stage] for factor in factors if stage in factor])
+    }
+    spread = _SAME_SETTINGS if same else _OTHER_SETTINGS
+    ratios = [factor["unet"] / middle["unet"] for factor in factors if "unet" in factor]
+    noun = "record" if len(factors) == 1 else "records"
+    with_what = "these settings" if same else "other settings"
+    source = f"{what}: {len(factors)} {noun} of {device} with {with_what}"
+    return Calibration(middle, min(ratios) / spread, max(ratios) * spread, source)
+
+
+def from_published(card: Card, *, job: Job, leave_out: str | None = None) -> Calibration | None:
+    """Calibrate from published timings of the same card, else of other cards; None for a card of unknown rates.
+
+    Args:
+        card: The card to forecast for.
+        job: Precision and whether compiled decide which timings count.
+        leave_out: A source whose timings are not to be used, so that a forecast can be compared with them.
+    """
+    if not card.tflops:
+        return None
+    if job.dtype == "fp32":
+        text = "nothing published in fp32: 70 % of the card's rate outside tensor cores is assumed"
+        return Calibration(dict.fromkeys(STAGES, 1.0), 1 / _ASSUMED, _ASSUMED, text)
+    usable = [
+        row
+        for row in published()
+        if row.source != leave_out and row.stage == "total" and not row.lossy and row.job.compiled == job.compiled
+    ]
+    same = [row for row in usable if row.card == card]
+    used = same or usable
+    if not used:
+        text = "nothing published for this: an assumed half of the card's tensor rate"
+        return Calibration(dict.fromkeys(STAGES, 1.0), 1 / _ASSUMED, _ASSUMED, text)
+    ratios = [row.seconds / sum(_nominal(row).values()) for row in used]
+    middle = math.exp(statistics.mean(map(math.log, ratios)))
+    spread = max(_SAME_CARD if same else _OTHER_CARD, *(max(r / middle, middle / r) for r in ratios))
+    sources = ", ".join(dict.fromkeys(row.source for row in used))
+    cards = ", ".join(dict.fromkeys(row.card.name for row in used))
+    text = f"published timings of the {card.name} ({sources})"
+    if not same:
+        text = f"published timings of other cards ({cards}), scaled by arithmetic and bandwidth ({sources})"
+    return Calibration(dict.fromkeys(STAGES, middle), 1 / spread, spread, text)
+
+
+@functools.cache
+def published() -> tuple[Timing, ...]:
+    """Published timings of SVD that state a card svdkit knows, steps and seconds."""
+    with PUBLISHED_FILE.open(encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["steps"] and row["seconds"]]
+    return tuple(_timing(row) for row in rows if row["gpu"] != "not stated")
+
+
+def device_name(environment: Mapping[str, Any]) -> str:
+    """Name what computed, from a record's environment: the card's short name, else what torch or the system says."""
+    gpu = environment.get("gpu")
+    if not gpu:
+        return str(environment.get("cpu") or "CPU")
+    try:
+        return find_card(str(gpu)).name
+    except SvdkitError:
+        return str(gpu)
+
+
+def _timing(row: Mapping[str, str]) -> Timing:
+    clip = ClipSettings(
+        num_inference_steps=int(row["steps"]),
+        decode_chunk_size=int(row["decode_chunk_size"]) if row["decode_chunk_size"] else None,
+    ).resolve(height=int(row["height"]), width=int(row["width"]), num_frames=int(row["frames"]), seed=0)
+    compiled = any(word in row["software"] for word in ("TensorRT", "OneDiff", "stable-fast", "compile"))
+    job = Job("fp16", compiled, Rung("resident", decode_chunk_size=clip.decode_chunk_size or 1), clip)
+    told = {name: row[name] for name in ("stage", "model", "software", "source")}
+    return Timing(find_card(row["gpu"]), job, seconds=float(row["seconds"]), **told)
+
+
+def _nominal(row: Timing) -> dict[str, float]:
+    calls = [call for part in clip_calls(row.job).values() for call, _ in part]
+    return nominal_seconds(row.job, counts_for(find_model(row.model), calls), row.card)
+
+
+def _is_like(record: Record, job: Job, *, model: str, device: str) -> bool:
+    if record.status != "ok" or not record.load or not record.samples.get("timed"):
+        return False
+    same_family = record.model["name"] == model or {record.model["name"], model} <= {"svd", "svd-xt", "svd-xt-1.1"}
+    same_load = record.load.get("dtype") == job.dtype and bool(record.load.get("compile")) == job.compiled
+    return same_family and same_load and device_name(record.environment) == device
+
+
+def job_of(record: Record) -> Job | None:
+    """What a record ran, so far as time depends on it; None if it does not say."""
+    load, names = record.load, ("height", "width", "num_frames", "num_inference_steps", "decode_chunk_size")
+    if any(record.clip.get(name) is None for name in names):
+        return None
+    try:
+        clip = timed_part(ClipSettings.from_dict(record.clip))
+    except SvdkitError:
+        return None
+    switches = (bool(load.get("two_pass_guidance")), bool(load.get("forward_chunking")))
+    rung = Rung(str(load.get("memory", "resident")), *switches, clip.decode_chunk_size or 1)
+    return Job(str(load.get("dtype")), bool(load.get("compile")), rung, clip)
+
+
+def timed_part(clip: ClipSettings) -> ClipSettings:
+    """Resolved settings without what changes no time, so that two that take the same are equal."""
+    return clip.replace(seed=0, fps=7, playback_fps=7.0, motion_bucket_id=127, noise_aug_strength=0.02)
+
+
+def _factors(record: Record) -> dict[str, float]:
+    """Measured over nominal seconds of each stage; empty if that record's clip was never counted."""
+    job = job_of(record)
+    if job is None:
+        return {}
+    network = known_counts(fingerprint(find_model(record.model["name"])))
+    calls = [call for part in clip_calls(job).values() for call, _ in part]
+    if network is None or any(call.key not in network.counts for call in calls):
+        return {}
+    nominal = nominal_seconds(job, network, _card_of(record))
+    found = _stage_seconds(record.samples["timed"])
+    return {
+        stage: seconds / expected
+        for stages, seconds in found
+        if (expected := sum(nominal[stage] for stage in stages)) and seconds > 0
+        for stage in stages
+    }
+
+
+def _stage_seconds(timed: Mapping[str, Sequence[float]]) -> list[tuple[tuple[str, ...], float]]:
+    """Median seconds of a stage, or of several together where a record has only those."""
+    median = {name: statistics.median(values) for name, values in timed.items() if values}
+    found: list[tuple[tuple[str, ...], float]] = []
+    for stage, parts in _FINE.items():
+        if stage in median:
+            found.append(((stage,), sum(median.get(part, 0.0) for part in parts)))
+    done = {stage for stages, _ in found for stage in stages}
+    found += [(stages, median[name]) for name, stages in _COARSE.items() if name in median and not done & set(stages)]
+    return found
+
+
+def _card_of(record: Record) -> Card:
+    from svdkit.bench.forecast.cards import of_memory
+
+    try:
+        return find_card(str(record.environment.get("gpu")))
+    except SvdkitError:
+        return of_memory(device_name(record.environment), 1)

@@ -1,0 +1,133 @@
+"""GPUs a forecast knows: memory, tensor arithmetic, bandwidth, from NVIDIA's own documents; and finding one by name."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from typing import NamedTuple
+
+from svdkit.errors import SettingsError
+
+GIB = 1 << 30
+
+
+class Card(NamedTuple):
+    """A GPU as its maker describes it.
+
+    Attributes:
+        name: Its short name.
+        memory_gib: What torch reports as total memory, in GiB: less than on the box, as ECC and the driver take some.
+        tflops: Dense half precision on tensor cores with fp32 accumulation, in TFLOP/s, at boost clock; 0 if unknown.
+        fp32_tflops: Single precision outside tensor cores, in TFLOP/s.
+        bandwidth: Of its memory, in GB/s.
+        link: Of its link to main memory, in GB/s: PCIe 3, 4 or 5 with 16 lanes (8 on the 4060), as reached in practice.
+        capability: CUDA compute capability; bf16 needs 8.0.
+        source: Document the figures come from.
+        reported: How torch names it.
+        sustained: Share of the boost clock that it keeps. For cards of 70 W base over boost clock, since there power and
+            not temperature decides; 1 for the others.
+    """
+
+    name: str
+    memory_gib: float
+    tflops: float
+    fp32_tflops: float
+    bandwidth: float
+    link: float
+    capability: tuple[int, int]
+    source: str
+    reported: tuple[str, ...] = ()
+    sustained: float = 1.0
+
+    @property
+    def memory_bytes(self) -> int:
+        """Total memory in bytes."""
+        return int(self.memory_gib * GIB)
+
+    @property
+    def bf16(self) -> bool:
+        """Whether it computes in bf16 rather than emulating it."""
+        return self.capability >= (8, 0)
+
+
+_ADA = "NVIDIA Ada GPU Architecture whitepaper"
+_GA102 = "NVIDIA Ampere GA102 GPU Architecture whitepaper"
+_A100 = "NVIDIA A100 Tensor Core GPU datasheet"
+_H100 = "NVIDIA H100 Tensor Core GPU datasheet"
+_V100 = "NVIDIA V100 Tensor Core GPU datasheet"
+
+# GeForce cards have half the rate with fp32 accumulation, which torch uses: 2 x their fp32 rate. The whitepapers give
+# it for the largest card of a generation; for 3060 and 4060 it is computed from their cores and boost clock.
+CARDS = (
+    Card("T4", 14.7, 65, 8.1, 320, 12, (7, 5), "NVIDIA T4 datasheet", ("Tesla T4",), 585 / 1590),
+    Card("L4", 22.0, 121, 30.3, 300, 24, (8, 9), "NVIDIA L4 datasheet", ("NVIDIA L4",), 795 / 2040),
+    Card("A10G", 22.0, 70, 35, 600, 24, (8, 6), "NVIDIA A10G datasheet", ("NVIDIA A10G",)),
+    Card("RTX 3060", 11.7, 25.5, 12.7, 360, 24, (8, 6), f"{_GA102}, scaled", ("NVIDIA GeForce RTX 3060",)),
+    Card("RTX 3090", 23.6, 71, 35.6, 936, 24, (8, 6), _GA102, ("NVIDIA GeForce RTX 3090",)),
+    Card("RTX 4060", 7.7, 30.2, 15.1, 272, 12, (8, 9), f"{_ADA}, scaled", ("NVIDIA GeForce RTX 4060",)),
+    Card("RTX 4090", 23.6, 165.2, 82.6, 1008, 24, (8, 9), _ADA, ("NVIDIA GeForce RTX 4090",)),
+    Card(
+        *("RTX 5090", 31.3, 209.5, 104.8, 1792, 48, (12, 0)),
+        *("NVIDIA RTX Blackwell GPU Architecture whitepaper", ("NVIDIA GeForce RTX 5090",)),
+    ),
+    Card("V100", 15.8, 125, 15.7, 900, 12, (7, 0), _V100, ("Tesla V100-SXM2-16GB", "V100 16GB")),
+    Card("V100 32GB", 31.7, 125, 15.7, 900, 12, (7, 0), _V100, ("Tesla V100-SXM2-32GB",)),
+    Card(
+        *("A100 40GB", 39.4, 312, 19.5, 1555, 24, (8, 0), _A100),
+        ("NVIDIA A100-SXM4-40GB", "A100-PCIE-40GB", "A100"),
+    ),
+    Card("A100 80GB", 79.2, 312, 19.5, 2039, 24, (8, 0), _A100, ("NVIDIA A100-SXM4-80GB", "A100 80GB PCIe")),
+    Card("L40S", 44.4, 362, 91.6, 864, 24, (8, 9), "NVIDIA L40S datasheet", ("NVIDIA L40S",)),
+    Card("H100", 79.1, 989, 67, 3350, 48, (9, 0), _H100, ("NVIDIA H100 80GB HBM3", "H100 SXM", "H100 80GB")),
+    Card("H100 PCIe", 79.1, 756, 51, 2000, 48, (9, 0), _H100, ("NVIDIA H100 PCIe",)),
+    Card("H200", 139.8, 989, 67, 4800, 48, (9, 0), "NVIDIA H200 Tensor Core GPU datasheet", ("NVIDIA H200",)),
+)
+
+
+def find_card(gpu: str | float) -> Card:
+    """Find a GPU by name, as people or torch write it, or describe one by its memory alone.
+
+    Args:
+        gpu: "RTX 4090", "NVIDIA GeForce RTX 4090", "A100-SXM4-80GB"; or gigabytes on the box: 24, "24 GB". A plain
+            "A100" is the one with 40 GB.
+
+    Raises:
+        SettingsError: Unknown; the message has the nearest and the list.
+
+    Example:
+        >>> find_card("rtx4090").name
+        'RTX 4090'
+    """
+    known = names()
+    text = str(gpu).strip()
+    if (card := known.get(_plain(text))) is not None:
+        return card
+    size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:GB|GiB|G)?", text, re.IGNORECASE)
+    if size and not isinstance(gpu, bool) and 1 <= float(size[1]) <= 4096:
+        return of_memory(f"a card of {float(size[1]):g} GB", float(size[1]) * 0.96)  # as a 24 GB card has 22 to 23.6
+    close = difflib.get_close_matches(_plain(text), known, n=1, cutoff=0.6)
+    hint = f"; did you mean {known[close[0]].name!r}?" if close else ""
+    listed = ", ".join(card.name for card in CARDS)
+    raise SettingsError(
+        f"gpu={text[:60]!r} is not a card svdkit knows{hint}: give one of {listed}, or its memory in GB, such as 24"
+    )
+
+
+def of_memory(name: str, memory_gib: float, capability: tuple[int, int] = (8, 0)) -> Card:
+    """Describe a card of which only the memory is known: it gets a plan, and seconds only from records of itself.
+
+    Example:
+        >>> of_memory("a card of 24 GB", 23.0).tflops
+        0
+    """
+    return Card(name, memory_gib, 0, 0, 0, 24 if math.isfinite(memory_gib) else 0, capability, "")
+
+
+def names() -> dict[str, Card]:
+    """Every known spelling, in its plainest form."""
+    return {_plain(name): card for card in CARDS for name in (card.name, *card.reported)}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]|nvidia|geforce|tesla", "", name.lower())

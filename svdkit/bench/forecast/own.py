@@ -1,0 +1,103 @@
+"""Calibrate this machine: two denoising steps and one decode chunk, kept for the forecasts to come."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+from typing import Any
+
+from svdkit.bench.forecast.calls import cache_folder, counts_for
+from svdkit.bench.forecast.calibrate import job_of
+from svdkit.bench.forecast.model import clip_calls
+from svdkit.bench.record import Record, read_records, run_id, write_record
+from svdkit.errors import PipelineError, SvdkitError
+from svdkit.settings import ClipSettings
+
+_FILE = "calibration.jsonl"
+
+
+def calibrate(pipe: Any, *, photo: Any = "rocket", save: bool = True) -> Record:
+    """Measure two denoising steps and one decode chunk of a loaded pipeline, so that forecasts fit this machine.
+
+    It takes about as long as three steps of a clip; on a GPU the same runs once before, unmeasured, to warm up.
+
+    Args:
+        pipe: What ``svdkit.load`` returned.
+        photo: As ``svdkit.generate`` takes it; its content does not matter.
+        save: Whether to keep the record in the user's cache (``SVDKIT_CACHE``), where ``forecast`` looks for it.
+
+    Returns:
+        The record, "composed": the decoding of a clip is one measured chunk times the number of chunks.
+
+    Raises:
+        PipelineError: The pipeline is not one of ``svdkit.load``.
+
+    Example:
+        >>> calibrate(svdkit.load("micro")).samples["timed"].keys()
+        dict_keys(['encode', 'denoise', 'decode'])
+    """
+    from svdkit.environment import summary
+    from svdkit.image import fit
+
+    report = getattr(pipe, "svdkit", None)
+    if report is None:
+        raise PipelineError("calibrate takes a pipeline of svdkit.load, which knows its model and settings; load it so")
+    frame = fit(photo, height=report.model.height, width=report.model.width)
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    if report.settings.device.startswith("cuda"):
+        _measure(pipe, frame)
+    settings, seconds = _measure(pipe, frame)
+    load, clip = report.settings.to_dict(), settings.to_dict()
+    model = {"name": report.model.name, "revision": report.revision, "weights": report.weights}
+    record = Record(
+        id=run_id(load=load, clip=clip, image_sha256=None, model=model),
+        status="ok",
+        load=load,
+        clip=clip,
+        image={},
+        model=model,
+        environment=summary(gpu=True),
+        method="composed",
+        samples={"timed": {stage: [value] for stage, value in seconds.items()}},
+        started_at=started,
+        command=f"svdkit.bench.forecast.calibrate(svdkit.load({report.model.name!r}))",
+    )
+    # Counted now, when torch is loaded, for the forecasts that will use this record.
+    job = job_of(record)
+    if job is not None:
+        counts_for(report.model, [call for part in clip_calls(job).values() for call, _ in part])
+    if save:
+        write_record(cache_folder() / _FILE, record)
+    return record
+
+
+def own_calibrations() -> list[Record]:
+    """Read what ``calibrate`` has kept; a broken file counts as none."""
+    file = cache_folder() / _FILE
+    try:
+        return read_records(file) if file.is_file() else []
+    except (SvdkitError, OSError):
+        return []
+
+
+def _measure(pipe: Any, frame: Any) -> tuple[ClipSettings, dict[str, float]]:
+    """Encode, two steps and one chunk; the resolved settings, and seconds of a clip of two steps."""
+    import torch
+
+    from svdkit.generate import denoise, encode
+    from svdkit.generate.loop import decode_chunk, execution_device, synchronize
+
+    encoded = encode(pipe, frame, ClipSettings(num_inference_steps=2, seed=0))
+    denoised = denoise(pipe, encoded)
+    settings, device = denoised.settings, execution_device(pipe)
+    try:
+        with torch.no_grad():
+            synchronize(device)
+            start = time.perf_counter()
+            decode_chunk(pipe, denoised.latents[:, : settings.decode_chunk_size])
+            synchronize(device)
+            chunk = time.perf_counter() - start
+    finally:
+        pipe.maybe_free_model_hooks()
+    seconds = {"encode": encoded.seconds, "denoise": denoised.seconds}
+    return settings, {**seconds, "decode": chunk * settings.num_frames / settings.decode_chunk_size}

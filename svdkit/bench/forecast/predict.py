@@ -1,0 +1,211 @@
+"""The forecast itself: which plan fits, how long a clip takes, what to change."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from svdkit.bench.forecast.calibrate import SHIPPED_FILE, Calibration, from_published, from_records, timed_part
+from svdkit.bench.forecast.calls import counts_for
+from svdkit.bench.forecast.cards import GIB, Card, find_card, of_memory
+from svdkit.bench.forecast.model import Job, clip_calls, clip_flops, nominal_seconds, peak_bytes, weight_bytes
+from svdkit.bench.forecast.own import own_calibrations
+from svdkit.bench.forecast.result import Forecast
+from svdkit.bench.record import Record, read_records
+from svdkit.errors import SettingsError
+from svdkit.models import ModelInfo, find_model
+from svdkit.pipeline.device import choose_dtype
+from svdkit.pipeline.memory import Need, Plan, Rung, describe, plan, possible_plans
+from svdkit.settings import ClipSettings, LoadSettings
+from svdkit.units import format_bytes
+
+Records = Iterable[Record] | str | Path | None
+_SMALLER = ((448, 768), (320, 576), (256, 448), (192, 320))
+
+
+def forecast(
+    model: str | Path = "svd-xt",
+    *,
+    gpu: str | float | None = None,
+    clip: ClipSettings | None = None,
+    load: LoadSettings | None = None,
+    hourly_price: float | None = None,
+    currency: str = "USD",
+    records: Records = None,
+) -> Forecast:
+    """Say what a clip will take in time, memory and money, before anything runs: no GPU, no weights, no download.
+
+    Args:
+        model: A name of the catalogue, or a folder in diffusers' layout (its JSON files are enough).
+        gpu: Such as "RTX 4090", "T4", or as torch names it; or a number of GB. None for this machine's, or its CPU.
+        clip: Settings of the clip; what is open is the model's own.
+        load: Settings of the model; "auto" becomes what ``svdkit.load`` would choose with the whole card free.
+        hourly_price: Of the machine, for the cost of a clip.
+        currency: ISO 4217 code of the price.
+        records: Own measurements to calibrate from: records, or a results folder.
+
+    Returns:
+        The forecast. Its first call for an unusual size counts for some seconds; later ones read that from a cache.
+
+    Raises:
+        SettingsError: An unknown card, price or setting; the message says what there is.
+        ModelError: An unknown model, or one whose configuration is not on this machine.
+        PipelineError: A precision or plan that cannot work on the card.
+
+    Example:
+        >>> forecast("svd-xt", gpu="RTX 4090").fits
+        True
+    """
+    if hourly_price is not None and not 0 <= hourly_price < float("inf"):
+        raise SettingsError(f"hourly_price={hourly_price!r} is not a price: give a number from 0, in {currency} an hour")
+    info = find_model(model)
+    card, device = this_machine() if gpu is None else (find_card(gpu), "cuda")
+    asked = (load or LoadSettings()).replace(model=info.name)
+    clip = clip or ClipSettings()
+    dtype, _, _ = choose_dtype(asked.dtype, device=device, capability=card.capability if device == "cuda" else None)
+    asked = asked.replace(dtype=dtype, device=device)
+    run = _Clip(info, card, clip, asked)
+    ladder, chosen = _plans(run, asked)
+    job = run.job(chosen.rung)
+    calibration = _calibrate(job, card=card, model=info.name, records=records)
+    stages = run.stage_seconds(chosen.rung, calibration)
+    seconds = sum(stages.values()) or None
+    low, high = (calibration.low, calibration.high) if calibration else (1.0, 1.0)
+    switches = chosen.rung._asdict()
+    chunk = switches.pop("decode_chunk_size")
+    return Forecast(
+        model=info.name,
+        weights=asked.weights,
+        gpu=card.name,
+        gpu_bytes=card.memory_bytes or None,
+        load=asked.replace(**switches),
+        clip=run.clip.replace(decode_chunk_size=chunk),
+        flops=clip_flops(job, run.network),
+        peak_bytes=peak_bytes(job, run.network, workspace=False),
+        weight_bytes=weight_bytes(dtype, run.network),
+        memory_bytes=chosen.memory_bytes,
+        fits=chosen.fits,
+        ladder=tuple(s._replace(seconds=sum(run.stage_seconds(s.rung, calibration).values()) or None) for s in ladder),
+        stage_seconds=stages,
+        seconds=seconds,
+        seconds_low=seconds and seconds * low,
+        seconds_high=seconds and seconds * high,
+        source=calibration.source if calibration else "nothing to calibrate from",
+        hourly_price=hourly_price,
+        currency=currency,
+        advice=tuple(_advice(run, ladder, chosen, known=calibration is not None)),
+    )
+
+
+def this_machine() -> tuple[Card, str]:
+    """Describe this machine's first GPU, or its processor with main memory; and say what torch calls such a device."""
+    from svdkit.environment.facts import gather
+
+    facts = gather(ask_torch=False)
+    if facts.driver is not None or facts.system.startswith("Darwin"):
+        facts = gather(ask_torch=True)
+    if facts.gpus:
+        gpu = facts.gpus[0]
+        try:
+            card = find_card(gpu.name)
+        except SettingsError:
+            card = of_memory(gpu.name, 0, gpu.capability)
+        return card._replace(memory_gib=gpu.vram_bytes / GIB), "cuda"
+    name, device = ("Apple GPU (MPS)", "mps") if facts.mps else (facts.cpu or "CPU", "cpu")
+    return of_memory(name, (facts.ram_bytes or 0) / GIB), device
+
+
+class _Clip:
+    """One clip with its counts, on one card, in any way of running it."""
+
+    def __init__(self, info: ModelInfo, card: Card, clip: ClipSettings, asked: LoadSettings) -> None:
+        self.card, self.asked_chunk = card, clip.decode_chunk_size
+        size = {"height": info.height, "width": info.width, "num_frames": info.num_frames}
+        self.clip = clip.replace(seed=0).resolve(**size, max_guidance_scale=info.max_guidance_scale)
+        self._base = Job(asked.dtype, asked.compile, Rung("resident"), timed_part(self.clip))
+        rungs = itertools.product(("resident",), (False, True), (False, True), (self.clip.decode_chunk_size or 1, 2, 1))
+        calls = {call: None for each in rungs for part in clip_calls(self.job(Rung(*each))).values() for call, _ in part}
+        self.network = counts_for(info, calls)
+
+    def job(self, rung: Rung) -> Job:
+        """The clip as it runs on a rung; a decode chunk that was asked for stays."""
+        chunk = min(self.asked_chunk or rung.decode_chunk_size, self.clip.num_frames or 1)
+        clip = self._base.clip.replace(decode_chunk_size=chunk)
+        return self._base._replace(rung=rung._replace(decode_chunk_size=chunk), clip=clip)
+
+    def need(self) -> Need:
+        """Its bytes, counted for this very clip."""
+        return Need(
+            weight_bytes=weight_bytes(self._base.dtype, self.network),
+            num_frames=self.clip.num_frames or 1,
+            element_bytes=self._base.element_bytes,
+            guided=self._base.guided,
+            counted=lambda rung: peak_bytes(self.job(rung), self.network, workspace=True),
+        )
+
+    def stage_seconds(self, rung: Rung, calibration: Calibration | None) -> dict[str, float]:
+        """Calibrated seconds by stage; empty without a calibration."""
+        if calibration is None:
+            return {}
+        nominal = nominal_seconds(self.job(rung), self.network, self.card)
+        usual = calibration.factors.get("unet", 1.0)
+        return {stage: value * calibration.factors.get(stage, usual) for stage, value in nominal.items()}
+
+
+def _plans(run: _Clip, asked: LoadSettings) -> tuple[tuple[Plan, ...], Plan]:
+    """Give the ladder, and the step of it, or the way asked for, that is expected to be used."""
+    device, free = asked.device, run.card.memory_bytes or None
+    works = {"dtype": asked.dtype, "compiled": asked.compile}
+    possible_plans(device, memory=asked.memory, **works)  # raises where what was asked for cannot work
+    switches = (asked.two_pass_guidance, asked.forward_chunking)
+    every, plans = Rung("auto", *switches), possible_plans(device, memory="auto", **works)
+    ladder = plan(run.need(), free_bytes=free, asked=every, plans=plans)
+    own = ladder if asked.memory == "auto" else plan(run.need(), free_bytes=free, asked=Rung(asked.memory, *switches))
+    chosen = next((step for step in own if step.fits is not False), own[-1])
+    exact = [step._replace(rung=run.job(step.rung).rung) for step in (*ladder, chosen)]
+    return tuple(exact[:-1]), exact[-1]
+
+
+def _calibrate(job: Job, *, card: Card, model: str, records: Records) -> Calibration | None:
+    """Take the nearest source that knows something."""
+    given = read_records(records) if isinstance(records, str | Path) else list(records or ())
+    sources = {"own records": lambda: given, "own calibration": own_calibrations, "shipped records": _shipped}
+    for what, read in sources.items():
+        if found := from_records(read(), job=job, model=model, device=card.name, what=what):
+            return found
+    return from_published(card, job=job)
+
+
+@functools.cache
+def _shipped() -> list[Record]:
+    return read_records(SHIPPED_FILE) if SHIPPED_FILE.is_file() else []
+
+
+def _advice(run: _Clip, ladder: tuple[Plan, ...], chosen: Plan, *, known: bool) -> Iterator[str]:
+    """Say what to change, where something should be."""
+    fitting = next((step for step in ladder if step.fits), None)
+    if chosen.fits is False and fitting:
+        way = f"{describe(fitting.rung)} and decode_chunk_size={fitting.rung.decode_chunk_size}"
+        yield f"{describe(chosen.rung)} is expected to run out of memory: memory='auto' would take {way}, which fits"
+    elif chosen.fits is False:
+        yield _shrink(run, ladder[-1])
+    if not known and run.card.name.startswith("a card of"):
+        yield "for seconds name the card, for example gpu='RTX 4090': memory alone does not say how fast it is"
+    elif not known:
+        yield f"for seconds run svdkit.profile or calibrate once on this {run.card.name}, and give its records"
+
+
+def _shrink(run: _Clip, least: Plan) -> str:
+    """Name a clip that would fit, by scaling what was counted."""
+    frames, has = run.clip.num_frames or 1, format_bytes(run.card.memory_bytes)
+    needs = f"nothing fits: even {describe(least.rung)} needs {format_bytes(least.memory_bytes)} of {has}"
+    counted = run.need().activations(least.rung)
+    area = (run.clip.height or 1) * (run.clip.width or 1)
+    for height, width in (size for size in _SMALLER if size[0] * size[1] < area):
+        smaller = {stage: size * height * width // area for stage, size in counted.items()}
+        need = Need(weight_bytes=run.need().weight_bytes, num_frames=frames, counted=lambda _, found=smaller: found)  # type: ignore[misc]  # mypy does not see the default
+        if need.peak(least.rung) <= run.card.memory_bytes:
+            return f"{needs}; height={height}, width={width} would fit"
+    return f"{needs}; use a larger card, or a smaller model such as micro"
