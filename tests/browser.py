@@ -42,14 +42,22 @@ def page_of(running: Any, address: str, *, width: int = 1280, height: int = 900,
         color_scheme="dark" if dark else "light",
         reduced_motion="no-preference",
     )
-    page, faults = context.new_page(), []
-    page.on("pageerror", lambda error: faults.append(f"script: {error}"))
-    page.on("console", lambda line: faults.append(f"console: {line.text}") if line.type == "error" else None)
-    page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-    page.on(
-        "request",
-        lambda request: None if request.url.startswith(("file:", "data:", "about:")) else faults.append(request.url),
-    )
+    page = context.new_page()
+    faults: list[str] = []
+
+    def note(fault: str, *, when: bool = True) -> None:
+        if when:
+            faults.append(fault)
+
+    def dismiss(dialog: Any) -> None:
+        note(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    page.on("pageerror", lambda error: note(f"script: {error}"))
+    page.on("console", lambda line: note(f"console: {line.text}", when=line.type == "error"))
+    page.on("dialog", dismiss)
+    near = ("file:", "data:", "about:")
+    page.on("request", lambda request: note(f"request: {request.url}", when=not request.url.startswith(near)))
     page.goto(address)
     yield page
     context.close()

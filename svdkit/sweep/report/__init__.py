@@ -47,7 +47,7 @@ def write_report(folder: str | Path, *, baseline: str | None = None) -> Path:
     axes = asked.get("axes")
     rows, axes = make_rows(folder, records, order=list(axes) if isinstance(axes, dict) else [])
     posters = [inside(folder, row.record.artifacts.get("poster")) for row in rows]
-    contact_sheet(list(zip(posters, (row.label for row in rows), strict=True))).save(folder / "contact_sheet.png")
+    contact_sheet(list(zip(posters, (row.title for row in rows), strict=True))).save(folder / "contact_sheet.png")
     (folder / "table.csv").write_text(to_csv(frame), encoding="utf-8")
     unread = [f"quality.{name}" for name in QUALITY if name not in SHOWN]
     (folder / "table.md").write_text(to_markdown(frame.drop(columns=unread, errors="ignore")), encoding="utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -194,7 +194,7 @@ def contact_sheet(pictures: Sequence[tuple[Path | None, str]], *, columns: int =
         if path is not None:
             with Image.open(path, formats=("JPEG",)) as image:
                 small = image.convert("RGB")
-            small.thumbnail((wide, high), Image.Resampling.LANCZOS)
+            small = ImageOps.contain(small, (wide, high), Image.Resampling.LANCZOS)
             sheet.paste(small, (left + (wide - small.width) // 2, top + (high - small.height) // 2))
         for row, text in enumerate(_wrapped(label, wide, font)):
             pen.text((left, top + high + 2 + row * line), text, fill="#202020", font=font)

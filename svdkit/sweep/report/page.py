@@ -82,7 +82,7 @@ def _player(rows: Sequence[Row], axes: Sequence[Mapping[str, Any]]) -> dict[str,
 
 def _values(rows: Sequence[Row], name: str) -> list[str]:
     """Give the texts of a setting's values, each once: numbers by size, all else as it comes."""
-    found = {text_of(row.settings.get(name)): row.settings.get(name) for row in rows}
+    found: dict[str, Any] = {text_of(row.settings.get(name)): row.settings.get(name) for row in rows}
     is_numeric = all(type(value) in {int, float} for value in found.values())
     return sorted(found, key=lambda text: found[text]) if is_numeric else list(found)
 

@@ -62,13 +62,23 @@ class Row:
     cells: list[Cell]
     text: str
 
+    @property
+    def title(self) -> str:
+        """The label, after the status when the run failed."""
+        return self.label if self.record.status == "ok" else f"{self.record.status}: {self.label}"
+
     def entry(self) -> dict[str, Any]:
         """Give what the player needs, as plain JSON."""
         settings, notes = self.settings, [] if math.isnan(self.seconds) else [format_seconds(self.seconds)]
         motion = self.record.quality.get("motion_percent_width_per_second")
         notes += [] if motion is None else [f"motion {motion:.3g} % width/s"]
         fps = float(settings.get("playback_fps") or settings.get("fps") or 7)
-        about = {"id": self.record.id, "label": self.label, "note": " · ".join(notes), "values": self.values}
+        about: dict[str, Any] = {
+            "id": self.record.id,
+            "label": self.label,
+            "note": " · ".join(notes),
+            "values": self.values,
+        }
         about |= {"src": self.clip, "poster": self.poster, "reason": self.reason or "no clip", "fps": fps}
         about |= {"frames": settings.get("num_frames") or 14, "width": settings.get("width")}
         return about | {"height": settings.get("height")}
@@ -78,7 +88,7 @@ def make_rows(folder: Path, records: Sequence[Record], *, order: Sequence[str]) 
     """Make rows, and name the settings that differ: those of ``order`` first; without any of them, all that differ."""
     settings = [{**record.load, **settings_of(record), "photo": settings_of(record)["image"]} for record in records]
     differ = [name for name in varying(settings) if name != "image"]
-    axes = [name for name in (*order, "photo") if name in differ] or differ
+    axes = [name for name in dict.fromkeys((*order, "photo")) if name in differ] or differ
     return [_row(folder, *pair, axes) for pair in zip(records, settings, strict=True)], axes
 
 
