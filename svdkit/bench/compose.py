@@ -96,7 +96,7 @@ class Parts:
         clip = encoded.settings.replace(num_inference_steps=next(self._lengths))
         self._made["denoised"] = denoise(self._pipe, encoded, clip)
 
-    def _decode(self, chunk: int) -> None:
+    def _decode(self, chunk: int | None) -> None:
         denoised = self._made["denoised"]
         decode(self._pipe, denoised, denoised.settings.replace(decode_chunk_size=chunk))
 

@@ -8,13 +8,15 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from svdkit.bench.profile_group import Group, read_all
-from svdkit.bench.protocol import Protocol
+from svdkit.bench.profile_group import Group
+from svdkit.bench.profile_worker import read_all
+from svdkit.bench.protocol import Protocol, load_report
 from svdkit.bench.stats import median, timed_parts
 from svdkit.errors import Cancelled, SettingsError
 from svdkit.image import Frame, fit
@@ -95,7 +97,7 @@ def profile(
     with _folder(results) as folder:
         for settings, cells in zip(loads, whole, strict=True):
             name = f"{settings.dtype}, {settings.memory}: " if loads[1:] else ""
-            group = Group(settings, frame, clips, cells, folder, ids, lambda text, name=name: say(name + text), how)
+            group = Group(settings, frame, clips, cells, folder, ids, partial(_say_of, say, name), how)
             try:
                 group.in_child() if pipe is None else group.here(pipe)
             except KeyboardInterrupt:
@@ -134,11 +136,11 @@ def agreement(records: Sequence[Record]) -> dict[str, float]:
     return {"cells": len(off), "median": middle, "worst": worst, "noise": max(noise, default=float("nan"))}
 
 
-def _grid(**lists: Sequence[Any] | None) -> list[dict[str, Any]]:
+def _grid(**lists: Any) -> list[dict[str, Any]]:
     """All combinations of the lists that were given, each value once."""
     given = {name: values for name, values in lists.items() if values is not None}
     for name, values in given.items():
-        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+        if not isinstance(values, list | tuple) or not values:
             raise SettingsError(f"{name}={values!r:.60} is not a list of values; write {name}=[…], or leave it out")
     combinations = itertools.product(*(dict.fromkeys(values) for values in given.values()))
     return [dict(zip(given, values, strict=True)) for values in combinations]
@@ -146,7 +148,7 @@ def _grid(**lists: Sequence[Any] | None) -> list[dict[str, Any]]:
 
 def _resolve(pipe: Any, load: LoadSettings, photo: Any, clip: ClipSettings) -> tuple[Frame, ClipSettings]:
     """Fit the photo, and fix what the cells have in common; a seed drawn anew each time would be another run."""
-    info = find_model(load.model) if pipe is None else getattr(pipe, "svdkit", load).model
+    info = find_model(load.model) if pipe is None else load_report(pipe).model
     if not isinstance(photo, Frame):
         photo = fit(photo, height=clip.height or info.height, width=clip.width or info.width)
     frames = info.num_frames if info.weights_bytes else None  # else a hub model that is not known yet
@@ -175,6 +177,10 @@ def _collect(folder: Path, ids: Sequence[str] | dict[str, None]) -> list[Record]
 def _folder(results: str | Path | None) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         yield Path(results or stack.enter_context(tempfile.TemporaryDirectory(prefix="svdkit-")))
+
+
+def _say_of(say: Callable[[str], object], name: str, text: str) -> None:
+    say(name + text)
 
 
 def _print(text: str) -> None:

@@ -56,9 +56,9 @@ class Group:
         old = read_all(self.results)
         heard: dict[str, Any] = {"headers": self._asked()}
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join((_ROOT, os.environ.get("PYTHONPATH", "")))}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        how: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": environment}
         # A session of its own, so that Ctrl-C reaches it once, from here.
-        with subprocess.Popen(_COMMAND, **pipes, text=True, env=environment, start_new_session=True) as child:
+        with subprocess.Popen(_COMMAND, text=True, start_new_session=True, **how) as child:
             try:
                 _write(child, self._job())
                 self._listen(child, heard)
@@ -99,7 +99,7 @@ class Group:
         model = {"name": info.name, "revision": None, "weights": self.load.weights}
         common = {"load": self.load.replace(model=info.name).to_dict(), "model": model}
         image = self.frame.to_dict()
-        asked = [{**common, "clip": clip.to_dict()} for clip in self.clips]
+        asked: list[dict[str, Any]] = [{**common, "clip": clip.to_dict()} for clip in self.clips]
         return [{**cell, "image": image, "id": run_id(**cell, image_sha256=self.frame.sha256)} for cell in asked]
 
     def _fail(self, heard: dict[str, Any], *, code: int, old: list[Record]) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from svdkit.bench.measure import Measurement, measure
-from svdkit.bench.memory import Bytes, measure_memory, open_nvml
+from svdkit.bench.memory import Bytes, Nvml, measure_memory, open_nvml
 from svdkit.bench.record import Record, run_id
 from svdkit.bench.stats import median
 from svdkit.environment import summary
@@ -28,6 +28,7 @@ from svdkit.generate import generate
 from svdkit.generate.keys import describe_model, resolve
 from svdkit.generate.ladder import is_out_of_memory
 from svdkit.generate.loop import execution_device
+from svdkit.pipeline import LoadReport
 from svdkit.settings import ClipSettings
 
 if TYPE_CHECKING:
@@ -95,39 +96,52 @@ class Trial:
 
 def interleave(pipe: Any, trials: Sequence[Trial], protocol: Protocol, tell: Callable[[str], object]) -> None:
     """Run trials in turn; what one raises ends that one. Interrupted, the trials have what was measured until then."""
-    nvml = open_nvml(execution_device(pipe))
-    trials = list({id(trial): trial for trial in trials}.values())
-
-    def running() -> list[Trial]:
-        return [trial for trial in trials if trial.error is None]
-
     for number, trial in enumerate(trials, start=1):
         tell(f"cold run {number} of {len(trials)}")
         before = compile_cost()
         _attempt(pipe, trial, trial.cold)
         trial.cost |= {name: value - before[name] for name, value in compile_cost().items() if value > before[name]}
     for number in range(1, protocol.max_warm_ups + 1):
-        for trial in [each for each in running() if not each.is_warm(protocol.warm_up_difference)]:
+        for trial in [each for each in _running(trials) if not each.is_warm(protocol.warm_up_difference)]:
             tell(f"warm-up {number}")
             _attempt(pipe, trial, trial.warm_up)
+    _repeat(pipe, trials, protocol, tell)
+    for trial in _running(trials) if protocol.memory else ():
+        tell("memory")
+        _attempt(pipe, trial, None)
+
+
+def _running(trials: Sequence[Trial]) -> list[Trial]:
+    return [trial for trial in trials if trial.error is None]
+
+
+def _repeat(pipe: Any, trials: Sequence[Trial], protocol: Protocol, tell: Callable[[str], object]) -> None:
+    """Time all trials in turn until all are narrow or time is up; each round begins with another one."""
+    nvml = open_nvml(execution_device(pipe))
     end, position = time.monotonic() + protocol.budget_seconds, 0
     for repeat in range(protocol.max_repeats):
-        if not running() or (repeat >= protocol.min_repeats and time.monotonic() >= end):
-            break
-        if repeat >= protocol.min_repeats and all(trial.is_narrow(protocol.half_width) for trial in running()):
-            break
+        left = _running(trials)
+        is_late = time.monotonic() >= end
+        if repeat >= protocol.min_repeats and (is_late or all(each.is_narrow(protocol.half_width) for each in left)):
+            return
         tell(f"repeat {repeat + 1}, {protocol.min_repeats} to {protocol.max_repeats}")
-        turn = repeat % len(running())
-        for trial in [*running()[turn:], *running()[:turn]]:
-            energy = nvml.energy_joules() if nvml else None
+        turn = repeat % max(len(left), 1)
+        for trial in [*left[turn:], *left[:turn]]:
+            joules = nvml.energy_joules() if nvml else None
             _attempt(pipe, trial, trial.timed)
             trial.order.append(position)
             position += 1
             if nvml:
-                _note(trial, nvml.state(), energy_joules=(energy, nvml.energy_joules()))
-    for trial in running() if protocol.memory else ():
-        tell("memory")
-        _attempt(pipe, trial, None)
+                _note(trial, nvml, since_joules=joules)
+
+
+def _note(trial: Trial, nvml: Nvml, *, since_joules: float | None) -> None:
+    """Keep what NVML says right after a timed run, outside of it."""
+    now = nvml.energy_joules()
+    used = None if now is None or since_joules is None else now - since_joules
+    for name, value in {**nvml.state(), "energy_joules": used}.items():
+        if value is not None:
+            trial.cost.setdefault(name, []).append(value)
 
 
 def _attempt(pipe: Any, trial: Trial, samples: list[Measurement] | None) -> None:
@@ -149,14 +163,6 @@ def _attempt(pipe: Any, trial: Trial, samples: list[Measurement] | None) -> None
         torch.cuda.empty_cache()
 
 
-def _note(trial: Trial, state: dict[str, Any], *, energy_joules: tuple[float | None, float | None]) -> None:
-    before, after = energy_joules
-    used = None if before is None or after is None else after - before
-    for name, value in {**state, "energy_joules": used}.items():
-        if value is not None:
-            trial.cost.setdefault(name, []).append(value)
-
-
 def compile_cost() -> dict[str, float]:
     """Seconds that torch has compiled in this process, and graph breaks; nothing where it has never compiled."""
     if "torch._dynamo" not in sys.modules:
@@ -173,15 +179,16 @@ def samples_of(measured: Iterable[dict[str, float]]) -> dict[str, list[float]]:
     return {stage: [run.get(stage, 0.0) for run in runs] for stage in (runs[0] if runs else ())}
 
 
-def describe(pipe: Any, frame: Frame, clip: ClipSettings) -> dict[str, Any]:
-    """Give what a record says of what was asked, with its id.
-
-    Raises:
-        SettingsError: The pipeline is not from ``svdkit.load``, so that its weights and settings are not known.
-    """
-    if not hasattr(pipe, "svdkit"):
+def load_report(pipe: Any) -> LoadReport:
+    """Give the report of ``load``; a SettingsError for pipelines made otherwise, whose weights are not known."""
+    if not isinstance(report := getattr(pipe, "svdkit", None), LoadReport):
         raise SettingsError("this pipeline does not say what it was loaded from; make it with svdkit.load(...)")
-    asked = {"load": pipe.svdkit.settings.to_dict(), "clip": resolve(pipe, clip, frame).to_dict()}
+    return report
+
+
+def describe(pipe: Any, frame: Frame, clip: ClipSettings) -> dict[str, Any]:
+    """Give what a record says of what was asked, with its id; a SettingsError for what cannot work."""
+    asked = {"load": load_report(pipe).settings.to_dict(), "clip": resolve(pipe, clip, frame).to_dict()}
     asked["model"] = describe_model(pipe)
     return {**asked, "image": frame.to_dict(), "id": run_id(**asked, image_sha256=frame.sha256)}
 

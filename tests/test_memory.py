@@ -1,0 +1,188 @@
+"""Memory by stage: three sizes, each what it says, and NVML's answers, from stand-ins where there is no GPU."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from svdkit.bench import memory as module
+from svdkit.bench.memory import Nvml, higher, measure_memory, open_nvml
+from svdkit.bench.watch import STAGES
+from svdkit.errors import PipelineError
+from svdkit.generate import generate
+from svdkit.image import fit
+from svdkit.settings import ClipSettings
+from tests.toy import toy_pipeline
+
+MIB = 2**20
+OTHER = SimpleNamespace(pid=1, usedGpuMemory=100 * MIB)
+CLIP = ClipSettings(seed=1, num_inference_steps=1, decode_chunk_size=2)
+
+
+@pytest.fixture
+def pipe() -> Any:
+    return toy_pipeline()
+
+
+def make(pipe: Any) -> Any:
+    return generate(pipe, fit("rocket", height=64, width=64), CLIP, progress=False).frames
+
+
+class UnknownError(Exception):
+    """In place of pynvml.NVMLError."""
+
+
+def library(**changes: Any) -> Any:
+    """Stand in for the pynvml module, for one card with everything."""
+    mine = SimpleNamespace(pid=os.getpid(), usedGpuMemory=700 * MIB)
+    values = {
+        "NVMLError": UnknownError,
+        "nvmlInit": lambda: None,
+        "nvmlDeviceGetHandleByUUID": {"GPU-1": "card"}.__getitem__,
+        "nvmlDeviceGetComputeRunningProcesses": {"card": [OTHER, mine]}.__getitem__,
+        "nvmlDeviceGetMemoryInfo": {"card": SimpleNamespace(used=900 * MIB)}.__getitem__,
+        "nvmlDeviceGetTotalEnergyConsumption": {"card": 5_000}.__getitem__,  # millijoules
+        "nvmlDeviceGetClockInfo": lambda card, kind: {("card", 1): 1980}[card, kind],
+        "nvmlDeviceGetTemperature": lambda card, kind: {("card", 0): 61}[card, kind],
+        "nvmlDeviceGetCurrentClocksThrottleReasons": {"card": 0x1 | 0x4 | 0x40}.__getitem__,  # idle is no throttling
+    }
+    return SimpleNamespace(**values | changes)
+
+
+def test_nvml_tells_memory_of_this_process_energy_and_state() -> None:
+    nvml = Nvml(library(), "GPU-1")
+    assert nvml.process_bytes() == 700 * MIB
+    assert nvml.energy_joules() == 5.0
+    assert nvml.state() == {
+        "sm_clock_mhz": 1980,
+        "temperature_celsius": 61,
+        "throttle_reasons": ["power cap", "hardware thermal slowdown"],
+    }
+
+
+@pytest.mark.parametrize("processes", [[OTHER], [SimpleNamespace(pid=os.getpid(), usedGpuMemory=None)]])
+def test_where_the_process_is_not_told_the_whole_device_is(processes: list[Any]) -> None:
+    """In a container the process has another number outside; on Windows the driver does not tell."""
+    nvml = Nvml(library(nvmlDeviceGetComputeRunningProcesses={"card": processes}.__getitem__), "GPU-1")
+    assert nvml.process_bytes() == 900 * MIB
+
+
+def test_what_a_card_does_not_know_is_none() -> None:
+    def refuse(*_: Any) -> None:
+        raise UnknownError("not supported")
+
+    old = library(**{name: refuse for name in vars(library()) if name.startswith("nvmlDeviceGet")})
+    old.nvmlDeviceGetHandleByUUID = library().nvmlDeviceGetHandleByUUID
+    del old.nvmlDeviceGetTotalEnergyConsumption  # as in an old pynvml
+    nvml = Nvml(old, "GPU-1")
+    assert (nvml.process_bytes(), nvml.energy_joules()) == (None, None)
+    assert set(nvml.state().values()) == {None}
+
+
+def test_nvml_is_found_by_the_uuid_of_torchs_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA_VISIBLE_DEVICES renumbers torch's devices, not NVML's."""
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: SimpleNamespace(uuid="1"))
+    monkeypatch.setattr(module.importlib, "import_module", {"pynvml": library()}.__getitem__)
+    nvml = open_nvml(SimpleNamespace(type="cuda"))
+    assert nvml is not None
+    assert nvml.process_bytes() == 700 * MIB
+    monkeypatch.setattr(module.importlib, "import_module", {}.__getitem__)
+    assert open_nvml(SimpleNamespace(type="cuda")) is None
+    assert open_nvml(torch.device("cpu")) is None
+
+
+def test_on_a_cpu_the_stage_that_takes_memory_has_the_peak(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = make(pipe)
+    decode = pipe.vae.decode
+
+    def greedy(*args: Any, **kwargs: Any) -> Any:
+        taken = np.ones(80 * MIB, np.uint8)
+        assert taken[-1] == 1
+        return decode(*args, **kwargs)
+
+    monkeypatch.setattr(pipe.vae, "decode", greedy)
+    with measure_memory(pipe) as sizes:
+        frames = make(pipe)
+    assert np.array_equal(frames, expected)
+    assert list(sizes) == [*(stage for stage in STAGES if stage != "export"), "total"]
+    peaks = {stage: each["process_bytes"] or 0 for stage, each in sizes.items()}
+    assert peaks["vae_decode"] > peaks["unet"] + 60 * MIB
+    assert peaks["total"] == peaks["vae_decode"] == max(peaks.values())
+    assert all(each["peak_allocated_bytes"] is each["peak_reserved_bytes"] is None for each in sizes.values())
+
+
+def test_where_linux_does_not_keep_the_peak_it_is_sampled(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Nowhere:
+        def __init__(self, path: str) -> None:
+            self.path = path
+
+        def write_text(self, *_: Any, **__: Any) -> None:
+            raise FileNotFoundError(self.path)
+
+    monkeypatch.setattr(module, "Path", Nowhere)
+    with module._resident_peak() as (read, reset):
+        taken = np.ones(80 * MIB, np.uint8)
+        module.threading.Event().wait(0.1)
+        size = taken.nbytes
+        del taken
+        high = read() or 0
+        reset()
+        assert (read() or 0) < high - size // 2
+    with measure_memory(pipe) as sizes:
+        make(pipe)
+    assert (sizes["total"]["process_bytes"] or 0) > 50 * MIB
+
+
+def test_on_cuda_peaks_are_torchs_own_and_begin_anew_with_each_stage(pipe: Any, monkeypatch: Any) -> None:
+    """A stand-in for torch's counters: allocated grows by one at each reading, and a reset halves it."""
+    state = {"allocated": 100, "reserved": 1000, "emptied": 0, "resets": 0}
+
+    def allocated(device: Any) -> int:
+        assert device.type == "cuda"
+        state["allocated"] += 1
+        return state["allocated"]
+
+    def reset(_device: Any) -> None:
+        state["allocated"] //= 2
+        state["resets"] += 1
+
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", allocated)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda _device: state["reserved"])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: state.update(emptied=state["emptied"] + 1))
+    monkeypatch.setattr(module, "execution_device", lambda _pipe: SimpleNamespace(type="cuda"))
+    monkeypatch.setattr(module, "open_nvml", lambda _device: Nvml(library(), "GPU-1"))
+    with measure_memory(pipe) as sizes:
+        make(pipe)
+    assert sizes["total"] == {"peak_allocated_bytes": 51, "peak_reserved_bytes": 1000, "process_bytes": 700 * MIB}
+    assert sizes["postprocess"]["peak_allocated_bytes"] == 2
+    assert state["emptied"] == 1
+    assert state["resets"] > 10
+
+
+def test_after_an_error_the_sizes_until_then_are_told(pipe: Any) -> None:
+    def stop(step: int, _latents: Any) -> None:
+        raise ZeroDivisionError(step)
+
+    frame = fit("rocket", height=64, width=64)
+    with pytest.raises(ZeroDivisionError), measure_memory(pipe) as sizes:
+        generate(pipe, frame, CLIP, progress=False, on_step=stop)
+    assert set(sizes) == {"image_encoder", "vae_encode", "unet", "scheduler", "total"}
+    assert "decode_latents" not in vars(pipe)
+
+
+def test_memory_and_time_are_not_measured_in_one_pass(pipe: Any) -> None:
+    with measure_memory(pipe), pytest.raises(PipelineError, match="being measured already"), measure_memory(pipe):
+        pass
+
+
+def test_higher_takes_the_larger_of_each_size() -> None:
+    one = {"peak_allocated_bytes": 3, "peak_reserved_bytes": None, "process_bytes": None}
+    other = {"peak_allocated_bytes": 2, "peak_reserved_bytes": 7, "process_bytes": None}
+    assert higher(one, other) == {"peak_allocated_bytes": 3, "peak_reserved_bytes": 7, "process_bytes": None}
+    assert higher({}, other) == other
