@@ -30,7 +30,7 @@ SHIPPED_FILE = Path(__file__).with_name("shipped_records.jsonl")  # not there un
 # Factors between the middle and the ends of the interval.
 _SAME_SETTINGS, _OTHER_SETTINGS = 1.05, 1.15
 # [estimate] From what sources say of one card (32 and 25 s compiled on an A100), and from one card to another.
-_SAME_CARD, _OTHER_CARD, _ASSUMED = 1.25, 1.4, 2.0
+_SAME_CARD, _OTHER_CARD, _ASSUMED = 1.3, 1.4, 2.0
 # Which parts of a record make up a stage; what is around a network belongs to it.
 _FINE = {
     "image_encoder": ("image_encoder",),
@@ -119,14 +119,14 @@ def from_published(card: Card, *, job: Job, leave_out: str | None = None) -> Cal
     if not used:
         text = "nothing published for this: an assumed half of the card's tensor rate"
         return Calibration(dict.fromkeys(STAGES, 1.0), 1 / _ASSUMED, _ASSUMED, text)
-    ratios = [row.seconds / sum(_nominal(row).values()) for row in used]
+    ratios = [row.seconds / sum(nominal_of(row).values()) for row in used]
     middle = math.exp(statistics.mean(map(math.log, ratios)))
     spread = max(_SAME_CARD if same else _OTHER_CARD, *(max(r / middle, middle / r) for r in ratios))
     sources = ", ".join(dict.fromkeys(row.source for row in used))
     cards = ", ".join(dict.fromkeys(row.card.name for row in used))
     text = f"published timings of the {card.name} ({sources})"
     if not same:
-        text = f"published timings of other cards ({cards}), scaled by arithmetic and bandwidth ({sources})"
+        text = f"published timings of other cards ({cards}), scaled by arithmetic and bandwidth"
     return Calibration(dict.fromkeys(STAGES, middle), 1 / spread, spread, text)
 
 
@@ -160,7 +160,7 @@ def _timing(row: Mapping[str, str]) -> Timing:
     return Timing(find_card(row["gpu"]), job, seconds=float(row["seconds"]), **told)
 
 
-def _nominal(row: Timing) -> dict[str, float]:
+def nominal_of(row: Timing) -> dict[str, float]:
     calls = [call for part in clip_calls(row.job).values() for call, _ in part]
     return nominal_seconds(row.job, counts_for(find_model(row.model), calls), row.card)
 

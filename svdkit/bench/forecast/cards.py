@@ -107,10 +107,10 @@ def find_card(gpu: str | float) -> Card:
     if size and not isinstance(gpu, bool) and 1 <= float(size[1]) <= 4096:
         return of_memory(f"a card of {float(size[1]):g} GB", float(size[1]) * 0.96)  # as a 24 GB card has 22 to 23.6
     close = difflib.get_close_matches(_plain(text), known, n=1, cutoff=0.6)
-    hint = f"; did you mean {known[close[0]].name!r}?" if close else ""
+    hint = f"did you mean {known[close[0]].name!r}? Else give" if close else "give"
     listed = ", ".join(card.name for card in CARDS)
     raise SettingsError(
-        f"gpu={text[:60]!r} is not a card svdkit knows{hint}: give one of {listed}, or its memory in GB, such as 24"
+        f"gpu={text[:60]!r} is not a card svdkit knows: {hint} one of {listed}, or its memory in GB, such as 24"
     )
 
 

@@ -19,7 +19,7 @@ _FILE = "calibration.jsonl"
 def calibrate(pipe: Any, *, photo: Any = "rocket", save: bool = True) -> Record:
     """Measure two denoising steps and one decode chunk of a loaded pipeline, so that forecasts fit this machine.
 
-    It takes about as long as three steps of a clip; on a GPU the same runs once before, unmeasured, to warm up.
+    Each is run once before, unmeasured: the first of anything is slow.
 
     Args:
         pipe: What ``svdkit.load`` returned.
@@ -44,8 +44,6 @@ def calibrate(pipe: Any, *, photo: Any = "rocket", save: bool = True) -> Record:
         raise PipelineError("calibrate takes a pipeline of svdkit.load, which knows its model and settings; load it so")
     frame = fit(photo, height=report.model.height, width=report.model.width)
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    if report.settings.device.startswith("cuda"):
-        _measure(pipe, frame)
     settings, seconds = _measure(pipe, frame)
     load, clip = report.settings.to_dict(), settings.to_dict()
     model = {"name": report.model.name, "revision": report.revision, "weights": report.weights}
@@ -81,23 +79,31 @@ def own_calibrations() -> list[Record]:
 
 
 def _measure(pipe: Any, frame: Any) -> tuple[ClipSettings, dict[str, float]]:
-    """Encode, two steps and one chunk; the resolved settings, and seconds of a clip of two steps."""
+    """Encode, take two steps and decode one chunk, each warm; the resolved settings, and seconds of such a clip."""
     import torch
 
     from svdkit.generate import denoise, encode
     from svdkit.generate.loop import decode_chunk, execution_device, synchronize
 
-    encoded = encode(pipe, frame, ClipSettings(num_inference_steps=2, seed=0))
-    denoised = denoise(pipe, encoded)
-    settings, device = denoised.settings, execution_device(pipe)
+    device = execution_device(pipe)
+    ends: list[float] = []
+
+    def note(*_: object) -> None:
+        synchronize(device)
+        ends.append(time.perf_counter())
+
+    three = ClipSettings(num_inference_steps=3, seed=0)
+    encode(pipe, frame, three)
+    encoded = encode(pipe, frame, three)
+    denoised = denoise(pipe, encoded, on_step=note)
+    settings = denoised.settings.replace(num_inference_steps=2)
     try:
         with torch.no_grad():
-            synchronize(device)
-            start = time.perf_counter()
-            decode_chunk(pipe, denoised.latents[:, : settings.decode_chunk_size])
-            synchronize(device)
-            chunk = time.perf_counter() - start
+            for _ in range(2):
+                note()
+                decode_chunk(pipe, denoised.latents[:, : settings.decode_chunk_size])
+            note()
     finally:
         pipe.maybe_free_model_hooks()
-    seconds = {"encode": encoded.seconds, "denoise": denoised.seconds}
-    return settings, {**seconds, "decode": chunk * settings.num_frames / settings.decode_chunk_size}
+    seconds = {"encode": encoded.seconds, "denoise": ends[2] - ends[0]}
+    return settings, {**seconds, "decode": (ends[-1] - ends[-2]) * settings.num_frames / settings.decode_chunk_size}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ from svdkit.models import ModelInfo, find_model
 from svdkit.pipeline.device import choose_dtype
 from svdkit.pipeline.memory import Need, Plan, Rung, describe, plan, possible_plans
 from svdkit.settings import ClipSettings, LoadSettings
+from svdkit.settings.clip import choose_decode_chunk_size
 from svdkit.units import format_bytes
 
 Records = Iterable[Record] | str | Path | None
@@ -121,13 +123,16 @@ class _Clip:
     """One clip with its counts, on one card, in any way of running it."""
 
     def __init__(self, info: ModelInfo, card: Card, clip: ClipSettings, asked: LoadSettings) -> None:
-        self.card, self.asked_chunk = card, clip.decode_chunk_size
+        self.card = card
+        self.asked_chunk: int | None = None
         size = {"height": info.height, "width": info.width, "num_frames": info.num_frames}
         self.clip = clip.replace(seed=0).resolve(**size, max_guidance_scale=info.max_guidance_scale)
         self._base = Job(asked.dtype, asked.compile, Rung("resident"), timed_part(self.clip))
-        rungs = itertools.product(("resident",), (False, True), (False, True), (self.clip.decode_chunk_size or 1, 2, 1))
-        calls = {call: None for each in rungs for part in clip_calls(self.job(Rung(*each))).values() for call, _ in part}
+        chunks = {self.clip.decode_chunk_size or 1, choose_decode_chunk_size(self.clip.num_frames or 1), 2, 1}
+        rungs = itertools.starmap(Rung, itertools.product(("resident",), (False, True), (False, True), sorted(chunks)))
+        calls = {call: None for rung in rungs for part in clip_calls(self.job(rung)).values() for call, _ in part}
         self.network = counts_for(info, calls)
+        self.asked_chunk = clip.decode_chunk_size
 
     def job(self, rung: Rung) -> Job:
         """The clip as it runs on a rung; a decode chunk that was asked for stays."""
@@ -190,22 +195,24 @@ def _advice(run: _Clip, ladder: tuple[Plan, ...], chosen: Plan, *, known: bool) 
         way = f"{describe(fitting.rung)} and decode_chunk_size={fitting.rung.decode_chunk_size}"
         yield f"{describe(chosen.rung)} is expected to run out of memory: memory='auto' would take {way}, which fits"
     elif chosen.fits is False:
-        yield _shrink(run, ladder[-1])
+        yield f"nothing fits: even {describe(ladder[-1].rung)} needs {format_bytes(ladder[-1].memory_bytes)}; {_cure(run)}"
     if not known and run.card.name.startswith("a card of"):
         yield "for seconds name the card, for example gpu='RTX 4090': memory alone does not say how fast it is"
     elif not known:
-        yield f"for seconds run svdkit.profile or calibrate once on this {run.card.name}, and give its records"
+        yield "for seconds run svdkit.bench.forecast.calibrate(pipe) here once, or give records of svdkit.profile"
 
 
-def _shrink(run: _Clip, least: Plan) -> str:
-    """Name a clip that would fit, by scaling what was counted."""
-    frames, has = run.clip.num_frames or 1, format_bytes(run.card.memory_bytes)
-    needs = f"nothing fits: even {describe(least.rung)} needs {format_bytes(least.memory_bytes)} of {has}"
-    counted = run.need().activations(least.rung)
-    area = (run.clip.height or 1) * (run.clip.width or 1)
+def _cure(run: _Clip) -> str:
+    """Name a clip that would fit: decoded in smaller chunks, else smaller, by scaling what was counted."""
+    least, card = Rung("sequential", True, True, 1), run.card.memory_bytes  # noqa: FBT003 - named above the class
+    asked, run.asked_chunk = run.asked_chunk, None
+    need, area = run.need(), (run.clip.height or 1) * (run.clip.width or 1)
+    small, counted = need.peak(least), need.activations(least)
+    run.asked_chunk = asked
+    if small <= card:
+        return f"decode_chunk_size={asked} is what does not fit: leave it out"
     for height, width in (size for size in _SMALLER if size[0] * size[1] < area):
-        smaller = {stage: size * height * width // area for stage, size in counted.items()}
-        need = Need(weight_bytes=run.need().weight_bytes, num_frames=frames, counted=lambda _, found=smaller: found)  # type: ignore[misc]  # mypy does not see the default
-        if need.peak(least.rung) <= run.card.memory_bytes:
-            return f"{needs}; height={height}, width={width} would fit"
-    return f"{needs}; use a larger card, or a smaller model such as micro"
+        part = {stage: size * height * width // area for stage, size in counted.items()}
+        if dataclasses.replace(need, counted=lambda _, part=part: part).peak(least) <= card:  # type: ignore[misc]  # mypy does not see the default
+            return f"height={height}, width={width} would fit"
+    return "use a larger card, or the small model micro"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import itertools
+import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,10 @@ _VERDICTS = {True: "fits", False: "does not fit", None: "not known whether it fi
 
 
 def as_text(forecast: Forecast) -> str:
-    """Give the forecast as lines of at most about 100 characters, for a terminal."""
+    """Give the forecast as lines of at most 110 characters, for a terminal."""
     lines = [_title(forecast)]
     for label, text in _facts(forecast):
-        lines.append(f"{label:<11}{text}")
+        lines += textwrap.wrap(text, 110, initial_indent=f"{label:<11}", subsequent_indent=" " * 11)
     rows = [("", "WAY", "DECODE CHUNK", "MEMORY", "A CLIP", ""), *_ladder(forecast)]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines += ["", *("  ".join([*map(str.ljust, row, widths), row[5]]).rstrip() for row in rows)]
@@ -44,7 +45,8 @@ def _title(forecast: Forecast) -> str:
     clip = forecast.clip
     size = f"{clip.num_frames} frames of {clip.height}x{clip.width} (height x width), {clip.num_inference_steps} steps"
     compiled = ", compiled" if forecast.load.compile else ""
-    guidance = f"guidance {clip.min_guidance_scale:g} to {clip.max_guidance_scale:g}"
+    scales = (clip.min_guidance_scale, clip.max_guidance_scale or 0.0)
+    guidance = f"guidance {scales[0]:g} to {scales[1]:g}" if max(scales) > 1 else "no guidance"
     return f"{forecast.model} on {forecast.gpu}, {forecast.load.dtype}{compiled}: {size}, {guidance}"
 
 
@@ -80,8 +82,9 @@ def _memory(forecast: Forecast) -> Iterator[tuple[str, str]]:
     yield "memory", f"{format_bytes(forecast.memory_bytes)}{has}: {_VERDICTS[forecast.fits]} ({way})"
     peaks = ", ".join(f"{_NAMES[stage]} {format_bytes(size)}" for stage, size in forecast.peak_bytes.items())
     yield "", f"weights {format_bytes(sum(forecast.weight_bytes.values()))}; activations at their peak: {peaks}"
-    context = format_bytes(OVERHEAD_BYTES)
-    yield "", f"margin: cuDNN's copies, {MARGIN - 1:.0%} of activations for fragments, {context} for the CUDA context"
+    whose = "the CUDA context" if forecast.load.device == "cuda" else "the process"
+    fragments = f"cuDNN's copies, {MARGIN - 1:.0%} of activations for fragments"
+    yield "", f"margin within that: {fragments}, {format_bytes(OVERHEAD_BYTES)} for {whose}"
 
 
 def _way(forecast: Forecast) -> str:
