@@ -112,7 +112,7 @@ class Parts:
             sizes["total"] = reduce(higher, (trial.memory["total"] for trial in three if trial.memory))
         return make_record(
             header,
-            error=next((trial.error for trial in three if trial.error), None),
+            failure=next((trial.error for trial in three if trial.error), None),
             method="composed",
             samples={"cold": {"load": [load_seconds]}, "timed": samples_of(timed)},
             order=last.order[: len(timed)],

@@ -122,10 +122,12 @@ def _repeat(pipe: Any, trials: Sequence[Trial], protocol: Protocol, tell: Callab
     for repeat in range(protocol.max_repeats):
         left = _running(trials)
         is_late = time.monotonic() >= end
+        if not left:
+            return
         if repeat >= protocol.min_repeats and (is_late or all(each.is_narrow(protocol.half_width) for each in left)):
             return
         tell(f"repeat {repeat + 1}, {protocol.min_repeats} to {protocol.max_repeats}")
-        turn = repeat % max(len(left), 1)
+        turn = repeat % len(left)
         for trial in [*left[turn:], *left[:turn]]:
             joules = nvml.energy_joules() if nvml else None
             _attempt(pipe, trial, trial.timed)
@@ -193,12 +195,12 @@ def describe(pipe: Any, frame: Frame, clip: ClipSettings) -> dict[str, Any]:
     return {**asked, "image": frame.to_dict(), "id": run_id(**asked, image_sha256=frame.sha256)}
 
 
-def make_record(header: dict[str, Any], *, error: BaseException | None = None, **values: Any) -> Record:
+def make_record(header: dict[str, Any], *, failure: Exception | None = None, **values: Any) -> Record:
     """Put a record together: ok, or a row that says what went wrong."""
-    if error is not None:
-        short = isinstance(error, OutOfMemoryError) or is_out_of_memory(error)
+    if failure is not None:
+        short = isinstance(failure, OutOfMemoryError) or is_out_of_memory(failure)
         values["status"] = "oom" if short else "error"
-        values["error"] = {"type": type(error).__name__, "message": str(error)[:500] or "no message"}
+        values["error"] = {"type": type(failure).__name__, "message": str(failure)[:500] or "no message"}
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return Record(**{"status": "ok", "environment": summary(gpu=True), "started_at": now, **header, **values})
 
@@ -210,7 +212,7 @@ def record_of(trial: Trial, header: dict[str, Any], *, load_seconds: float) -> R
     samples = {phase: samples_of(each.seconds for each in runs) for phase, runs in phases.items()}
     samples["cold"] = {"load": [load_seconds], **samples["cold"]}
     values = {"samples": samples, "order": trial.order, "memory": trial.memory, "cost": cost}
-    return make_record(header, error=trial.error, **values)
+    return make_record(header, failure=trial.error, **values)
 
 
 def whole_clip(pipe: Any, frame: Frame, clip: ClipSettings) -> Trial:

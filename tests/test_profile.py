@@ -1,0 +1,306 @@
+"""A profile: few runs for many cells, failures as rows, and going on after anything that ended it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from svdkit.bench import compose, profile_group
+from svdkit.bench.compose import add_up, step_seconds, stretch
+from svdkit.bench.measure import Measurement
+from svdkit.bench.profile import agreement, profile
+from svdkit.bench.protocol import Protocol
+from svdkit.bench.record import Record, read_records
+from svdkit.errors import Cancelled, ModelError, SettingsError
+from svdkit.settings import ClipSettings, LoadSettings
+from tests.test_protocol import loaded_toy
+
+QUICK = Protocol(min_repeats=2, budget_seconds=0, max_warm_ups=1, memory=False)
+GRID: dict[str, Any] = {"num_inference_steps": [2, 3, 6], "decode_chunk_size": [1, 2, 4]}
+ENDED = "the process that measured this cell ended by"
+SMALL = ClipSettings(num_frames=4, height=64, width=64)
+
+
+@pytest.fixture
+def pipe() -> Any:
+    return loaded_toy()
+
+
+def run(pipe: Any, **how: Any) -> list[Record]:
+    return profile(pipe, **{"protocol": QUICK, "progress": False, "check": 1, **GRID, **how})
+
+
+def cells(records: list[Record], *, method: str) -> list[tuple[int, int]]:
+    chosen = [record.clip for record in records if record.method == method]
+    return [(clip["num_inference_steps"], clip["decode_chunk_size"]) for clip in chosen]
+
+
+def denoised(*calls: float, each: int = 1, freeing: float = 0.0) -> Measurement:
+    """Put together what is measured when denoising: UNet calls, a hundredth of a second of the scheduler after each."""
+    steps = len(calls) // each
+    listed = [("unet", seconds) for seconds in calls] + [("scheduler", 0.01)] * steps
+    seconds = {"unet": sum(calls) + freeing, "scheduler": 0.01 * steps, "unattributed": 0.001 * steps}
+    return Measurement({**seconds, "total": sum(seconds.values())}, listed)
+
+
+def test_a_denoising_is_stretched_to_more_steps() -> None:
+    """The first step fetches the weights and the end frees them: once, however many steps there are."""
+    measured = denoised(5.0, 1.0, 1.2, freeing=0.5)
+    assert step_seconds(measured) == pytest.approx(1.1)
+    longer = stretch(measured, 10)
+    assert longer["unet"] == pytest.approx(5.0 + 9 * 1.1 + 0.5)
+    assert longer["scheduler"] == pytest.approx(0.1)
+    assert longer["unattributed"] == pytest.approx(0.01)
+    assert stretch(measured, 3)["unet"] == pytest.approx(measured.seconds["unet"])
+    assert stretch(measured, 1)["unet"] == pytest.approx(5.5)
+
+
+def test_guidance_in_two_passes_has_two_calls_a_step() -> None:
+    measured = denoised(2.0, 3.0, 1.0, 1.5, 1.0, 1.5, each=2)
+    assert step_seconds(measured) == pytest.approx(2.5)
+    assert stretch(measured, 4)["unet"] == pytest.approx(5.0 + 3 * 2.5)
+
+
+def test_a_single_step_is_only_itself() -> None:
+    assert step_seconds(denoised(2.0)) == 2.0
+    assert stretch(denoised(2.0), 1)["unet"] == pytest.approx(2.0)
+
+
+def test_parts_add_up_and_the_total_is_their_sum() -> None:
+    parts = ({"vae_encode": 1.0, "total": 1.1, "unattributed": 0.1}, {"unet": 2.0, "total": 2.2, "unattributed": 0.2})
+    assert add_up(*parts) == pytest.approx({"vae_encode": 1.0, "unet": 2.0, "unattributed": 0.3, "total": 3.3})
+
+
+def test_a_grid_is_composed_of_few_runs_and_a_cell_is_measured_whole(
+    pipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: Counter[str] = Counter()
+    for name in ("encode", "denoise", "decode"):
+        inner = getattr(compose, name)
+
+        def counted(*args: Any, name: str = name, inner: Any = inner, **how: Any) -> Any:
+            ran[name] += 1
+            return inner(*args, **how)
+
+        monkeypatch.setattr(compose, name, counted)
+    records = run(pipe)
+    assert cells(records, method="composed") == [(n, c) for n in GRID["num_inference_steps"] for c in (1, 2, 4)]
+    assert len(cells(records, method="measured")) == 2
+    assert len({record.id for record in records}) == 9
+    assert ran["encode"] <= 4
+    assert ran["denoise"] <= 4
+    assert ran["decode"] <= 3 * 4
+    for record in records:
+        timed = record.samples["timed"]
+        assert len(timed["total"]) == len(record.order) == 2
+        parts = [seconds for stage, seconds in timed.items() if stage != "total"]
+        assert [sum(each) for each in zip(*parts, strict=True)] == pytest.approx(timed["total"])
+        assert record.samples["cold"]["load"] == [0.5]
+    steps = {record.clip["num_inference_steps"]: record.samples["timed"]["unet"][0] for record in records[:9]}
+    assert steps[2] < steps[3] < steps[6]
+
+
+def test_composed_memory_is_the_largest_of_the_parts(pipe: Any) -> None:
+    memory = dataclasses.replace(QUICK, memory=True)
+    record, *_ = run(pipe, protocol=memory, num_inference_steps=[1], decode_chunk_size=[2], check=0)
+    assert {"image_encoder", "unet", "vae_decode", "total"} <= set(record.memory)
+    assert record.memory["total"]["process_bytes"] == max(each["process_bytes"] or 0 for each in record.memory.values())
+
+
+def test_without_composing_every_cell_is_measured_whole(pipe: Any) -> None:
+    records = run(pipe, composed=False, num_inference_steps=[1, 2], decode_chunk_size=[2])
+    assert cells(records, method="measured") == [(1, 2), (1, 2), (2, 2)]
+    assert records[0].id == records[1].id
+    assert not cells(records, method="composed")
+
+
+def test_running_again_does_nothing_more_and_a_longer_list_only_what_is_missing(pipe: Any, tmp_path: Path) -> None:
+    first = run(pipe, results=tmp_path)
+    told: list[str] = []
+    assert run(pipe, results=tmp_path, progress=told.append) == first
+    assert not [text for text in told if "repeat" in text]
+    more = run(pipe, results=tmp_path, decode_chunk_size=[1, 2, 3, 4], check=0)
+    assert len(read_records(tmp_path)) == len(first) + 3
+    assert [record for record in more if record in first and record.method == "composed"] == first[:9]
+
+
+def test_a_chunk_that_does_not_fit_is_a_row_and_the_others_go_on(
+    pipe: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    decode = pipe.vae.decode
+
+    def limited(latents: Any, *args: Any, **how: Any) -> Any:
+        if len(latents) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 40.00 GiB")
+        return decode(latents, *args, **how)
+
+    monkeypatch.setattr(pipe.vae, "decode", limited)
+    records = run(pipe, results=tmp_path, check=0)
+    by_chunk = Counter((record.clip["decode_chunk_size"], record.status) for record in records)
+    assert by_chunk == {(1, "ok"): 3, (2, "ok"): 3, (4, "oom"): 3}
+    failed = next(record for record in records if record.status == "oom")
+    assert failed.error == {"type": "OutOfMemoryError", "message": "CUDA out of memory. Tried to allocate 40.00 GiB"}
+    monkeypatch.setattr(pipe.vae, "decode", decode)
+    again = run(pipe, results=tmp_path, check=0)  # the other program has gone: what failed is tried again
+    assert {record.status for record in again} == {"ok"}
+
+
+def test_an_error_while_encoding_is_the_reason_of_every_cell(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("odd photo")
+
+    monkeypatch.setattr(compose, "encode", fail)
+    records = run(pipe, check=0)
+    assert {(record.status, (record.error or {})["message"]) for record in records} == {("error", "odd photo")}
+
+
+def test_ctrl_c_keeps_what_is_done_and_the_next_call_goes_on(
+    pipe: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def stop_at(text: str) -> Any:
+        def tell(line: str) -> None:
+            if text in line:
+                raise KeyboardInterrupt
+
+        return tell
+
+    with pytest.raises(Cancelled, match="what was complete is kept, and the same call with the same results") as early:
+        run(pipe, results=tmp_path, progress=stop_at("repeat 2"))
+    assert early.value.finished == []
+    more = dataclasses.replace(QUICK, min_repeats=2, budget_seconds=60.0, max_repeats=4)
+    with pytest.raises(Cancelled) as late:
+        run(pipe, results=tmp_path, protocol=more, progress=stop_at("repeat 4"))
+    finished = late.value.finished
+    assert isinstance(finished, list)
+    assert [len(record.order) for record in finished] == [3] * 11
+    assert run(pipe, results=tmp_path) == finished
+
+
+WORKER = """
+import json, os, signal, sys, time
+job = json.loads(sys.stdin.readline())
+def say(**message):
+    print(json.dumps(message), flush=True)
+say(text="loading")
+{then}
+"""
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Put another program in place of the one that measures."""
+
+    def use(then: str) -> None:
+        script = tmp_path / "worker.py"
+        script.write_text(WORKER.format(then=then), encoding="utf-8")
+        monkeypatch.setattr(profile_group, "_COMMAND", (sys.executable, str(script)))
+
+    return use
+
+
+@pytest.mark.parametrize(
+    ("then", "message"),
+    [
+        (
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            f"{ENDED} signal 9 (SIGKILL); Linux ends processes by signal 9 when memory is short",
+        ),
+        ("sys.exit(3)", f"{ENDED} exit code 3"),
+    ],
+)
+def test_a_process_that_ends_early_leaves_a_row_a_cell(worker: Any, then: str, message: str, tmp_path: Path) -> None:
+    worker(then)
+    dtypes = ["fp32", "bf16"]
+    records = profile(
+        "micro", clip=SMALL, num_inference_steps=[1, 2], dtype=dtypes, results=tmp_path, progress=False, protocol=QUICK
+    )
+    assert [(record.load["dtype"], record.clip["num_inference_steps"]) for record in records] == [
+        *(("fp32", 1), ("fp32", 2), ("bf16", 1), ("bf16", 2))
+    ]
+    assert {record.status for record in records} == {"error"}
+    assert all(record.error == {"type": "Ended", "message": message} for record in records)
+    assert records[0].image["source"] == "rocket"
+    assert str(tmp_path) not in (tmp_path / "records.jsonl").read_text(encoding="utf-8")
+
+
+def test_ctrl_c_reaches_the_process_that_measures(worker: Any, tmp_path: Path) -> None:
+    """It is told by us, once, and its output is read to the end."""
+    worker(
+        "def stop(*_):\n    open(job['results'] + '/told', 'w').close(); say(text='stopping'); sys.exit(130)\n"
+        "signal.signal(signal.SIGINT, stop)\nsay(text='ready')\ntime.sleep(60)\nsay(text='late')"
+    )
+    told: list[str] = []
+
+    def tell(text: str) -> None:
+        told.append(text)
+        if text == "ready":
+            raise KeyboardInterrupt
+
+    with pytest.raises(Cancelled):
+        profile("micro", clip=SMALL, results=tmp_path, progress=tell)
+    assert told == ["loading", "ready", "stopping"]
+    assert (tmp_path / "told").exists()
+
+
+def test_a_model_that_cannot_be_loaded_is_a_row_a_cell(worker: Any) -> None:
+    worker('say(status="oom", error={"type": "MemoryError", "message": "no room"})')
+    records = profile("micro", clip=SMALL, num_inference_steps=[1, 2], progress=False)
+    assert [(record.status, record.error) for record in records] == [
+        ("oom", {"type": "MemoryError", "message": "no room"})
+    ] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_micro_in_processes_of_its_own(tmp_path: Path) -> None:
+    """Real loads: a precision that works, and a device that is not here; then the same again."""
+    how: dict[str, Any] = {"clip": SMALL, "num_inference_steps": [1, 2], "decode_chunk_size": [2], "progress": False}
+    how |= {"protocol": QUICK, "results": tmp_path, "check": 1, "dtype": ["fp32"]}
+    records = profile("micro", **how)
+    assert [(record.method, record.status) for record in records] == [("composed", "ok")] * 2 + [("measured", "ok")] * 2
+    assert records[0].model["weights"] == "trained"
+    assert records[0].samples["cold"]["load"][0] > 0
+    assert profile("micro", **how) == records
+    if not torch.cuda.is_available():
+        failed = profile("micro", load=LoadSettings(device="cuda"), **how)
+        assert {(record.error or {})["type"] for record in failed} == {"PipelineError"}
+
+
+def test_values_that_are_not_allowed_are_refused_before_anything_is_loaded(pipe: Any) -> None:
+    with pytest.raises(
+        SettingsError, match=r"decode_chunk_size=5 is not a list of values; write decode_chunk_size=\[…\]"
+    ):
+        run(pipe, decode_chunk_size=5)
+    with pytest.raises(SettingsError, match=r"num_inference_steps=\[\] is not a list"):
+        run(pipe, num_inference_steps=[])
+    with pytest.raises(SettingsError, match="decode_chunk_size=15 with num_frames=14"):
+        profile("micro", decode_chunk_size=[7, 15])
+    with pytest.raises(SettingsError, match="leave out dtype, memory and load, or give the model's name"):
+        run(pipe, dtype=["fp32"])
+    with pytest.raises(SettingsError, match="dtype"):
+        profile("micro", dtype=["fp12"])
+    with pytest.raises(ModelError, match="did you mean 'micro'"):
+        profile("micra")
+
+
+def test_agreement_compares_composed_with_measured_cells_and_tells_the_noise(pipe: Any) -> None:
+    (record,) = run(pipe, num_inference_steps=[1], decode_chunk_size=[2], check=0)
+
+    def of(seconds: float, method: str) -> Record:
+        return dataclasses.replace(record, method=method, samples={"timed": {"total": [seconds] * 5}})
+
+    found = agreement([of(1.02, "composed"), of(1.0, "measured"), of(1.01, "measured")])
+    assert found == pytest.approx(
+        {"cells": 1, "median": 1.02 / 1.005 - 1, "worst": 1.02 / 1.005 - 1, "noise": 1 - 1 / 1.01}
+    )
+    nothing = agreement([of(1.0, "composed")])
+    assert nothing["cells"] == 0
+    assert math.isnan(nothing["median"])
