@@ -133,6 +133,13 @@ def test_memory_is_the_largest_of_all_steps_at_a_chunk() -> None:
     assert list(limit.get_ydata()) == [48, 48]
 
 
+def test_the_largest_counts_whatever_the_order() -> None:
+    sizes = [{"total": {"peak_reserved_bytes": size * 2**30}} for size in (9, 7)]
+    for order in (sizes, sizes[::-1]):
+        rows = [record(steps=10 + i, memory=memory) for i, memory in enumerate(order)]
+        assert list(axes_of(vram_against_chunk(rows)).lines[0].get_ydata()) == [9]
+
+
 def test_one_way_of_loading_shows_all_kinds_of_bytes() -> None:
     figure = vram_against_chunk([row for row in grid() if row.load["dtype"] == "fp16"])
     assert legend(figure) == ["allocated", "reserved", "of the process"]
