@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from svdkit.bench.quality import look
+from svdkit.bench.quality.look import border_ratio, flags, flicker, likeness, loop_gap, sharpness
 from svdkit.bench.quality.travel import step, travel, working
 from svdkit.errors import ClipError
 
@@ -78,18 +78,18 @@ def measure_quality(
     other = None if reference is None else _same_shape(reference, frames.shape, "reference")
     steps = [step(*pair) for pair in itertools.pairwise(working(frames))]
     errors = [one.warp_error for one in steps]
-    to_photo = (None, None) if picture is None else look.likeness(frames[:1], picture[None])
-    to_other = (None, None) if other is None else look.likeness(frames, other)
+    to_photo = (None, None) if picture is None else likeness(frames[:1], picture[None])
+    to_other = (None, None) if other is None else likeness(frames, other)
     numbers: dict[str, float | bool | None] = {
         **travel(steps, fps=fps),
-        **look.sharpness(frames, fps=fps),
-        "flicker_grey_levels": look.flicker(frames.mean(axis=(1, 2, 3))),
+        **sharpness(frames, fps=fps),
+        "flicker_grey_levels": flicker(frames.mean(axis=(1, 2, 3))),
         "warp_error_grey_levels": float(np.sqrt(np.mean(np.square(errors)))),
-        "chunk_border_ratio": look.border_ratio(errors, chunk=decode_chunk_size),
+        "chunk_border_ratio": border_ratio(errors, chunk=decode_chunk_size),
         **dict(zip(("first_frame_psnr_db", "first_frame_ssim"), to_photo, strict=True)),
-        "loop_gap_ratio": look.loop_gap(frames),
+        "loop_gap_ratio": loop_gap(frames),
         **dict(zip(("reference_psnr_db", "reference_ssim"), to_other, strict=True)),
-        **look.flags(frames, photo=picture),
+        **flags(frames, photo=picture),
     }
     return {name: numbers[name] for name in QUALITY}
 
