@@ -58,7 +58,11 @@ class Results:
         except OSError as error:
             reason = error.strerror or error
             raise SvdkitError(f"results {self.folder} cannot be written: {reason}; choose another folder") from error
-        self._recover()
+        try:
+            self._recover()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

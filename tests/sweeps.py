@@ -1,0 +1,72 @@
+"""What the tests of sweeps share: small plans, and workers that die, hang or fill the disk when told to.
+
+``python tests/sweeps.py`` is a worker that makes no clip: real processes, files and records, without a model.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.sweep import Noop  # noqa: E402 - behind the line above
+from svdkit.sweep import Plan, plan_sweep  # noqa: E402
+from svdkit.sweep.rows import DiskFullError, failed  # noqa: E402
+from svdkit.sweep.run import _tasks  # noqa: E402
+from svdkit.sweep.worker import main  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from svdkit.bench.record import Record
+
+WORKER = (sys.executable, __file__)
+# Seeds that are trouble.
+DIES, HANGS, FILLS, LOSES_GPU, SLOW = 666, 777, 888, 999, 555
+
+
+class Faulty(Noop):
+    """Does by the seed of a run what goes wrong in the night; a fps of 13 cannot be loaded, 14 kills the load."""
+
+    def load(self, task: Mapping[str, Any]) -> None:
+        random_seed = task["load"]["random_seed"]
+        if random_seed == DIES:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if random_seed == HANGS:
+            time.sleep(3600)
+        if random_seed:
+            raise RuntimeError("no such weights")
+
+    def run(self, task: Mapping[str, Any], *, folder: Path, photo: bytes | None = None) -> Record:
+        seed = task["clip"]["seed"]
+        if seed == DIES:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if seed == HANGS:
+            time.sleep(3600)
+        if seed == FILLS:
+            raise DiskFullError(os.strerror(errno.ENOSPC))
+        if seed == LOSES_GPU:
+            return failed(task, RuntimeError("CUDA error: an illegal memory access was encountered"))
+        time.sleep(0.3 if seed == SLOW else 0.005)
+        return super().run(task, folder=folder, photo=photo)
+
+
+def seeds(*values: int, **more: Any) -> Plan:
+    """Plan one short run a seed."""
+    return plan_sweep("rocket", axes={"seed": list(values)}, forecast=False, **more)
+
+
+def tasks_of(plan: Plan, **options: Any) -> list[dict[str, Any]]:
+    usual = {"quality": False, "scale": None, "command": "", "hourly_price": None, "currency": "USD"}
+    return _tasks(plan.jobs, {**usual, **options})
+
+
+if __name__ == "__main__":
+    main(Faulty())

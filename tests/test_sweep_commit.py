@@ -1,0 +1,127 @@
+"""The results folder: one writer, whole runs, and what a crash left put right."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from svdkit.bench.record import Record, read_records
+from svdkit.errors import SvdkitError
+from svdkit.sweep.commit import Results, write_files
+from svdkit.sweep.rows import now
+
+ROOT = Path(__file__).parents[1]
+
+
+def record(number: int, *, status: str = "ok") -> Record:
+    error = None if status == "ok" else {"type": "Timeout", "message": "no answer in 1 s"}
+    model = {"name": "micro", "weights": "trained"}
+    values = {"load": {}, "clip": {"seed": number}, "image": {}, "model": model, "environment": {}}
+    return Record(id=f"{number:016x}", status=status, error=error, started_at=now(), **values)  # type: ignore[arg-type]
+
+
+def made(results: Results, run: Record) -> Path:
+    """Make a run's temporary folder."""
+    text = json.dumps(run.to_dict()).encode()
+    return write_files(results.work / run.id, {"clip.mp4": b"frames", "record.json": text})
+
+
+def test_a_run_is_a_folder_and_a_line(tmp_path: Path) -> None:
+    with Results(tmp_path) as results:
+        results.commit(record(1), made(results, record(1)))
+        results.commit(record(2, status="timeout"))
+    assert (tmp_path / "runs" / record(1).id / "clip.mp4").read_bytes() == b"frames"
+    assert [one.status for one in read_records(tmp_path)] == ["ok", "timeout"]
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "records.jsonl", "runs"}
+
+
+def test_what_ended_is_known_at_the_next_start(tmp_path: Path) -> None:
+    with Results(tmp_path) as results:
+        results.commit(record(1), made(results, record(1)))
+    with Results(tmp_path) as results:
+        assert set(results.finished) == {record(1).id}
+
+
+def test_a_folder_without_its_line_gets_it(tmp_path: Path) -> None:
+    """As after kill -9 between the rename and the line."""
+    with Results(tmp_path) as results:
+        made(results, record(1)).rename(tmp_path / "runs" / record(1).id)
+    with Results(tmp_path) as results:
+        assert results.finished[record(1).id].clip == {"seed": 1}
+    assert len(read_records(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("text", ["{", "{}", json.dumps(record(9).to_dict())])
+def test_a_folder_that_is_not_ours_is_left_alone(tmp_path: Path, text: str) -> None:
+    (tmp_path / "runs" / "notes").mkdir(parents=True)
+    (tmp_path / "runs" / "notes" / "record.json").write_text(text, encoding="utf-8")
+    with Results(tmp_path) as results:
+        assert results.finished == {}
+    assert (tmp_path / "runs" / "notes" / "record.json").read_text(encoding="utf-8") == text
+
+
+def test_a_torn_line_is_repaired(tmp_path: Path) -> None:
+    with Results(tmp_path) as results:
+        results.commit(record(1), made(results, record(1)))
+        results.commit(record(2), made(results, record(2)))
+    file = tmp_path / "records.jsonl"
+    file.write_bytes(file.read_bytes()[:-40])
+    with Results(tmp_path) as results:
+        assert set(results.finished) == {record(1).id, record(2).id}
+    assert [one.clip["seed"] for one in read_records(tmp_path)] == [1, 2]
+
+
+def test_temporary_folders_of_a_crash_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".work" / "half").mkdir(parents=True)
+    with Results(tmp_path) as results:
+        assert list(results.work.iterdir()) == []
+    assert not (tmp_path / ".work").exists()
+
+
+def test_failed_runs_are_forgotten_on_request(tmp_path: Path) -> None:
+    with Results(tmp_path) as results:
+        results.commit(record(1), made(results, record(1)))
+        results.commit(record(2, status="timeout"))
+        results.forget_failed()
+        assert set(results.finished) == {record(1).id}
+    assert [one.id for one in read_records(tmp_path)] == [record(1).id]
+
+
+def test_a_second_sweep_on_the_folder_is_refused(tmp_path: Path) -> None:
+    with (
+        Results(tmp_path),
+        pytest.raises(SvdkitError, match=rf"another sweep is writing to .* \(process {os.getpid()} on .*UTC\): wait"),
+        Results(tmp_path),
+    ):
+        pass
+    with Results(tmp_path):
+        pass  # free again
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_a_killed_sweep_leaves_no_lock(tmp_path: Path) -> None:
+    code = "import sys, time; from svdkit.sweep.commit import Results\n"
+    code += "with Results(sys.argv[1]): print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(SvdkitError, match=f"process {other.pid} "), Results(tmp_path):
+            pass
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+    start = time.monotonic()
+    with Results(tmp_path):
+        assert time.monotonic() - start < 1
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SvdkitError, match=r"cannot be written: (Not a directory|File exists); choose another folder"):
+        Results(tmp_path / "file").__enter__()

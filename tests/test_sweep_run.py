@@ -1,0 +1,379 @@
+"""The driver: every run ends as the right row, nothing finished is lost or repeated, whatever is killed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner
+
+from svdkit.bench.record import read_records
+from svdkit.errors import SettingsError, SvdkitError
+from svdkit.sweep import commit, local_engine, run_sweep
+from svdkit.sweep.progress import Display
+from tests.sweeps import DIES, FILLS, HANGS, LOSES_GPU, SLOW, WORKER, seeds, tasks_of
+
+if TYPE_CHECKING:
+    from svdkit.sweep import Plan, Sweep
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_engine, "COMMAND", WORKER)
+
+
+def run(plan: Plan, folder: Path, **how: Any) -> Sweep:
+    return run_sweep(plan, results=folder, report=False, **how)
+
+
+def ends(found: Sweep) -> dict[int, tuple[str, str]]:
+    return {record.clip["seed"]: (record.status, (record.error or {}).get("message", "")) for record in found.records}
+
+
+def committed(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Say what is in every committed run, so that a second making of it would show."""
+    found = {}
+    for run_folder in (folder / "runs").iterdir():
+        sizes = []
+        for name in ("clip.mp4", "poster.jpg", "record.json"):
+            stat = (run_folder / name).stat()
+            assert stat.st_size > 0
+            sizes += [stat.st_ino, stat.st_size, stat.st_mtime_ns]
+        assert json.loads((run_folder / "record.json").read_text(encoding="utf-8"))["id"] == run_folder.name
+        found[run_folder.name] = tuple(sizes)
+    return found
+
+
+def test_a_sweep_leaves_a_results_folder(tmp_path: Path) -> None:
+    found = run(seeds(1, 2, 3), tmp_path / "here", command="svdkit sweep seeds.yaml")
+    assert str(found) == f"3 of 3 runs ended well; {(tmp_path / 'here').as_posix()}"
+    assert set(committed(found.folder)) == {record.id for record in found.records}
+    assert {path.name for path in found.folder.iterdir()} == {
+        *(".lock", "environment.json", "records.jsonl", "runs", "sweep.json")
+    }
+    asked = json.loads((found.folder / "sweep.json").read_text(encoding="utf-8"))
+    assert asked["asked"]["axes"] == {"seed": [1, 2, 3]}
+    assert asked["runs"] == [record.id for record in found.records]
+    assert asked["options"]["command"] == "svdkit sweep seeds.yaml"
+
+
+def test_starting_again_repeats_nothing(tmp_path: Path) -> None:
+    run(seeds(1, 2), tmp_path)
+    before = committed(tmp_path)
+    found = run(seeds(1, 2, 3), tmp_path)
+    assert len(found.records) == 3
+    assert {name: files for name, files in committed(tmp_path).items() if name in before} == before
+    assert len(read_records(tmp_path)) == 3
+
+
+def test_a_poison_run_is_a_row_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    assert ends(run(seeds(1, DIES, 2), tmp_path)) == {
+        1: ("ok", ""),
+        DIES: ("error", "worker died (signal 9) in each of 2 tries of this run"),
+        2: ("ok", ""),
+    }
+
+
+def test_a_hung_run_is_a_row_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    found = ends(run(seeds(1, HANGS, 2), tmp_path, timeout_seconds=4))
+    assert found[HANGS] == ("timeout", "run: no answer in 4 s; the worker was killed")
+    assert (found[1][0], found[2][0]) == ("ok", "ok")
+
+
+def test_after_a_lost_gpu_another_worker_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    usual = local_engine._Child
+    monkeypatch.setattr(local_engine, "_Child", lambda *given: started.append(1) or usual(*given))
+    found = ends(run(seeds(1, LOSES_GPU, 2), tmp_path))
+    assert [status for status, _ in found.values()] == ["ok", "error", "ok"]
+    assert len(started) == 2
+
+
+@pytest.mark.parametrize(
+    ("random_seed", "status", "message"),
+    [
+        (1, "error", "no such weights"),
+        (DIES, "error", "worker died (signal 9) in each of 2 tries of this load"),
+        (HANGS, "timeout", "load: no answer in 4 s; the worker was killed"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_fails_its_runs_once(
+    tmp_path: Path, random_seed: int, status: str, message: str
+) -> None:
+    """The runs of other loads are made."""
+    plan = seeds(1, 2, load={"weights": "random", "random_seed": random_seed})
+    good = seeds(1, load={"weights": "random"})
+    both = type(plan)(jobs=(*plan.jobs, *good.jobs), asked=plan.asked)
+    start = time.monotonic()
+    found = run(both, tmp_path, timeout_seconds=4)
+    assert [(record.status, (record.error or {}).get("message")) for record in found.records] == [
+        (status, message),
+        (status, message),
+        ("ok", None),
+    ]
+    assert time.monotonic() - start < 60
+
+
+def test_failed_runs_are_final_until_asked_for(tmp_path: Path) -> None:
+    run(seeds(1, LOSES_GPU), tmp_path)
+    assert len(read_records(tmp_path)) == 2
+    first = run(seeds(1, LOSES_GPU), tmp_path).records[1]
+    again = run(seeds(1, LOSES_GPU), tmp_path, retry_failed=True).records[1]
+    assert first.id == again.id
+    assert first.started_at < again.started_at
+    assert len(read_records(tmp_path)) == 2
+
+
+def test_a_full_disk_of_the_worker_stops_the_sweep_and_it_continues(tmp_path: Path) -> None:
+    with pytest.raises(SvdkitError, match=r"the disk of .* is full: the sweep stopped after 1 runs, .*it continues"):
+        run(seeds(1, FILLS, 2), tmp_path)
+    assert [record.clip["seed"] for record in read_records(tmp_path)] == [1]
+    assert len(run(seeds(1, 2), tmp_path).records) == 2
+
+
+def test_a_full_disk_of_the_driver_stops_the_sweep_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line of the first run cannot be written; its folder is there, and the next start finds it."""
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commit, "write_record", full)
+        with pytest.raises(SvdkitError, match="is full: the sweep stopped after 0 runs"):
+            run(seeds(1, 2), tmp_path)
+    before = committed(tmp_path)
+    assert len(before) == 1
+    run(seeds(1, 2), tmp_path)
+    assert before.items() <= committed(tmp_path).items()
+    assert len(read_records(tmp_path)) == 2
+
+
+def test_an_interrupt_ends_the_worker_and_keeps_what_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(self: Display, record: Any) -> None:
+        raise KeyboardInterrupt
+
+    children = []
+    usual = local_engine._Child
+    monkeypatch.setattr(local_engine, "_Child", lambda *given: children.append(usual(*given)) or children[-1])
+    with monkeypatch.context() as patch:
+        patch.setattr(Display, "ended", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(seeds(1, 2), tmp_path)
+    assert children[0]._process.poll() is not None
+    assert len(read_records(tmp_path)) == 1
+    assert len(run(seeds(1, 2), tmp_path).records) == 2
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"results": None}, "there is no results folder; give results='bench_results/NAME'"),
+        ({"engine": "dask"}, "engine='dask' is not known; give .* engine='local' or 'ray'"),
+    ],
+)
+def test_what_a_sweep_needs(tmp_path: Path, how: dict[str, Any], told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        run_sweep(seeds(1), **{"results": tmp_path / "x", **how})
+    assert not (tmp_path / "x").exists()
+
+
+def test_progress_in_a_log_is_quiet_and_names_failures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(seeds(1, 2, LOSES_GPU, 3, 4), tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "1/5 runs, 0 failed"
+    assert lines[1].endswith("error: RuntimeError: CUDA error: an illegal memory access was encountered")
+    assert lines[2:] == ["5/5 runs, 1 failed"]
+    run(seeds(1, 2, LOSES_GPU, 3, 4), tmp_path, progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_time_left_comes_from_measured_stages() -> None:
+    """One denoise of 4 is done: 3 denoises and 7 decodes are left; the encode is shared."""
+    from dataclasses import replace
+
+    from svdkit.bench.record import Record
+    from svdkit.sweep import plan_sweep
+
+    axes = {"motion_bucket_id": [1, 2, 3, 4], "decode_chunk_size": [2, 7]}
+    plan = plan_sweep("rocket", axes=axes, forecast=False)
+    runs = [*zip(tasks_of(plan), plan.jobs, strict=True)]
+    display = Display(runs, {}, shown=False)
+    assert str(display) == "0/8 runs, 0 failed"
+    task = runs[0][0]
+    seconds = {"encode": [1.0], "denoise": [10.0], "decode": [2.0]}
+    values = {name: task[name] for name in ("id", "load", "clip", "image", "model")}
+    started = "2026-01-31T12:00:00+00:00"
+    record = Record(**values, status="ok", environment={}, samples={"timed": seconds}, started_at=started)
+    display.ended(record)
+    assert display.remaining_seconds == pytest.approx(3 * 10 + 7 * 2)
+    assert str(display) == "1/8 runs, 0 failed, about 44 s left"
+    failed = replace(record, id=runs[1][0]["id"], status="error", error={"type": "X", "message": "y"}, samples={})
+    display.ended(failed)
+    assert str(display) == "2/8 runs, 1 failed, about 42 s left"
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from svdkit.sweep import local_engine, run_sweep
+from tests.sweeps import WORKER, seeds
+if sys.argv[2] == "noop":
+    local_engine.COMMAND = WORKER
+    plan = seeds(*range(200))
+else:
+    from tests.test_sweep_worker import plan_of
+    plan = plan_of(Path(sys.argv[2]), axes={"seed": list(range(20)), "decode_chunk_size": [1, 2, 4]})
+run_sweep(plan, results=sys.argv[1], report=False, quality=False)
+"""
+
+
+def children_of(pid: int) -> list[int]:
+    import psutil
+
+    try:
+        return [child.pid for child in psutil.Process(pid).children() if child.is_running()]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill_at_random(folder: Path, model: str, *, kills: int, seed: int) -> list[str]:
+    """Start the driver again and again, and kill it or its worker at random moments until it ends by itself.
+
+    Returns what was killed. After each kill every committed run is whole and as it was before.
+    """
+    chance, before, killed = random.Random(seed), {}, []
+    while True:
+        driver = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, str(folder), model],
+            cwd=ROOT,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        worker_was_killed = False
+        while driver.poll() is None and len(killed) < kills:
+            have = len(before)
+            while driver.poll() is None and len(list(folder.glob("runs/*"))) <= have:
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0, 0.1))
+            workers = children_of(driver.pid)
+            # One worker a driver: a run that kills two is poison, which this run would then be taken for.
+            victim = workers[0] if workers and not worker_was_killed and chance.random() < 0.5 else driver.pid
+            worker_was_killed |= victim != driver.pid
+            os.kill(victim, signal.SIGKILL)
+            killed.append("driver" if victim == driver.pid else "worker")
+            if victim == driver.pid:
+                driver.wait()
+            found = committed(folder)
+            assert before.items() <= found.items()
+            before = found
+        if driver.wait() == 0:
+            found = committed(folder)
+            assert before.items() <= found.items()
+            return killed
+
+
+def check_all_made_once(folder: Path, *, count: int) -> None:
+    records = read_records(folder)
+    assert [record.status for record in records] == ["ok"] * count
+    assert len({record.id for record in records}) == count
+    assert set(committed(folder)) == {record.id for record in records}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_killed_at_six_random_moments(tmp_path: Path) -> None:
+    """With runs that make no clip, so that this is quick: real processes, files and locks."""
+    killed = kill_at_random(tmp_path, "noop", kills=6, seed=3)
+    assert set(killed) == {"driver", "worker"}
+    check_all_made_once(tmp_path, count=200)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
+    """With real clips of the toy model."""
+    from tests.toy import write_hub_folder
+
+    model = write_hub_folder(tmp_path / "toy-svd")
+    killed = kill_at_random(tmp_path / "results", str(model), kills=20, seed=1)
+    assert len(killed) == 20
+    assert set(killed) == {"driver", "worker"}
+    check_all_made_once(tmp_path / "results", count=60)
+
+
+# The command
+
+
+@pytest.fixture
+def app() -> Any:
+    import typer
+
+    from svdkit.cli.outcome import Commands
+    from svdkit.cli.sweep import sweep
+
+    found = typer.Typer(cls=Commands)
+    found.command()(sweep)
+    found.callback()(lambda debug=False: None)
+    return found
+
+
+def command(app: Any, *words: object) -> Any:
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, ["sweep", *map(str, words)])
+
+
+def write(path: Path, axes: str) -> Path:
+    path.write_text(f"photos: [rocket]\naxes: {axes}\nforecast: false\n", encoding="utf-8")
+    return path
+
+
+def test_the_command_prints_the_plan_and_runs_nothing(app: Any, tmp_path: Path) -> None:
+    done = command(app, write(tmp_path / "a.yaml", "{seed: [1, 2]}"), "--dry-run", "-o", tmp_path / "out")
+    assert done.exit_code == 0
+    assert done.output.startswith("2 runs: 1 photo × seed (2)\nshared work: 1 load, 2 encodes")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_lists_what_is_wrong(app: Any, tmp_path: Path) -> None:
+    done = command(app, write(tmp_path / "a.yaml", "{seed: [-1], fps: [0]}"), "-o", tmp_path / "out")
+    assert done.exit_code == 2
+    assert re.search(r"error: sweep: 2 problems\n- fps=0: .*\n- seed=-1: ", done.output) or "2 problems" in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_without_a_results_folder(app: Any, tmp_path: Path) -> None:
+    done = command(app, write(tmp_path / "a.yaml", "{seed: [1]}"))
+    assert done.exit_code == 2
+    assert "there is no results folder" in done.output
+
+
+def test_the_command_fails_when_a_run_does(app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import svdkit.sweep as home
+
+    usual = home.run_sweep
+    monkeypatch.setattr(home, "run_sweep", lambda plan, **how: usual(plan, **{**how, "report": False}))
+    good = command(app, write(tmp_path / "a.yaml", "{seed: [1]}"), "-o", tmp_path / "out")
+    assert good.exit_code == 0
+    assert "1 of 1 runs ended well" in good.output
+    bad = command(app, write(tmp_path / "b.yaml", f"{{seed: [1, {LOSES_GPU}]}}"), "-o", tmp_path / "out")
+    assert bad.exit_code == 1
+    assert "1 of 2 runs ended well (1 error)" in bad.output
+    assert read_records(tmp_path / "out")[0].command == ""
+
+
+def test_a_slow_run_is_not_a_hung_one(tmp_path: Path) -> None:
+    """The time allowed is for one run, not for all."""
+    found = run(seeds(SLOW, *range(10)), tmp_path, timeout_seconds=30)
+    assert found.failed == ()
