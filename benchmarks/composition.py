@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 ERROR_BAR, COST_BAR = 0.05, 0.25
 GRID: dict[str, Any] = {
-    "num_inference_steps": [4, 8, 12, 16],
+    "num_inference_steps": [6, 12, 18, 25],
     "decode_chunk_size": [1, 2, 4, 7, 14],
     "dtype": ["fp32", "bf16"],
 }
@@ -87,8 +87,8 @@ def table(composed: Sequence[Record], whole: Sequence[Record], cost: dict[str, f
         [
             *lines,
             (
-                f"\nDifference without sign: median {found['median']:.1%}, largest {found['worst']:.1%}; one cell measured "
-                f"twice differs by {found['noise']:.1%}. Bar: a median of at most {ERROR_BAR:.0%}: "
+                f"\nDifference without sign: median {found['median']:.1%}, largest {found['worst']:.1%}; one cell "
+                f"measured twice differs by {found['noise']:.1%}. Bar: a median of at most {ERROR_BAR:.0%}: "
                 f"{'met' if found['median'] <= ERROR_BAR else 'missed'}."
             ),
             (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -87,11 +89,11 @@ def test_what_a_card_does_not_know_is_none() -> None:
 def test_nvml_is_found_by_the_uuid_of_torchs_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA_VISIBLE_DEVICES renumbers torch's devices, not NVML's."""
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: SimpleNamespace(uuid="1"))
-    monkeypatch.setattr(module.importlib, "import_module", {"pynvml": library()}.__getitem__)
+    monkeypatch.setattr(importlib, "import_module", {"pynvml": library()}.__getitem__)
     nvml = open_nvml(SimpleNamespace(type="cuda"))
     assert nvml is not None
     assert nvml.process_bytes() == 700 * MIB
-    monkeypatch.setattr(module.importlib, "import_module", {}.__getitem__)
+    monkeypatch.setattr(importlib, "import_module", {}.__getitem__)
     assert open_nvml(SimpleNamespace(type="cuda")) is None
     assert open_nvml(torch.device("cpu")) is None
 
@@ -127,7 +129,7 @@ def test_where_linux_does_not_keep_the_peak_it_is_sampled(pipe: Any, monkeypatch
     monkeypatch.setattr(module, "Path", Nowhere)
     with module._resident_peak() as (read, reset):
         taken = np.ones(80 * MIB, np.uint8)
-        module.threading.Event().wait(0.1)
+        threading.Event().wait(0.1)
         size = taken.nbytes
         del taken
         high = read() or 0
