@@ -33,12 +33,13 @@ COLUMNS = (
 )
 # Why a row may lie outside ±25 %, by what is told of it; the first that is in "software, stage" explains.
 REASONS = {
-    "DeepCache": "outside by design: skips most deep layers on two steps of three and computes in int8; the forecast is "
-    "of the whole network, compiled, in fp16",
+    "DeepCache": "outside by design: skips most deep layers on two steps of three and computes in int8; the forecast "
+    "is of the whole network, compiled, in fp16",
     "int8": "outside by design: 8-bit layers, twice the rate; the forecast is of fp16, compiled",
     "TensorRT, vae_decode": "TensorRT decodes at 12 % of the card's fp16 rate and denoises at 47 %; no other source "
     "tells decoding apart, and the card does not say in which precision it decodes",
-    "OneDiff": "the only other compiled timing, TensorRT's, is 28 % slower on the same card: compilers differ that much",
+    "OneDiff": "the only other compiled timing, TensorRT's, is 28 % slower on the same card: so much do "
+    "compilers differ",
 }
 
 
@@ -83,7 +84,8 @@ def table(rows: Sequence[dict[str, object]]) -> str:
         "25 frames of 576×1024 (height×width), fp16, guidance batch 2; seconds of one clip, or of the stage named.",
         "Each row is forecast with its own source left out; the constants of the model were chosen by people who had",
         "seen the rows. `python benchmarks/forecast.py`\n",
-        "| card | software | stage | steps | published, s | forecast, s | interval, s | forecast ÷ published | why outside |",
+        "| card | software | stage | steps | published, s | forecast, s | interval, s | forecast ÷ published | why outside "
+        "|",
         "|---|---|---|--:|--:|--:|--:|--:|---|",
     ]
     for row in rows:
@@ -94,8 +96,10 @@ def table(rows: Sequence[dict[str, object]]) -> str:
         )
     verdict = "met" if median <= BAR else "missed"
     lines += [
-        f"\nMedian absolute error {median:.0%} over {len(rows)} rows (bar: {BAR:.0%}, {verdict}); {inside} of them are "
-        f"within ±{BAR:.0%}, and {within} published figures lie in the forecast's interval.\n",
+        (
+            f"\nMedian absolute error {median:.0%} over {len(rows)} rows (bar: {BAR:.0%}, {verdict}); {inside} are "
+            f"within ±{BAR:.0%}, and {within} published figures lie in the forecast's interval.\n"
+        ),
         "Sources: " + "; ".join(dict.fromkeys(str(row["source"]) for row in rows)) + ".\n",
     ]
     return "\n".join(lines)

@@ -79,7 +79,12 @@ def test_published_size_of_14_frames_is_met():
 
 @pytest.mark.parametrize(
     ("frames", "height", "width", "two", "chunked"),
-    [(14, 576, 1024, False, False), (14, 576, 1024, True, True), (25, 320, 512, False, False), (25, 768, 768, True, False)],
+    [
+        (14, 576, 1024, False, False),
+        (14, 576, 1024, True, True),
+        (25, 320, 512, False, False),
+        (25, 768, 768, True, False),
+    ],
 )
 def test_what_is_scaled_is_what_was_counted(frames, height, width, two, chunked):
     """Bytes scaled from 25 frames of 576x1024 agree within 7 % with those counted for another clip."""

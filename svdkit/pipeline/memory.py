@@ -133,9 +133,7 @@ def plan(
     asked = asked or Rung("auto")
     automatic = asked.memory == "auto"
     chunks = dict.fromkeys((choose_decode_chunk_size(need.num_frames), 2, 1))
-    ways = itertools.product(
-        chunks, plans if automatic else (asked.memory,), _SWITCHES if automatic else _SWITCHES[:1]
-    )
+    ways = itertools.product(chunks, plans if automatic else (asked.memory,), _SWITCHES if automatic else _SWITCHES[:1])
     ladder: list[Plan] = []
     for frames, memory, (two_passes, chunked) in sorted(ways, key=lambda way: way[1] == "sequential"):
         rung = Rung(memory, two_passes or asked.two_pass_guidance, chunked or asked.forward_chunking, frames)

@@ -13,16 +13,18 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from svdkit.bench.forecast.calls import counts_for, known_counts, fingerprint
+from svdkit.bench.forecast.calls import counts_for, fingerprint, known_counts
 from svdkit.bench.forecast.cards import Card, find_card
 from svdkit.bench.forecast.model import STAGES, Job, clip_calls, nominal_seconds
-from svdkit.bench.record import Record
 from svdkit.errors import SvdkitError
 from svdkit.models import find_model
 from svdkit.pipeline.memory import Rung
 from svdkit.settings import ClipSettings
+
+if TYPE_CHECKING:
+    from svdkit.bench.record import Record
 
 PUBLISHED_FILE = Path(__file__).with_name("published_timings.csv")
 SHIPPED_FILE = Path(__file__).with_name("shipped_records.jsonl")  # not there until a GPU was measured for svdkit
@@ -161,6 +163,7 @@ def _timing(row: Mapping[str, str]) -> Timing:
 
 
 def nominal_of(row: Timing) -> dict[str, float]:
+    """Seconds by stage of a published clip, before calibration."""
     calls = [call for part in clip_calls(row.job).values() for call, _ in part]
     return nominal_seconds(row.job, counts_for(find_model(row.model), calls), row.card)
 

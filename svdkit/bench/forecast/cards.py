@@ -25,8 +25,8 @@ class Card(NamedTuple):
         capability: CUDA compute capability; bf16 needs 8.0.
         source: Document the figures come from.
         reported: How torch names it.
-        sustained: Share of the boost clock that it keeps. For cards of 70 W base over boost clock, since there power and
-            not temperature decides; 1 for the others.
+        sustained: Share of the boost clock that it keeps: base over boost clock for cards of 70 W, where power decides;
+            1 for the others.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""One run of a network on the meta device: its arithmetic, its memory traffic and its peak, without a value computed."""
+"""One run of a network on the meta device: its arithmetic, its memory traffic, its peak; no value is computed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Operations that only look at a tensor in another way and start no kernel.
-_VIEWS = frozenset(
-    "alias as_strided chunk detach empty expand narrow permute select slice split squeeze t transpose unbind unsafe_split "
-    "unsqueeze unsafe_view view _unsafe_view _reshape_alias".split()
-)
+_VIEWS = {
+    *("alias", "as_strided", "chunk", "detach", "empty", "expand", "narrow", "permute", "select", "slice", "split"),
+    *("squeeze", "t", "transpose", "unbind", "unsafe_split", "unsqueeze", "view", "_unsafe_view", "_reshape_alias"),
+}
 _MOST_CHUNKED_FRAMES = 25
 
 
@@ -50,24 +50,18 @@ def _count(run: Callable[[], Any]) -> Count:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    fused, meter = _modes()
-    with torch.no_grad(), fused(), meter() as found, FlopCounterMode(display=False) as flops:
+    with torch.no_grad(), _fused_attention(), _meter() as found, FlopCounterMode(display=False) as flops:
         run()
     return Count(flops.get_total_flops(), found.moved, found.kernels, found.peak, found.peak_workspace)
 
 
-def _modes() -> tuple[Any, Any]:
-    """The two modes, whose base classes are torch's: fused attention as on a GPU, and the meter itself."""
+def _fused_attention() -> Any:
+    """Attention as on a GPU; on meta torch would use its formula, with a matrix of all tokens by all tokens."""
     import torch
     from torch.overrides import TorchFunctionMode
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
-    from torch.utils.flop_counter import flop_registry
 
     class FusedAttention(TorchFunctionMode):
-        """On meta torch would compute attention by its formula, with a matrix of all tokens by all tokens."""
-
-        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002, PLW3201 - torch's signature
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002, PLW3201 - torch's
             kwargs = kwargs or {}
             if function is not torch.nn.functional.scaled_dot_product_attention:
                 return function(*args, **kwargs)
@@ -75,44 +69,57 @@ def _modes() -> tuple[Any, Any]:
             attend = torch.ops.aten._scaled_dot_product_efficient_attention  # noqa: SLF001 - no public name
             return attend(query, key, value, None, False)[0]  # noqa: FBT003 - no log-sum-exp
 
-    class Meter(TorchDispatchMode):
-        """Adds up what every operation reads and writes, and the storages that are alive."""
+    return FusedAttention()
 
+
+def _meter() -> Any:
+    """Adds up what every operation reads and writes, and the storages that are alive."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+    from torch.utils.flop_counter import flop_registry
+
+    def tensors(values: Any) -> list[torch.Tensor]:
+        return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+
+    class Meter(TorchDispatchMode):
         def __init__(self) -> None:
             super().__init__()
             self.live = self.peak = self.peak_workspace = self.moved = self.kernels = 0
             self.known: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
-        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002, PLW3201 - torch's signature
-            given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002, PLW3201 - torch's
+            given = tensors((args, kwargs))
             for tensor in given:  # what comes from outside is a weight, not an activation
                 self.known.setdefault(tensor.untyped_storage(), True)
             out = function(*args, **(kwargs or {}))
-            made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+            made = tensors(out)
             for tensor in made:
-                self._add(tensor.untyped_storage())
-            name, workspace = function._schema.name.rpartition("::")[2], 0  # noqa: SLF001 - no public name
+                self.add(tensor.untyped_storage())
+            self.note(function, given, made)
+            return out
+
+        def note(self, function: Any, given: list[Any], made: list[Any]) -> None:
+            name = function._schema.name.rpartition("::")[2]  # noqa: SLF001 - no public name
             if name not in _VIEWS:
                 self.kernels += 1
                 if function._overloadpacket not in flop_registry:  # noqa: SLF001 - the registry's own key
                     self.moved += sum(map(_bytes, (*given, *made)))
-            if name == "convolution":
-                # For half precision cuDNN copies both to channels-last order, in a workspace.
-                workspace = _bytes(given[0]) + _bytes(made[0])
+            # For half precision cuDNN copies both to channels-last order, in a workspace.
+            workspace = _bytes(given[0]) + _bytes(made[0]) if name == "convolution" else 0
             self.peak = max(self.peak, self.live)
             self.peak_workspace = max(self.peak_workspace, self.live + workspace)
-            return out
 
-        def _add(self, storage: Any) -> None:
+        def add(self, storage: Any) -> None:
             if storage not in self.known:
                 self.known[storage] = True
                 self.live += storage.nbytes()
-                weakref.finalize(storage, self._free, storage.nbytes())
+                weakref.finalize(storage, self.free, storage.nbytes())
 
-        def _free(self, size: int) -> None:
+        def free(self, size: int) -> None:
             self.live -= size
 
-    return FusedAttention, Meter
+    return Meter()
 
 
 def _bytes(tensor: Any) -> int:

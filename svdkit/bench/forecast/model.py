@@ -8,12 +8,14 @@ a driver and a torch make of that is one factor a stage, which ``calibrate`` tak
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from svdkit.bench.forecast.calls import Call, Count, Network
-from svdkit.bench.forecast.cards import Card
-from svdkit.pipeline.memory import Rung
-from svdkit.settings import ClipSettings
+
+if TYPE_CHECKING:
+    from svdkit.bench.forecast.cards import Card
+    from svdkit.pipeline.memory import Rung
+    from svdkit.settings import ClipSettings
 
 # [assumed] Shares of the tensor cores' rate that half precision reaches at SVD's shapes, and of the traffic between
 # them that fusion leaves. All are scaled away where anything was measured: they only say how GPUs differ.
@@ -94,7 +96,9 @@ def peak_bytes(job: Job, network: Network, *, workspace: bool) -> dict[str, int]
 def weight_bytes(dtype: str, network: Network) -> dict[str, int]:
     """Bytes of each network's weights: fp8 keeps those of the UNet in one byte."""
     size = 4 if dtype == "fp32" else 2
-    return {name: count * (1 if dtype == "fp8" and name == "unet" else size) for name, count in network.parameters.items()}
+    return {
+        name: count * (1 if dtype == "fp8" and name == "unet" else size) for name, count in network.parameters.items()
+    }
 
 
 def nominal_seconds(job: Job, network: Network, card: Card) -> dict[str, float]:

@@ -6,8 +6,8 @@ import time
 from datetime import datetime, timezone
 from typing import Any
 
-from svdkit.bench.forecast.calls import cache_folder, counts_for
 from svdkit.bench.forecast.calibrate import job_of
+from svdkit.bench.forecast.calls import cache_folder, counts_for
 from svdkit.bench.forecast.model import clip_calls
 from svdkit.bench.record import Record, read_records, run_id, write_record
 from svdkit.errors import PipelineError, SvdkitError

@@ -61,7 +61,9 @@ def forecast(
         True
     """
     if hourly_price is not None and not 0 <= hourly_price < float("inf"):
-        raise SettingsError(f"hourly_price={hourly_price!r} is not a price: give a number from 0, in {currency} an hour")
+        raise SettingsError(
+            f"hourly_price={hourly_price!r} is not a price: give a number from 0, in {currency} an hour"
+        )
     info = find_model(model)
     card, device = this_machine() if gpu is None else (find_card(gpu), "cuda")
     asked = (load or LoadSettings()).replace(model=info.name)
@@ -195,7 +197,8 @@ def _advice(run: _Clip, ladder: tuple[Plan, ...], chosen: Plan, *, known: bool) 
         way = f"{describe(fitting.rung)} and decode_chunk_size={fitting.rung.decode_chunk_size}"
         yield f"{describe(chosen.rung)} is expected to run out of memory: memory='auto' would take {way}, which fits"
     elif chosen.fits is False:
-        yield f"nothing fits: even {describe(ladder[-1].rung)} needs {format_bytes(ladder[-1].memory_bytes)}; {_cure(run)}"
+        least = ladder[-1]
+        yield f"nothing fits: even {describe(least.rung)} needs {format_bytes(least.memory_bytes)}; {_cure(run)}"
     if not known and run.card.name.startswith("a card of"):
         yield "for seconds name the card, for example gpu='RTX 4090': memory alone does not say how fast it is"
     elif not known:

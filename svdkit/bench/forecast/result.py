@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from svdkit.pipeline.memory import Plan
-from svdkit.settings import ClipSettings, LoadSettings
+if TYPE_CHECKING:
+    from svdkit.pipeline.memory import Plan
+    from svdkit.settings import ClipSettings, LoadSettings
 
 
 @dataclass(frozen=True, kw_only=True)

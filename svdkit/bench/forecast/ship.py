@@ -1,7 +1,7 @@
 """Count the catalogue's usual settings once, so that forecasting them needs neither torch nor seconds.
 
-Run ``python -m svdkit.bench.forecast.ship`` after a change of what is counted; it writes ``svdkit/pipeline/counts.json``
-in minutes.
+Run ``python -m svdkit.bench.forecast.ship`` after a change of what is counted; in minutes it writes
+``svdkit/pipeline/counts.json``.
 """
 
 from __future__ import annotations
