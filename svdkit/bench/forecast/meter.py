@@ -61,7 +61,7 @@ def _fused_attention() -> Any:
     from torch.overrides import TorchFunctionMode
 
     class FusedAttention(TorchFunctionMode):
-        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002, PLW3201 - torch's
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
             if function is not torch.nn.functional.scaled_dot_product_attention:
                 return function(*args, **kwargs)
@@ -72,15 +72,10 @@ def _fused_attention() -> Any:
     return FusedAttention()
 
 
-def _meter() -> Any:
+def _meter() -> Any:  # noqa: C901 - a class of five short methods
     """Adds up what every operation reads and writes, and the storages that are alive."""
-    import torch
     from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
     from torch.utils.flop_counter import flop_registry
-
-    def tensors(values: Any) -> list[torch.Tensor]:
-        return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
 
     class Meter(TorchDispatchMode):
         def __init__(self) -> None:
@@ -88,12 +83,12 @@ def _meter() -> Any:
             self.live = self.peak = self.peak_workspace = self.moved = self.kernels = 0
             self.known: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
-        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002, PLW3201 - torch's
-            given = tensors((args, kwargs))
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            given = _tensors((args, kwargs))
             for tensor in given:  # what comes from outside is a weight, not an activation
                 self.known.setdefault(tensor.untyped_storage(), True)
             out = function(*args, **(kwargs or {}))
-            made = tensors(out)
+            made = _tensors(out)
             for tensor in made:
                 self.add(tensor.untyped_storage())
             self.note(function, given, made)
@@ -120,6 +115,13 @@ def _meter() -> Any:
             self.live -= size
 
     return Meter()
+
+
+def _tensors(values: Any) -> list[Any]:
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
 
 
 def _bytes(tensor: Any) -> int:

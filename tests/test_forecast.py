@@ -1,0 +1,483 @@
+"""The forecast: what it says, where its seconds come from, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from svdkit.bench.forecast import calibrate as own
+from svdkit.bench.forecast import calls, find_card, forecast, predict
+from svdkit.bench.forecast.calibrate import device_name, from_published, from_records, published
+from svdkit.bench.forecast.cards import CARDS
+from svdkit.bench.forecast.model import Job, clip_calls, clip_flops, nominal_seconds
+from svdkit.bench.record import Record, run_id, write_record
+from svdkit.cli.outcome import Commands
+from svdkit.errors import ModelError, PipelineError, SettingsError
+from svdkit.models import find_model
+from svdkit.pipeline.memory import GIB, Rung
+from svdkit.settings import ClipSettings, LoadSettings
+
+ROOT = Path(__file__).parents[1]
+CARD_NAMES = [
+    *("T4", "L4", "A10G", "RTX3060", "RTX3090", "RTX4060", "RTX4090", "RTX5090"),
+    *("V100", "A100", "A100-80GB", "L40S", "H100", "H200"),
+]
+SIZE = {"height": 576, "width": 1024, "num_frames": 25}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    """No test reads or writes the user's cache."""
+    monkeypatch.setenv("SVDKIT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def _no_counting(monkeypatch):
+    """Counting is refused: what is forecast must be known already."""
+
+    def refuse(_):
+        raise AssertionError("this was to be read, not counted")
+
+    monkeypatch.setattr(calls, "build", refuse)
+
+
+def job(*, dtype="fp16", compiled=False, rung=None, **clip):
+    settings = ClipSettings(seed=0, **clip).resolve(**SIZE)
+    rung = rung or Rung("resident", decode_chunk_size=settings.decode_chunk_size or 1)
+    return Job(dtype, compiled, rung, settings)
+
+
+def network(of):
+    wanted = [call for part in clip_calls(of).values() for call, _ in part]
+    return calls.counts_for(find_model("svd-xt"), wanted)
+
+
+def record(*, gpu="NVIDIA GeForce RTX 4090", cpu="Some CPU", stages=None, load=None, status="ok", **clip):
+    """A record of svd-xt with given seconds by stage."""
+    load = {**LoadSettings(model="svd-xt", dtype="fp16", memory="resident", device="cuda").to_dict(), **(load or {})}
+    clip = ClipSettings(seed=3, **clip).resolve(**SIZE).to_dict()
+    model = {"name": "svd-xt", "revision": "r", "weights": "random"}
+    error = None if status == "ok" else {"type": "OutOfMemoryError", "message": "full"}
+    return Record(
+        id=run_id(load=load, clip=clip, image_sha256=None, model=model),
+        status=status,
+        load=load,
+        clip=clip,
+        image={},
+        model=model,
+        environment={"gpu": gpu, "cpu": cpu},
+        samples={"timed": {name: [seconds] * 3 for name, seconds in (stages or {}).items()}},
+        error=error,
+        started_at="2026-01-31T12:00:00+00:00",
+    )
+
+
+# Cards
+
+
+@pytest.mark.parametrize("name", CARD_NAMES)
+def test_the_promised_cards_are_known(name):
+    card = find_card(name)
+    assert card.tflops > 0
+    assert card.source
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+def test_a_card_is_found_by_what_torch_calls_it(card):
+    assert all(find_card(name) is card for name in (card.name, card.name.lower(), *card.reported))
+
+
+def test_cards_that_only_sound_alike_are_not_mixed_up():
+    for name in ("RTX 4060 Ti", "RTX 4090 D", "GeForce RTX 4090 Laptop GPU", "A1000"):
+        with pytest.raises(SettingsError, match="is not a card svdkit knows"):
+            find_card(name)
+
+
+def test_an_unknown_card_names_the_nearest_and_all():
+    with pytest.raises(SettingsError) as caught:
+        find_card("RTX 4080")
+    assert str(caught.value).startswith(
+        "gpu='RTX 4080' is not a card svdkit knows: did you mean 'RTX 4090'? Else give one of T4, L4, A10G, "
+    )
+    assert str(caught.value).endswith("H200, or its memory in GB, such as 24")
+
+
+@pytest.mark.parametrize("gpu", [24, 24.0, "24", "24GB", "24 gib"])
+def test_a_number_is_gigabytes(gpu):
+    card = find_card(gpu)
+    assert card.name == "a card of 24 GB"
+    assert 22 * GIB < card.memory_bytes < 24 * GIB
+
+
+@pytest.mark.parametrize("gpu", [0, -3, True, "", "many"])
+def test_no_card_is_made_of_nonsense(gpu):
+    with pytest.raises(SettingsError, match=r"is not a card svdkit knows: .*give one of T4"):
+        find_card(gpu)
+
+
+def test_bf16_needs_ampere():
+    assert {card.name for card in CARDS if not card.bf16} == {"T4", "V100", "V100 32GB"}
+
+
+# Arithmetic
+
+
+def test_a_clip_costs_what_was_counted():
+    """4,174 TFLOP in 25 steps of svd-xt, with the decode chunk making no difference."""
+    plain, small = job(), job(decode_chunk_size=8)
+    flops = clip_flops(plain, network(plain))
+    assert sum(flops.values()) / 1e12 == pytest.approx(4174, rel=0.001)
+    assert clip_flops(small, network(small))["vae_decode"] == pytest.approx(flops["vae_decode"], rel=1e-6)
+
+
+def test_the_last_chunk_may_be_smaller():
+    calls_of = clip_calls(job(decode_chunk_size=8))["vae_decode"]
+    assert [(call.frames, times) for call, times in calls_of] == [(8, 3), (1, 1)]
+
+
+def test_guidance_in_two_passes_makes_twice_the_calls():
+    rung = Rung("resident", two_pass_guidance=True)
+    assert [(call.batch, times) for call, times in clip_calls(job(rung=rung))["unet"]] == [(1, 50)]
+    assert [(call.batch, times) for call, times in clip_calls(job(rung=rung, max_guidance_scale=1.0))["unet"]] == [
+        (1, 25)
+    ]
+
+
+def test_an_fp16_vae_encodes_in_fp32_and_a_bf16_one_does_not():
+    assert clip_calls(job())["vae_encode"][0][0].element_bytes == 4
+    assert clip_calls(job(dtype="bf16"))["vae_encode"][0][0].element_bytes == 2
+
+
+def test_twice_the_rate_and_bandwidth_is_half_the_time():
+    card = find_card("A100 80GB")
+    twice = card._replace(tflops=card.tflops * 2, fp32_tflops=card.fp32_tflops * 2, bandwidth=card.bandwidth * 2)
+    seconds = [sum(nominal_seconds(job(), network(job()), each).values()) for each in (card, twice)]
+    assert seconds[1] == pytest.approx(seconds[0] / 2, rel=0.01)
+
+
+@pytest.mark.parametrize("memory", ["offload", "group-offload", "sequential"])
+def test_moving_weights_is_never_faster(memory):
+    card = find_card("H100")
+    resident, moved = (
+        sum(nominal_seconds(job(rung=Rung(plan)), network(job()), card).values()) for plan in ("resident", memory)
+    )
+    assert moved > resident
+
+
+# What is said
+
+
+@pytest.mark.usefixtures("_no_counting")
+def test_the_usual_call_says_all():
+    found = forecast("svd-xt", gpu="RTX 4090", hourly_price=2.0, currency="CNY")
+    assert found.fits is True
+    assert found.load.memory == "resident"
+    assert (found.clip.num_frames, found.clip.decode_chunk_size) == (25, 5)
+    assert found.memory_bytes / GIB == pytest.approx(13.6, abs=0.1)
+    assert found.peak_bytes["unet"] / GIB == pytest.approx(7.73, abs=0.02)
+    assert found.seconds == pytest.approx(sum(found.stage_seconds.values()))
+    assert found.seconds_low < found.seconds < found.seconds_high
+    assert found.cost == pytest.approx(2.0 * found.seconds / 3600)
+    assert found.clips_per_hour == pytest.approx(3600 / found.seconds)
+    assert found.source.startswith("published timings of other cards (A100 80GB, T4, V100)")
+    assert found.advice == ()
+
+
+def test_it_prints_as_a_table():
+    """The chosen way is marked, every number has its unit, no line is wider than 110 characters."""
+    lines = str(forecast("svd-xt", gpu="RTX 4090", hourly_price=2.0, currency="CNY")).splitlines()
+    title = "svd-xt on RTX 4090, fp16: 25 frames of 576x1024 (height x width), 25 steps, guidance 1 to 3"
+    assert lines[0] == title
+    labels = [line.split()[0] for line in lines if line[:1].isalpha()]
+    assert labels == ["svd-xt", "time", "money", "memory", "arithmetic"]
+    assert "memory     13.6 GiB of 23.6 GiB: fits (resident, decode_chunk_size=5)" in lines
+    assert "arithmetic 4,174 TFLOP a clip: VAE encode 3 TFLOP, UNet 3,997 TFLOP, VAE decode 174 TFLOP" in lines
+    assert [line.split()[1] for line in lines if line.startswith("->")] == ["resident"]
+    assert max(map(len, lines)) <= 110
+
+
+def test_html_is_escaped():
+    found = dataclasses.replace(forecast("svd-xt", gpu="T4"), gpu="<script>", source="<b>", model="&")
+    text = found._repr_html_()
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+    assert "&lt;b&gt;" in text
+
+
+def test_it_is_plain_json():
+    values = forecast("svd-xt", gpu="T4", hourly_price=1.0).to_dict()
+    again = json.loads(json.dumps(values))
+    assert again == values
+    assert again["ladder"][0]["memory"] == "resident"
+    assert again["cost"] > 0
+
+
+@pytest.mark.usefixtures("_no_counting")
+@pytest.mark.parametrize(
+    ("gpu", "memory"),
+    [("H200", "resident"), ("T4", "resident"), ("RTX 3060", "offload"), ("RTX 4060", "offload"), (4, "group-offload")],
+)
+def test_the_plan_is_the_fastest_that_fits(gpu, memory):
+    found = forecast("svd-xt", gpu=gpu)
+    assert (found.load.memory, found.fits) == (memory, True)
+    assert found.memory_bytes <= found.gpu_bytes
+    assert next(step for step in found.ladder if step.fits).memory_bytes == found.memory_bytes
+
+
+def test_14_frames_cost_less_than_25():
+    short, long = (forecast(name, gpu="T4") for name in ("svd", "svd-xt"))
+    assert short.clip.num_frames == 14
+    assert short.seconds < 0.6 * long.seconds
+
+
+def test_a_card_known_by_memory_alone_has_a_plan_and_no_seconds():
+    found = forecast("svd-xt", gpu=24, hourly_price=1.0)
+    assert (found.seconds, found.cost, found.clips_per_hour, found.stage_seconds) == (None, None, None, {})
+    assert found.fits is True
+    assert "time       not known: nothing to calibrate from" in str(found)
+    assert found.advice == (
+        "for seconds name the card, for example gpu='RTX 4090': memory alone does not say how fast it is",
+    )
+
+
+def test_where_nothing_fits_a_smaller_clip_is_named():
+    found = forecast("svd-xt", gpu=2)
+    assert found.fits is False
+    assert found.load.memory == "sequential"
+    assert found.advice[0] == (
+        "nothing fits: even sequential with two-pass guidance and forward chunking needs 3.1 GiB; "
+        "height=320, width=576 would fit"
+    )
+
+
+def test_a_plan_asked_for_that_does_not_fit_names_the_one_that_does():
+    found = forecast("svd-xt", gpu="RTX 4060", load=LoadSettings(memory="resident"))
+    assert (found.fits, found.load.memory) == (False, "resident")
+    (advice,) = found.advice
+    assert advice == (
+        "resident is expected to run out of memory: memory='auto' would take offload with two-pass guidance and "
+        "decode_chunk_size=2, which fits"
+    )
+    assert str(found).count("->") == 1
+
+
+def test_decoding_all_frames_at_once_is_named_as_the_fault():
+    found = forecast("svd-xt", gpu="T4", clip=ClipSettings(decode_chunk_size=25))
+    assert found.fits is False
+    assert found.memory_bytes > 30 * GIB
+    assert found.advice[0].endswith("decode_chunk_size=25 is what does not fit: leave it out")
+
+
+def test_what_was_asked_for_stays():
+    asked = LoadSettings(forward_chunking=True, two_pass_guidance=True, memory="offload")
+    found = forecast("svd-xt", gpu="H100", load=asked, clip=ClipSettings(decode_chunk_size=2, num_inference_steps=4))
+    assert (found.load.memory, found.load.forward_chunking, found.load.two_pass_guidance) == ("offload", True, True)
+    assert found.clip.decode_chunk_size == 2
+    assert {step.rung.decode_chunk_size for step in found.ladder} == {2}
+
+
+def test_what_cannot_work_is_refused():
+    with pytest.raises(PipelineError, match=r"dtype='bf16' but this GPU \(compute capability 7.5\)"):
+        forecast("svd-xt", gpu="T4", load=LoadSettings(dtype="bf16"))
+    with pytest.raises(SettingsError, match="hourly_price=-1 is not a price: give a number from 0, in EUR an hour"):
+        forecast("svd-xt", gpu="T4", hourly_price=-1, currency="EUR")
+    with pytest.raises(ModelError, match="the configuration of 'a/b' is not on this machine"):
+        forecast("a/b", gpu="T4")
+
+
+# Where seconds come from
+
+
+def test_published_rows_state_card_and_steps():
+    assert len(published()) == 9
+    assert {row.card.name for row in published()} == {"A100 80GB", "T4", "V100"}
+    assert sum(row.lossy for row in published()) == 2
+
+
+def test_a_card_that_was_published_is_forecast_from_itself():
+    """The T4 of the Colab took 540 s for 30 steps: forecasting that clip gives it back."""
+    clip = ClipSettings(num_inference_steps=30, decode_chunk_size=2)
+    found = forecast("svd-xt", gpu="T4", clip=clip, load=LoadSettings(memory="resident"))
+    assert found.seconds == pytest.approx(540, rel=0.001)
+    assert found.source == "published timings of the T4 (sagiodev Colab README)"
+
+
+def test_a_source_left_out_is_not_used():
+    found = from_published(find_card("T4"), job=job(), leave_out="sagiodev Colab README")
+    assert "A100 80GB" in found.source
+    assert "T4" not in found.source
+
+
+def test_fp32_is_assumed_and_says_so():
+    found = from_published(find_card("A100 80GB"), job=job(dtype="fp32"))
+    assert "is assumed" in found.source
+    assert found.high / found.low == 4
+
+
+def test_compiled_is_calibrated_from_compiled():
+    eager, compiled = (forecast("svd-xt", gpu="A100 80GB", load=LoadSettings(compile=on)) for on in (False, True))
+    assert compiled.seconds < eager.seconds
+    assert "TensorRT" in compiled.source
+
+
+def test_own_records_go_before_published_ones():
+    """A record with these settings is given back; its spread and 5 % are the interval."""
+    found = forecast("svd-xt", gpu="RTX 4090", records=[record(stages={"unet": 60.0, "vae_decode": 5.0})])
+    assert found.stage_seconds["unet"] == pytest.approx(60.0)
+    assert found.stage_seconds["vae_decode"] == pytest.approx(5.0)
+    assert found.seconds_high == pytest.approx(found.seconds * 1.05)
+    assert found.source == "own records: 1 record of RTX 4090 with these settings"
+
+
+def test_records_of_other_settings_are_scaled():
+    """Ten steps took 24 s, so 25 take 60; what is around the UNet belongs to it."""
+    ten = record(stages={"unet": 22.0, "scheduler": 2.0}, num_inference_steps=10)
+    found = forecast("svd-xt", gpu="RTX 4090", records=[ten])
+    assert found.stage_seconds["unet"] == pytest.approx(60.0, rel=0.001)
+    assert found.seconds_high == pytest.approx(found.seconds * 1.15)
+    assert found.source.endswith("with other settings")
+
+
+def test_coarse_records_serve_too():
+    found = forecast("svd-xt", gpu="RTX 4090", records=[record(stages={"encode": 2, "denoise": 50, "decode": 4})])
+    seconds = found.stage_seconds
+    assert seconds["unet"] == pytest.approx(50)
+    assert seconds["image_encoder"] + seconds["vae_encode"] == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        record(stages={"unet": 1.0}, gpu="Tesla T4"),
+        record(stages={"unet": 1.0}, load={"dtype": "bf16"}),
+        record(stages={"unet": 1.0}, load={"compile": True}),
+        record(stages={"unet": 1.0}, status="oom"),
+        record(stages={}),
+    ],
+    ids=["other card", "other precision", "compiled", "failed", "no samples"],
+)
+def test_records_of_something_else_are_passed_over(other):
+    assert from_records([other], job=job(), model="svd-xt", device="RTX 4090", what="own records") is None
+
+
+def test_a_card_svdkit_does_not_know_is_forecast_from_its_own_records():
+    mine = record(gpu="Brand New GPU", stages={"unet": 30.0})
+    assert device_name(mine.environment) == "Brand New GPU"
+    found = from_records([mine], job=job(num_inference_steps=50), model="svd-xt", device="Brand New GPU", what="own")
+    assert found is not None
+
+
+def test_a_results_folder_is_read(tmp_path):
+    write_record(tmp_path / "mine", record(stages={"unet": 60.0}))
+    assert forecast("svd-xt", gpu="RTX 4090", records=tmp_path / "mine").source.startswith("own records: 1 record")
+
+
+def test_records_shipped_with_svdkit_would_be_used(tmp_path, monkeypatch):
+    """None is shipped yet, since no GPU was measured; the way is there."""
+    write_record(tmp_path / "shipped.jsonl", record(stages={"unet": 60.0}))
+    monkeypatch.setattr(predict, "SHIPPED_FILE", tmp_path / "shipped.jsonl")
+    predict._shipped.cache_clear()
+    try:
+        assert forecast("svd-xt", gpu="RTX 4090").source.startswith("shipped records: 1 record of RTX 4090")
+    finally:
+        predict._shipped.cache_clear()
+
+
+def test_a_broken_calibration_file_counts_as_none(tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "calibration.jsonl").write_text("{}\nnonsense\n")
+    assert forecast("svd-xt", gpu="T4").source.startswith("published")
+
+
+def test_calibrate_wants_a_pipeline_of_load():
+    with pytest.raises(PipelineError, match=r"calibrate takes a pipeline of svdkit\.load"):
+        own(object())
+
+
+# This machine
+
+
+@pytest.mark.usefixtures("_no_counting")
+def test_a_cpu_without_records_has_no_seconds_and_says_how_to_get_them(monkeypatch):
+    monkeypatch.setattr(predict, "this_machine", lambda: (predict.of_memory("Some CPU", 16.0), "cpu"))
+    found = forecast("micro")
+    assert (found.gpu, found.load.dtype, found.load.device, found.seconds) == ("Some CPU", "fp32", "cpu", None)
+    assert found.fits is True
+    assert found.advice == (
+        "for seconds run svdkit.bench.forecast.calibrate(pipe) here once, or give records of svdkit.profile",
+    )
+
+
+def test_this_machine_is_described():
+    card, device = predict.this_machine()
+    assert card.name
+    assert device in {"cpu", "cuda", "mps"}
+
+
+@pytest.mark.parametrize("gpu", ["RTX 4090", "T4"])
+def test_a_known_forecast_needs_neither_torch_nor_time(gpu):
+    """In a fresh interpreter: under 0.2 s after the import, and torch and diffusers stay out."""
+    code = (
+        "import sys, time; from svdkit.bench.forecast import forecast; start = time.perf_counter();"
+        f"forecast('svd-xt', gpu={gpu!r}); seconds = time.perf_counter() - start;"
+        "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules); print(seconds)"
+    )
+    runs = [subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True) for _ in range(3)]
+    assert min(float(run.stdout) for run in runs) < 0.2
+
+
+# The command and the benchmark
+
+
+def command(*words):
+    from svdkit.cli.forecast import forecast as function
+
+    app = typer.Typer(cls=Commands)
+    app.command("forecast")(function)
+    app.callback()(lambda debug=False: None)
+    return CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}).invoke(app, ["forecast", *words])
+
+
+def test_the_command_prints_the_forecast():
+    result = command("svd-xt", "--gpu", "RTX 4090", "--steps", "10", "--price", "2", "--currency", "CNY")
+    assert result.exit_code == 0
+    clip = ClipSettings(num_inference_steps=10)
+    assert result.stdout.rstrip() == str(
+        forecast("svd-xt", gpu="RTX 4090", clip=clip, hourly_price=2.0, currency="CNY")
+    )
+
+
+def test_the_command_prints_json_and_takes_settings():
+    words = ("--gpu", "24", "--json", "--dtype", "bf16", "--num-frames", "14", "--two-pass-guidance")
+    values = json.loads(command("svd-xt", *words).stdout)
+    assert (values["load"]["dtype"], values["clip"]["num_frames"]) == ("bf16", 14)
+    assert values["load"]["two_pass_guidance"] is True
+
+
+def test_the_command_fails_where_nothing_fits_or_the_card_is_unknown():
+    assert command("svd-xt", "--gpu", "1").exit_code == 1
+    unknown = command("svd-xt", "--gpu", "RTX 4080")
+    assert unknown.exit_code == 2
+    assert "did you mean 'RTX 4090'?" in unknown.output
+
+
+def test_the_benchmark_meets_its_bar_and_explains_the_rest(tmp_path, capsys):
+    """The committed table is what the script writes today."""
+    spec = importlib.util.spec_from_file_location("forecast_benchmark", ROOT / "benchmarks" / "forecast.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.main(["--out", str(tmp_path)]) == 0
+    assert "(bar: 25%, met)" in capsys.readouterr().out
+    for name in ("table.md", "records.csv"):
+        committed = ROOT / "bench_results" / "forecast" / name
+        assert (tmp_path / name).read_text(encoding="utf-8") == committed.read_text(encoding="utf-8")
