@@ -1,0 +1,199 @@
+"""Notebooks without a browser: parameters are checked, a dead kernel is a failure, copies hold no videos or uploads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nbformat
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from svdkit.cli import notebook as command
+from svdkit.cli.notebook import TakesPairs, check_parameters, find_notebook, notebook, strip_file
+from svdkit.cli.outcome import Commands, RefusedInput
+
+if TYPE_CHECKING:
+    from typer.testing import Result
+
+# of the libraries that run notebooks, about one another
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+PARAMETERS = """
+photo = "rocket"
+seeds = [1, 2]
+steps = 25
+strength = 0.02
+revision = None
+quick = False
+results = "outputs/mine"
+"""
+SECRET = "QUJD" * 100_000  # stands for a video or an upload
+
+
+def write(path: Path, *code: str, parameters: str = PARAMETERS) -> Path:
+    cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+    cells += [nbformat.v4.new_code_cell(text) for text in code]
+    made = nbformat.v4.new_notebook(cells=cells)
+    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    made.metadata["language_info"] = {"name": "python"}
+    nbformat.write(made, path)
+    return path
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*words: object) -> Result:
+    app = typer.Typer(cls=Commands)
+    app.command(cls=TakesPairs)(notebook)
+    app.callback()(lambda debug=False: None)
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, ["notebook", *map(str, words)])
+
+
+def checked(source: Path, **given: str) -> dict[str, Any]:
+    return check_parameters(source, [*given.items()], output_folder=None)[0]
+
+
+def test_values_have_the_types_of_the_defaults(here: Path) -> None:
+    source = write(here / "a.ipynb")
+    found = checked(
+        source, photo="7", seeds="[3, 4]", steps="5", strength="1", revision="main", quick="true", results="here"
+    )
+    texts = {"photo": "7", "revision": "main", "results": "here"}
+    assert found == {**texts, "seeds": [3, 4], "steps": 5, "strength": 1.0, "quick": True}
+    assert isinstance(found["strength"], float)
+
+
+def test_everything_wrong_is_refused_at_once(here: Path) -> None:
+    source = write(here / "a.ipynb")
+    with pytest.raises(RefusedInput) as caught:
+        checked(source, sedes="[1]", seeds="3", steps="2.5", quick="1", strength="[")
+    assert str(caught.value).splitlines() == [
+        "sedes is no parameter of a.ipynb; it has photo, seeds, steps, strength, revision, quick, results",
+        "seeds is '3': this is a int; give a list, such as [1, 2]",
+        "steps is '2.5': this is a float; give a int, such as 25",
+        "quick is '1': this is a int; give a bool, such as False",
+        "strength is '[': this is not YAML; write a list as [1, 2]",
+    ]
+
+
+def test_a_notebook_is_found_by_path_or_by_name(here: Path) -> None:
+    write(here / "mine.ipynb")
+    assert find_notebook("mine") == Path("mine.ipynb")
+    assert find_notebook("01_quickstart").parent == command.FOLDER
+    with pytest.raises(RefusedInput, match=r"there is no notebook 'other'; give a file, or .* 01_quickstart"):
+        find_notebook("other")
+
+
+def test_the_folder_is_the_notebooks_own_or_the_one_given(here: Path) -> None:
+    """The results of the notebook land where its copies do."""
+    source = write(here / "a.ipynb")
+    assert check_parameters(source, [], output_folder=None) == ({}, Path("outputs/mine"))
+    assert check_parameters(source, [("results", "r")], output_folder=None) == ({"results": "r"}, Path("r"))
+    assert check_parameters(source, [], output_folder=Path("o")) == ({"results": "o"}, Path("o"))
+    plain = write(here / "b.ipynb", parameters="steps = 3")
+    assert check_parameters(plain, [], output_folder=None) == ({}, Path("outputs/b"))
+
+
+def test_copies_and_results_land_together(here: Path) -> None:
+    """Parameters reach the cells, both as two words and as one."""
+    write(
+        here / "a.ipynb", "from pathlib import Path", 'Path(results, "made.txt").write_text(f"{photo} {seeds} {steps}")'
+    )
+    done = run("a", "-p", "photo", "cat", "-p", "seeds=[7]", "--parameter", "steps", "-3", "-o", "out")
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in Path("out").iterdir()} == {"made.txt", "notebook.ipynb", "notebook.html"}
+    assert Path("out/made.txt").read_text(encoding="utf-8") == "cat [7] -3"
+    assert "<title>a</title>" in Path("out/notebook.html").read_text(encoding="utf-8")
+    assert str(here) not in Path("out/notebook.ipynb").read_text(encoding="utf-8")
+
+
+def test_a_wrong_parameter_runs_nothing(here: Path) -> None:
+    write(here / "a.ipynb", 'open("ran", "w")')
+    done = run("a", "-p", "sedes", "[1]")
+    assert done.exit_code == 2
+    assert "sedes is no parameter of a.ipynb" in done.output
+    assert {path.name for path in here.iterdir()} == {"a.ipynb"}
+
+
+def test_a_failing_cell_is_a_failure(here: Path) -> None:
+    write(here / "a.ipynb", "1 / 0")
+    done = run("a", "-o", "out")
+    assert done.exit_code == 1
+    assert "cell 3 of a.ipynb failed: ZeroDivisionError: division by zero" in done.output
+    assert "ZeroDivisionError" in Path("out/notebook.ipynb").read_text(encoding="utf-8")
+
+
+def test_a_dead_kernel_is_a_failure(here: Path) -> None:
+    """papermill's copy says that every cell completed."""
+    write(here / "a.ipynb", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "print('after')")
+    done = run("a", "-o", "out")
+    assert done.exit_code == 1
+    assert "the kernel of a.ipynb died, most often for want of memory" in done.output
+    assert not Path("out/notebook.html").exists()
+
+
+VIDEO = f"""
+from IPython.display import HTML, display
+poster = "data:image/jpeg;base64,UE9TVEVS"
+video = "data:video/mp4;base64," + "QUJD" * 50_000
+display(HTML(f'<video poster="{{poster}}" src="{{video}}"></video>'))
+display({{"video/mp4": "QUJD" * 1000, "text/plain": "a clip"}}, raw=True)
+"""
+
+
+def test_videos_are_not_in_the_copies(here: Path) -> None:
+    """A poster and the words stay."""
+    write(here / "a.ipynb", VIDEO)
+    assert run("a", "-o", "out").exit_code == 0
+    for name in ("notebook.ipynb", "notebook.html"):
+        text = Path("out", name).read_text(encoding="utf-8")
+        outputs = text if name.endswith("html") else json.dumps([cell["outputs"] for cell in json.loads(text)["cells"]])
+        assert "QUJDQUJDQUJD" not in outputs
+        assert "UE9TVEVS" in outputs
+        assert "a clip" in outputs
+
+
+def test_videos_are_not_in_the_copy_of_a_failure_either(here: Path) -> None:
+    write(here / "a.ipynb", VIDEO, "1 / 0")
+    assert run("a", "-o", "out").exit_code == 1
+    cells = json.loads(Path("out/notebook.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert "QUJDQUJDQUJD" not in json.dumps([cell.get("outputs") for cell in cells])
+
+
+def test_uploads_are_not_in_the_copies(here: Path) -> None:
+    """A FileUpload's bytes are in the widgets' state, which the copy loses; pictures of plots stay."""
+    upload = "import ipywidgets; upload = ipywidgets.Image(value=b'QUJD' * 1000); upload"
+    picture = "from PIL import Image; Image.new('RGB', (8, 8), 'red')"
+    write(here / "a.ipynb", upload, picture)
+    assert run("a", "-o", "out").exit_code == 0
+    executed = json.loads(Path("out/notebook.ipynb").read_text(encoding="utf-8"))
+    assert "widgets" not in executed["metadata"]
+    shown = json.dumps([cell["outputs"] for cell in executed["cells"]])
+    assert "widget-view" not in shown
+    assert "image/png" in shown
+
+
+def test_a_large_output_of_text_is_named_and_left_out(here: Path) -> None:
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x")])
+    data = {"text/html": SECRET, "text/plain": "short", "image/png": SECRET}
+    made.cells[0].outputs = [
+        nbformat.v4.new_output("display_data", data),
+        nbformat.v4.new_output("stream", text="hello"),
+    ]
+    nbformat.write(made, here / "a.ipynb")
+    outputs = strip_file(here / "a.ipynb").cells[0].outputs
+    assert outputs[0].data["text/html"] == "(an output of 400,000 characters, left out of this copy)"
+    assert outputs[0].data["text/plain"] == "short"
+    assert outputs[0].data["image/png"] == SECRET
+    assert outputs[1].text == "hello"
+
+
+def test_without_a_copy_there_is_nothing_to_strip(here: Path) -> None:
+    assert strip_file(here / "none.ipynb") is None

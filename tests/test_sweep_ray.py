@@ -1,0 +1,143 @@
+"""The Ray engine, for real: a local cluster of two nodes, one of which is killed in the middle of a sweep."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from svdkit.clip import Clip
+from svdkit.errors import PipelineError
+from svdkit.sweep import ray_engine, run_sweep
+from svdkit.sweep.commit import Results
+from svdkit.sweep.ray_engine import run_ray
+from svdkit.sweep.rows import DiskFullError
+from svdkit.sweep.run import _png
+from tests.sweeps import DIES, FILLS, HANGS, LOSES_GPU, Faulty, seeds, tasks_of
+from tests.test_sweep_worker import plan_of
+from tests.toy import write_hub_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from svdkit.bench.record import Record
+    from svdkit.sweep import Plan
+
+ROOT = Path(__file__).parents[1]
+
+
+def ray_or_skip() -> Any:
+    return pytest.importorskip("ray", reason="needs ray: pip install 'svdkit[ray]'")
+
+
+def test_without_ray_the_engine_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(PipelineError, match=r"engine 'ray' needs Ray: pip install 'svdkit\[ray\]', or use engine"):
+        run_sweep(seeds(1), results=tmp_path, engine="ray", report=False)
+
+
+def test_what_shares_a_denoise_is_one_batch() -> None:
+    """Decode chunks and playback rates come after it."""
+    plan = seeds(1, 2)
+    axes = {"seed": [1, 2], "decode_chunk_size": [2, 7], "playback_fps": [5, 10]}
+    tasks = tasks_of(type(plan)(jobs=plan_axes(axes).jobs, asked={}))
+    assert len({ray_engine._shared(task) for task in tasks}) == 2
+
+
+def plan_axes(axes: dict[str, list[Any]]) -> Plan:
+    from svdkit.sweep import plan_sweep
+
+    return plan_sweep("rocket", axes=axes, forecast=False)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes of two CPU slots each, and a driver connected to them."""
+    ray = ray_or_skip()
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        size = {"num_cpus": 2, "object_store_memory": 100 << 20}
+        found = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
+        found.second = found.add_node(**size)
+        ray.init(address=found.address, logging_level="error", log_to_driver=False)
+        yield found
+        ray.shutdown()
+        found.shutdown()
+
+
+def run(plan: Plan, folder: Path, *, runner: Any = Faulty, timeout_seconds: float = 60.0, **how: Any) -> list[Record]:
+    """Run a plan with the engine alone, and commit as the driver does."""
+    photos = {job.frame.sha256: _png(job.frame) for job in plan.jobs}
+    tasks = tasks_of(plan)
+    with Results(folder) as results:
+        how |= {"work": results.work, "photos": photos, "timeout_seconds": timeout_seconds, "runner": runner}
+        for outcome in run_ray(tasks, **how):
+            results.commit(*outcome)
+        return [results.finished[task["id"]] for task in tasks]
+
+
+pytest_ray = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")]
+
+
+class TestOnACluster:
+    """Slow, for Ray takes its time to start."""
+
+    pytestmark = pytest_ray
+
+    def test_trouble_is_rows_and_the_others_are_made(self, cluster: Any, tmp_path: Path) -> None:
+        plan = seeds(1, DIES, 2, LOSES_GPU, HANGS, 3)
+        records = run(plan, tmp_path, timeout_seconds=15)
+        found = {record.clip["seed"]: (record.status, (record.error or {}).get("type")) for record in records}
+        assert {seed: found[seed] for seed in (1, 2, 3)} == dict.fromkeys((1, 2, 3), ("ok", None))
+        assert found[DIES] == ("error", "WorkerDied")
+        assert found[LOSES_GPU] == ("error", "RuntimeError")
+        assert found[HANGS] == ("timeout", "Timeout")
+
+    def test_a_model_that_cannot_be_loaded_fails_its_runs_only(self, cluster: Any, tmp_path: Path) -> None:
+        bad = seeds(1, 2, 3, load={"weights": "random", "random_seed": 1})
+        good = seeds(1, 2, load={"weights": "random"})
+        records = run(type(bad)(jobs=(*bad.jobs, *good.jobs), asked={}), tmp_path)
+        assert [record.status for record in records] == ["error"] * 3 + ["ok"] * 2
+        assert {(record.error or {}).get("message") for record in records[:3]} == {"no such weights"}
+
+    def test_a_full_disk_stops_the_sweep(self, cluster: Any, tmp_path: Path) -> None:
+        with pytest.raises(DiskFullError, match="No space left"):
+            run(seeds(FILLS, *range(8)), tmp_path)
+
+    def test_a_node_is_killed_in_the_middle(self, cluster: Any, tmp_path: Path) -> None:
+        """Every run ends well, and the records are those of the local engine but for times."""
+        model = write_hub_folder(tmp_path / "toy-svd")
+        axes = {"seed": list(range(12)), "decode_chunk_size": [2, 4]}
+        plan = plan_of(model, axes=axes)
+        local = run_sweep(plan, results=tmp_path / "local", report=False, progress=False)
+        done: list[Record] = []
+        tasks = tasks_of(plan, quality=True)
+        photos = {job.frame.sha256: _png(job.frame) for job in plan.jobs}
+        with Results(tmp_path / "ray") as results:
+            made = run_ray(tasks, work=results.work, photos=photos, timeout_seconds=120)
+            for outcome in made:
+                results.commit(*outcome)
+                done.append(outcome.record)
+                if len(done) == 4:
+                    cluster.remove_node(cluster.second, allow_graceful=False)
+        assert len(done) == 24
+        assert {record.id for record in done} == {record.id for record in local.records}
+        by_id = {record.id: record for record in done}
+        for expected in local.records:
+            assert timeless(by_id[expected.id]) == timeless(expected)
+            frames = [
+                Clip.read(tmp_path / where / "runs" / expected.id / "clip.mp4").frames for where in ("ray", "local")
+            ]
+            assert (frames[0] == frames[1]).all()
+
+
+def timeless(record: Record) -> dict[str, Any]:
+    """Give a record without what is of the moment: times, memory, and whether a stage was shared."""
+    left_out = {"samples", "started_at", "memory", "cost", "method"}
+    return {name: value for name, value in record.to_dict().items() if name not in left_out}
