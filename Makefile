@@ -71,7 +71,7 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'installing torch and svdkit into $(VENV): minutes, the first time'
 	@echo '(on Linux pip may take the CUDA build of torch, gigabytes; the small one: make TORCH_INDEX=https://download.pytorch.org/whl/cpu)'
 	@$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
-	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@$(PIP) install -c constraints.txt -e '.[dev,ray]'
 	@touch $@
 
 $(READY_APP): $(READY)

@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 # Only hardware, systems and optional packages that this machine may lack; anything else has to run.
-ALLOWED = re.compile(r"^needs (a GPU|CUDA|MPS|Windows|macOS|a user who is not root|pillow-heif|ray|voila|DeepCache)\b")
+ALLOWED = re.compile(r"^needs (a GPU|CUDA|MPS|Windows|macOS|a user who is not root|pillow-heif|voila|DeepCache)\b")
 
 
 def complaints(report: Path, *, tests: Path) -> list[str]:

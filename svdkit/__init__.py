@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# Public name -> module, in the order of the data: image, settings, pipeline, clip.
+# Public name -> module, in the order of the data: image, settings, pipeline, clip, record, sweep.
 _HOME: dict[str, str] = {
     "sample_photos": "image",
     "sample_photo": "image",
@@ -48,12 +48,33 @@ _HOME: dict[str, str] = {
     "replay": "generate",
     "Clip": "clip",
     "Provenance": "clip",
+    "forecast": "bench.forecast",
+    "measure": "bench.measure",
+    "profile": "bench.profile",
+    "measure_quality": "bench.quality",
+    "Record": "bench.record",
+    "read_records": "bench.record",
+    "write_record": "bench.record",
+    "table": "bench.table",
+    "compare": "bench.compare",
+    "sweep": "sweep",
+    "write_report": "sweep.report",
+    "sync_player": "sweep.player",
     "doctor": "environment",
     "SvdkitError": "errors",
     "SvdkitWarning": "errors",
 }
 
 if TYPE_CHECKING:
+    from svdkit.bench.compare import compare as compare
+    from svdkit.bench.forecast import forecast as forecast
+    from svdkit.bench.measure import measure as measure
+    from svdkit.bench.profile import profile as profile
+    from svdkit.bench.quality import measure_quality as measure_quality
+    from svdkit.bench.record import Record as Record
+    from svdkit.bench.record import read_records as read_records
+    from svdkit.bench.record import write_record as write_record
+    from svdkit.bench.table import table as table
     from svdkit.clip import Clip as Clip
     from svdkit.clip import Provenance as Provenance
     from svdkit.environment import doctor as doctor
@@ -85,6 +106,9 @@ if TYPE_CHECKING:
     from svdkit.settings import LoadSettings as LoadSettings
     from svdkit.settings import clip_preset as clip_preset
     from svdkit.settings import presets as presets
+    from svdkit.sweep import sweep as sweep
+    from svdkit.sweep.player import sync_player as sync_player
+    from svdkit.sweep.report import write_report as write_report
 
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604 - the names are the keys above
 

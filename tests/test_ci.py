@@ -51,12 +51,12 @@ def test_a_test_in_a_class_counts_for_its_file(check_ran: Any, tmp_path: Path) -
     assert complain(check_ran, tmp_path, case("test_mp4", classname="tests.test_clip.TestSave")) == []
 
 
-@pytest.mark.parametrize("why", ["needs a GPU", "needs CUDA 12", "needs a user who is not root", "needs ray"])
+@pytest.mark.parametrize("why", ["needs a GPU", "needs CUDA 12", "needs a user who is not root", "needs voila"])
 def test_what_the_machine_lacks_may_be_skipped(check_ran: Any, tmp_path: Path, why: str) -> None:
     assert complain(check_ran, tmp_path, case("test_save"), case("test_other", skipped(why))) == []
 
 
-@pytest.mark.parametrize("why", ["no weights", "could not import 'cv2'", "", "later", "needs rayon"])
+@pytest.mark.parametrize("why", ["no weights", "could not import 'cv2'", "", "later", "needs ray", "needs chromium"])
 def test_any_other_skip_is_a_fault(check_ran: Any, tmp_path: Path, why: str) -> None:
     found = complain(check_ran, tmp_path, case("test_save"), case("test_other", skipped(why)))
     assert found == [f"tests.test_clip::test_other was skipped: {why}"]

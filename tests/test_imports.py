@@ -40,6 +40,9 @@ PUBLIC = [
     *("load", "LoadReport", "apply_technique", "undo_technique"),
     *("encode", "denoise", "decode", "generate", "generate_batch", "replay"),
     *("Clip", "Provenance"),
+    *("forecast", "measure", "profile", "measure_quality"),
+    *("Record", "read_records", "write_record", "table", "compare"),
+    *("sweep", "write_report", "sync_player"),
     *("doctor",),
     *("SvdkitError", "SvdkitWarning"),
 ]
@@ -71,7 +74,7 @@ def imported(path: Path, module: str) -> list[tuple[int, str]]:
 def room(name: str) -> str:
     """Tell which room a dotted name belongs to: `svdkit.image.fit` to `image`, `svdkit.Clip` to `clip`."""
     second = name.split(".")[1]
-    return svdkit._HOME.get(second, second)
+    return svdkit._HOME.get(second, second).partition(".")[0]
 
 
 def wrong_imports(package: Path) -> list[str]:

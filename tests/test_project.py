@@ -159,7 +159,7 @@ def test_make_installs_torch_first_and_from_where_it_was_asked() -> None:
         "'^torch=='",
         'constraints.txt)"',
     ]
-    assert installs[1:] == ["-c constraints.txt -e '.[dev]'"]
+    assert installs[1:] == ["-c constraints.txt -e '.[dev,ray]'"]
 
 
 def test_make_finds_no_python_where_there_is_none(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""The ``svdkit`` command: animate, replay, models, doctor, demo.
+"""The ``svdkit`` command: animate, replay, forecast, sweep, compare, notebook, models, doctor, demo.
 
 The files import each other in one direction: ``outcome`` (how a command ends) and ``options`` (what it takes) →
-``make`` (clips), ``look`` (models and this machine) and ``demo`` → ``app`` (the command itself). Torch and the rest of
+``make`` (clips), ``look`` (models and this machine), ``forecast``, ``sweep``, ``compare``, ``notebook`` and ``demo`` →
+``app`` (the command itself). Torch and the rest of
 svdkit are imported when a command runs, so that ``svdkit --help`` answers at once.
 """
 

@@ -9,10 +9,14 @@ from typing import Annotated
 import typer
 
 from svdkit import __version__
+from svdkit.cli.compare import compare
 from svdkit.cli.demo import demo
+from svdkit.cli.forecast import forecast
 from svdkit.cli.look import doctor, models
 from svdkit.cli.make import animate, replay
+from svdkit.cli.notebook import notebook
 from svdkit.cli.outcome import Commands
+from svdkit.cli.sweep import sweep
 
 app = typer.Typer(
     cls=Commands,
@@ -24,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a traceback is shown with --debug only, and plainly
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (animate, replay, models, doctor, demo):
+for command in (animate, replay, forecast, sweep, compare, notebook, models, doctor, demo):
     app.command()(command)
 
 
