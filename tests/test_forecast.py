@@ -8,15 +8,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from svdkit.bench.forecast import calibrate as own
-from svdkit.bench.forecast import calls, find_card, forecast, predict
-from svdkit.bench.forecast.calibrate import device_name, from_published, from_records, published
-from svdkit.bench.forecast.cards import CARDS
+from svdkit.bench.forecast import calls, find_card, predict
+from svdkit.bench.forecast import forecast as make_forecast
+from svdkit.bench.forecast.calibrate import device_name, from_records, published
+from svdkit.bench.forecast.calibrate import from_published as calibrate_from_published
+from svdkit.bench.forecast.cards import CARDS, of_memory
 from svdkit.bench.forecast.model import Job, clip_calls, clip_flops, nominal_seconds
 from svdkit.bench.record import Record, run_id, write_record
 from svdkit.cli.outcome import Commands
@@ -30,6 +33,9 @@ CARD_NAMES = [
     *("T4", "L4", "A10G", "RTX3060", "RTX3090", "RTX4060", "RTX4090", "RTX5090"),
     *("V100", "A100", "A100-80GB", "L40S", "H100", "H200"),
 ]
+# What may be None is not here, or the test fails anyhow.
+forecast: Any = make_forecast
+from_published: Any = calibrate_from_published
 SIZE = {"height": 576, "width": 1024, "num_frames": 25}
 
 
@@ -407,7 +413,7 @@ def test_calibrate_wants_a_pipeline_of_load():
 
 @pytest.mark.usefixtures("_no_counting")
 def test_a_cpu_without_records_has_no_seconds_and_says_how_to_get_them(monkeypatch):
-    monkeypatch.setattr(predict, "this_machine", lambda: (predict.of_memory("Some CPU", 16.0), "cpu"))
+    monkeypatch.setattr(predict, "this_machine", lambda: (of_memory("Some CPU", 16.0), "cpu"))
     found = forecast("micro")
     assert (found.gpu, found.load.dtype, found.load.device, found.seconds) == ("Some CPU", "fp32", "cpu", None)
     assert found.fits is True

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from svdkit.bench.forecast.calibrate import SHIPPED_FILE, Calibration, from_published, from_records, timed_part
 from svdkit.bench.forecast.calls import counts_for
@@ -164,7 +165,7 @@ class _Clip:
 def _plans(run: _Clip, asked: LoadSettings) -> tuple[tuple[Plan, ...], Plan]:
     """Give the ladder, and the step of it, or the way asked for, that is expected to be used."""
     device, free = asked.device, run.card.memory_bytes or None
-    works = {"dtype": asked.dtype, "compiled": asked.compile}
+    works: dict[str, Any] = {"dtype": asked.dtype, "compiled": asked.compile}
     possible_plans(device, memory=asked.memory, **works)  # raises where what was asked for cannot work
     switches = (asked.two_pass_guidance, asked.forward_chunking)
     every, plans = Rung("auto", *switches), possible_plans(device, memory="auto", **works)
@@ -178,7 +179,11 @@ def _plans(run: _Clip, asked: LoadSettings) -> tuple[tuple[Plan, ...], Plan]:
 def _calibrate(job: Job, *, card: Card, model: str, records: Records) -> Calibration | None:
     """Take the nearest source that knows something."""
     given = read_records(records) if isinstance(records, str | Path) else list(records or ())
-    sources = {"own records": lambda: given, "own calibration": own_calibrations, "shipped records": _shipped}
+    sources: dict[str, Callable[[], list[Record]]] = {
+        "own records": lambda: given,
+        "own calibration": own_calibrations,
+        "shipped records": _shipped,
+    }
     for what, read in sources.items():
         if found := from_records(read(), job=job, model=model, device=card.name, what=what):
             return found

@@ -11,6 +11,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from svdkit.bench.forecast.calls import Call, build, count_all, fingerprint
 from svdkit.models import find_model
@@ -32,7 +33,7 @@ def usual_calls(name: str) -> Iterator[Call]:
     for element in (2, 4) if micro else (2,):
         yield Call("image_encoder", 1, *sizes[0], element_bytes=element)
         for height, width in sizes:
-            size = {"height": height, "width": width, "element_bytes": element}
+            size: dict[str, Any] = {"height": height, "width": width, "element_bytes": element}
             yield Call("vae_encode", 1, height, width, element_bytes=4)  # diffusers raises fp16 to it
             yield Call("vae_encode", 1, height, width)
             for batch, chunked in itertools.product((2, 1), (False, True)):
