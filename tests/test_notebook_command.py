@@ -139,12 +139,12 @@ def test_a_dead_kernel_is_a_failure(here: Path) -> None:
     assert not Path("out/notebook.html").exists()
 
 
-VIDEO = f"""
+VIDEO = """
 from IPython.display import HTML, display
 poster = "data:image/jpeg;base64,UE9TVEVS"
 video = "data:video/mp4;base64," + "QUJD" * 50_000
-display(HTML(f'<video poster="{{poster}}" src="{{video}}"></video>'))
-display({{"video/mp4": "QUJD" * 1000, "text/plain": "a clip"}}, raw=True)
+display(HTML(f'<video poster="{poster}" src="{video}"></video>'))
+display({"video/mp4": "QUJD" * 1000, "text/plain": "a clip"}, raw=True)
 """
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -156,7 +157,7 @@ def test_photos_may_be_an_axis_and_pictures() -> None:
 
 
 def test_settings_objects_and_axes_of_both_kinds() -> None:
-    axes = {"dtype": ["fp32", "bf16"], "height": [64, 72]}
+    axes: dict[str, list[Any]] = {"dtype": ["fp32", "bf16"], "height": [64, 72]}
     plan = plan_sweep("cat", clip=ClipSettings(fps=9), load=LoadSettings(device="cpu"), axes=axes, forecast=False)
     assert [(job.load.dtype, job.clip.height, job.clip.fps) for job in plan.jobs] == [
         ("fp32", 64, 9),
@@ -226,3 +227,23 @@ def test_planning_needs_no_torch() -> None:
     code = "import sys; from svdkit.sweep import plan_sweep; plan_sweep('cat', axes={'seed': [1, 2]}, forecast=False)"
     done = subprocess.run([sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"], check=False)
     assert done.returncode == 0
+
+
+def test_photos_of_one_name_stay_apart(tmp_path: Path) -> None:
+    photos = []
+    for colour in ("red", "blue"):
+        (tmp_path / colour).mkdir()
+        photos.append(tmp_path / colour / "photo.png")
+        Image.new("RGB", (40, 30), colour).save(photos[-1])
+    plan = plan_sweep(photos, forecast=False)
+    assert plan.asked["photos"] == ["photo.png", "photo.png (2)"]
+    assert len({job.frame.sha256 for job in plan.jobs}) == 2
+
+
+def test_what_a_file_may_hold_by_mistake() -> None:
+    wrong = problems(5, axes=["seed"], hourly_price="3")
+    assert wrong[:2] == (
+        "axes is ['seed']: it must be names and lists of values, such as {'seed': [1, 2]}",
+        "hourly_price='3': must be a number, in USD an hour",
+    )
+    assert any("int" in text for text in wrong[2:])

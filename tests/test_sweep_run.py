@@ -42,6 +42,19 @@ def ends(found: Sweep) -> dict[int, tuple[str, str]]:
     return {record.clip["seed"]: (record.status, (record.error or {}).get("message", "")) for record in found.records}
 
 
+def watch_children(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Keep every worker process that is started."""
+    children: list[Any] = []
+    usual = local_engine._Child
+
+    def start(*given: Any) -> Any:
+        children.append(usual(*given))
+        return children[-1]
+
+    monkeypatch.setattr(local_engine, "_Child", start)
+    return children
+
+
 def committed(folder: Path) -> dict[str, tuple[int, ...]]:
     """Say what is in every committed run, so that a second making of it would show."""
     found = {}
@@ -93,9 +106,7 @@ def test_a_hung_run_is_a_row_and_the_sweep_goes_on(tmp_path: Path) -> None:
 
 
 def test_after_a_lost_gpu_another_worker_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started = []
-    usual = local_engine._Child
-    monkeypatch.setattr(local_engine, "_Child", lambda *given: started.append(1) or usual(*given))
+    started = watch_children(monkeypatch)
     found = ends(run(seeds(1, LOSES_GPU, 2), tmp_path))
     assert [status for status, _ in found.values()] == ["ok", "error", "ok"]
     assert len(started) == 2
@@ -166,9 +177,7 @@ def test_an_interrupt_ends_the_worker_and_keeps_what_ended(tmp_path: Path, monke
     def interrupt(self: Display, record: Any) -> None:
         raise KeyboardInterrupt
 
-    children = []
-    usual = local_engine._Child
-    monkeypatch.setattr(local_engine, "_Child", lambda *given: children.append(usual(*given)) or children[-1])
+    children = watch_children(monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(Display, "ended", interrupt)
         with pytest.raises(KeyboardInterrupt):
@@ -255,7 +264,9 @@ def kill_at_random(folder: Path, model: str, *, kills: int, seed: int) -> list[s
 
     Returns what was killed. After each kill every committed run is whole and as it was before.
     """
-    chance, before, killed = random.Random(seed), {}, []
+    chance = random.Random(seed)
+    before: dict[str, tuple[int, ...]] = {}
+    killed: list[str] = []
     while True:
         driver = subprocess.Popen(
             [sys.executable, "-c", DRIVER, str(folder), model],

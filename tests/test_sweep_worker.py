@@ -21,7 +21,7 @@ from svdkit.clip import Clip
 from svdkit.errors import SvdkitError
 from svdkit.generate import generate
 from svdkit.pipeline import load
-from svdkit.sweep import plan_sweep
+from svdkit.sweep import plan_sweep, rows
 from svdkit.sweep import worker as worker_module
 from svdkit.sweep.rows import DiskFullError, is_disk_full
 from svdkit.sweep.run import _png
@@ -79,8 +79,12 @@ def alone(job: Job) -> Clip:
 def test_sharing_changes_no_bit(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames as the worker has them before they are compressed, against each run made alone."""
     made: list[np.ndarray[Any, Any]] = []
-    usual = worker_module.save
-    monkeypatch.setattr(worker_module, "save", lambda clip, *a, **k: (made.append(clip.frames), usual(clip, *a, **k)))
+
+    def keep(clip: Clip, folder: Path, *, scale: float | None) -> None:
+        made.append(clip.frames)
+        rows.save(clip, folder, scale=scale)
+
+    monkeypatch.setattr(worker_module, "save", keep)
     plan = plan_of(toy, axes={"motion_bucket_id": [30, 200], "seed": [1, 2], "decode_chunk_size": [2, 4]})
     records = run_all(plan, tmp_path)
     assert [record.error for record in records] == [None] * 8

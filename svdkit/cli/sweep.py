@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,8 +44,10 @@ def sweep(
     typer.echo(str(plan), err=True)
     if dry_run:
         return
-    how = {"address": address, "workers": workers, "timeout_seconds": timeout, "retry_failed": retry_failed}
-    found = run_sweep(plan, results=results, engine=engine, **how, command=f"svdkit sweep {file.name}")
+    how: dict[str, Any] = {"address": address, "workers": workers, "retry_failed": retry_failed}
+    found = run_sweep(
+        plan, results=results, engine=engine, timeout_seconds=timeout, **how, command=f"svdkit sweep {file.name}"
+    )
     typer.echo(str(found))
     if found.failed:
         raise typer.Exit(FAILED)

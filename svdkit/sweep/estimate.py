@@ -54,7 +54,7 @@ class Estimate:
 
 
 def estimate_sweep(
-    jobs: Sequence[Job], *, gpu: str | None, hourly_price: float | None, currency: str
+    jobs: Sequence[Job], *, gpu: str | None, hourly_price: float | None, currency: str, records: Any = None
 ) -> tuple[Estimate, list[str]]:
     """Forecast every distinct kind of run, and add up; also a sentence for each kind that cannot work.
 
@@ -71,8 +71,8 @@ def estimate_sweep(
     for job in jobs:
         kind = (job.load, job.clip.replace(**_SAME))
         if kind not in known:
-            how: dict[str, Any] = {"gpu": gpu, "clip": kind[1], "load": job.load, "hourly_price": hourly_price}
-            known[kind] = _try(lambda how=how: forecast(job.load.model, currency=currency, **how), problems)  # noqa: B023
+            how: dict[str, Any] = {"gpu": gpu, "clip": kind[1], "load": job.load, "records": records}
+            known[kind] = _try(lambda how=how: forecast(job.load.model, **how), problems)  # noqa: B023
             problems += _misfit(known[kind], job)
         found = known[kind] or found
         if known[kind] is None:
@@ -80,13 +80,14 @@ def estimate_sweep(
         seconds = known[kind].stage_seconds
         alone += sum(seconds.values()) if known[kind].seconds is not None else math.nan
         once += _new_seconds(job, seconds, seen) if known[kind].seconds is not None else math.nan
+    problems = list(dict.fromkeys(problems))
     if found is None:
         return Estimate(seconds=None, alone_seconds=None, cost=None, currency=currency, gpu="", source=""), problems
     usable = math.isfinite(once)
     cost = once / 3600 * hourly_price if usable and hourly_price is not None else None
     total, each = (once, alone) if usable else (None, None)
-    told = {"cost": cost, "currency": currency, "gpu": str(found.gpu), "source": str(found.source)}
-    return Estimate(seconds=total, alone_seconds=each, **told), list(dict.fromkeys(problems))
+    told: dict[str, Any] = {"cost": cost, "currency": currency, "gpu": str(found.gpu), "source": str(found.source)}
+    return Estimate(seconds=total, alone_seconds=each, **told), problems
 
 
 def _new_seconds(job: Job, seconds: Mapping[str, float], seen: set[object]) -> float:

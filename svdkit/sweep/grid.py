@@ -64,14 +64,13 @@ def _problems(
         if isinstance(values, str | bytes | Mapping) or not isinstance(values, Sequence | range)
     ]
     for rule in exclude:
-        if not isinstance(rule, Mapping) or not rule:
+        if not isinstance(rule, Mapping) or not rule:  # type: ignore[redundant-expr]  # files are not typed
             problems.append(f"exclude has {shown(rule)}: a rule is names and values, such as {{'fps': [6, 7]}}")
-        else:
-            problems += [
-                f"exclude: {_unknown(name, 'rule', known)}" if name not in known else f"exclude: {name} is no axis here"
-                for name in rule
-                if name not in axes
-            ]
+            continue
+        for name in rule:
+            if name not in axes:
+                wrong = f"{name} is no axis here" if name in known else _unknown(name, "rule", known)
+                problems.append(f"exclude: {wrong}")
     if mode == "random" and (type(count) is not int or count < 1):
         problems.append(f"count={shown(count)}: must be a whole number from 1 when mode is 'random'")
     if mode != "random" and count is not None:

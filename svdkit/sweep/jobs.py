@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from svdkit.generate.keys import StageKey, stage_key
 from svdkit.image import Frame, fit, read_image
 from svdkit.models import find_model
 from svdkit.settings import ClipSettings, LoadSettings
+from svdkit.settings.base import shown
 from svdkit.sweep.grid import Point, expand
 from svdkit.units import format_count
 
@@ -52,7 +53,9 @@ class Plan:
     Attributes:
         jobs: Every distinct run; those that share a load, an encode, a denoise stand together.
         asked: Plain JSON of what was asked, without paths.
-        results: The results folder named in a sweep file, or None.
+        results: The results folder, or None.
+        hourly_price: Of a worker's machine, in ``currency``.
+        currency: ISO 4217 code.
         estimate: Time and money, or None when it was not asked for.
 
     Example:
@@ -65,6 +68,8 @@ class Plan:
     jobs: tuple[Job, ...]
     asked: dict[str, Any]
     results: str | None = None
+    hourly_price: float | None = None
+    currency: str = "USD"
     estimate: Estimate | None = None
 
     @cached_property
@@ -97,6 +102,7 @@ def plan_sweep(
     results: str | Path | None = None,
     forecast: bool = True,
     gpu: str | None = None,
+    records: Any = None,
     hourly_price: float | None = None,
     currency: str = "USD",
 ) -> Plan:
@@ -118,7 +124,8 @@ def plan_sweep(
         results: Results folder, kept for ``run_sweep``.
         forecast: Whether to forecast time, memory and money; it imports torch and takes seconds.
         gpu: The GPU to forecast for; None for this machine's own.
-        hourly_price: Of the machine, in ``currency``, for the cost.
+        records: Own measurements to calibrate the forecast from, as ``svdkit.forecast`` takes them.
+        hourly_price: Of a worker's machine, in ``currency``, for the cost.
         currency: ISO 4217 code.
 
     Returns:
@@ -133,13 +140,17 @@ def plan_sweep(
         >>> len(plan.jobs), plan.distinct["encode"]
         (6, 6)
     """
-    axes, problems = dict(axes or {}), []
-    photos = [photos] if _is_one(photos) else list(photos)
+    problems: list[str] = []
+    if not isinstance(axes, Mapping | None):
+        problems.append(f"axes is {shown(axes)}: it must be names and lists of values, such as {{'seed': [1, 2]}}")
+    if hourly_price is not None and not isinstance(hourly_price, int | float):
+        problems.append(f"hourly_price={shown(hourly_price)}: must be a number, in {currency} an hour")
+    axes = dict(axes) if isinstance(axes, Mapping) else {}
+    photos = _listed(photos)
     if "photo" in axes:
         problems += ["photos are given twice, as photos and as an axis; give one"] if photos else []
-        values = axes.pop("photo")
-        photos = [values] if _is_one(values) else list(values)
-    names = [_photo_name(photo, position) for position, photo in enumerate(photos)]
+        photos = _listed(axes.pop("photo"))
+    names = _names(photos)
     problems += [] if photos else ["there is no photo; give a file, or a sample such as 'rocket'"]
     points, wrong = expand({"photo": names, **axes}, mode=mode, count=count, seed=seed, exclude=exclude, known=AXES)
     fixed = {"load": _fixed(LoadSettings, load, problems), "clip": _fixed(ClipSettings, clip, problems)}
@@ -150,13 +161,17 @@ def plan_sweep(
     if forecast and not problems:
         from svdkit.sweep.estimate import estimate_sweep
 
-        estimate, problems = estimate_sweep(jobs, gpu=gpu, hourly_price=hourly_price, currency=currency)
+        estimate, problems = estimate_sweep(
+            jobs, gpu=gpu, hourly_price=hourly_price, currency=currency, records=records
+        )
     if problems:
         raise SettingsError.of("sweep", problems)
-    asked = {"photos": names, "axes": _public(axes), "mode": mode, "count": count, "seed": seed}
+    asked: dict[str, Any] = {"photos": names, "axes": _public(axes), "mode": mode, "count": count, "seed": seed}
     asked |= {"exclude": [_public(rule) for rule in exclude], "clip": fixed["clip"].to_dict()}
     asked |= {"load": _public(fixed["load"].to_dict()), "fit_mode": fit_mode, "focus": list(focus), "border": border}
-    return Plan(jobs=tuple(jobs), asked=asked, results=None if results is None else str(results), estimate=estimate)
+    money: dict[str, Any] = {"hourly_price": hourly_price, "currency": currency}
+    place = None if results is None else str(results)
+    return Plan(jobs=tuple(jobs), asked=asked, results=place, **money, estimate=estimate)
 
 
 def read_sweep(path: str | Path) -> dict[str, Any]:
@@ -190,12 +205,12 @@ class _Maker:
     def __init__(self, photos: Mapping[str, Any], fixed: Mapping[str, Any], how: Mapping[str, Any]) -> None:
         self.problems: list[str] = []
         self._fixed, self._how = fixed, how
-        self._images = {name: self._try(lambda photo=photo: read_image(photo)) for name, photo in photos.items()}
+        self._images = {name: self._try(partial(read_image, photo)) for name, photo in photos.items()}
         self._frames: dict[object, Frame | None] = {}
         self._models: dict[str, Any] = {}
 
     def make(self, points: Iterable[Point]) -> list[Job]:
-        made = (self._try(lambda point=point: self._job(point)) for point in points)
+        made = (self._try(partial(self._job, point)) for point in points)
         return [job for job in made if job is not None]
 
     def _try(self, action: Callable[[], Any]) -> Any:
@@ -253,15 +268,19 @@ def _fixed(kind: Any, given: Any, problems: list[str]) -> Any:
         return kind()
 
 
-def _is_one(photos: Any) -> bool:
-    return isinstance(photos, str | bytes | Path) or hasattr(photos, "size") or hasattr(photos, "read")
+def _listed(photos: Any) -> list[Any]:
+    is_one = isinstance(photos, str | bytes | Path) or hasattr(photos, "size") or hasattr(photos, "read")
+    return [photos] if is_one or not isinstance(photos, Iterable) else list(photos)
 
 
-def _photo_name(photo: Any, position: int) -> str:
-    """Name a photo in axes, rules and records: by its file's name, never its folder."""
-    if isinstance(photo, str | Path):
-        return Path(photo).name
-    return Path(str(getattr(photo, "filename", None) or getattr(photo, "name", None) or f"photo {position + 1}")).name
+def _names(photos: Sequence[Any]) -> list[str]:
+    """Name photos in axes, rules and records: by the file's name, never its folder; of equal names the later count."""
+    names: list[str] = []
+    for position, photo in enumerate(photos, start=1):
+        known = photo if isinstance(photo, str | Path) else getattr(photo, "filename", None)
+        name = Path(known or f"photo {position}").name
+        names.append(f"{name} ({position})" if name in names else name)
+    return names
 
 
 def _public(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +36,7 @@ class Display:
         self._work = {task["id"]: work for task, work in _work([run for run in runs if run[0]["id"] not in finished])}
         mine = [finished[task["id"]] for task, _ in runs if task["id"] in finished]
         self._done, self._failed = len(mine), sum(record.status != "ok" for record in mine)
-        self._seconds: Counter[str] = Counter()
-        self._did: Counter[str] = Counter()
+        self._seconds, self._did = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0.0)
         self._begun, self._last, self._handle = time.monotonic(), -math.inf, None
 
     def __enter__(self) -> Self:

@@ -67,8 +67,6 @@ def run_sweep(
     retry_failed: bool = False,
     quality: bool = True,
     scale: float | None = None,
-    hourly_price: float | None = None,
-    currency: str = "USD",
     report: bool = True,
     progress: bool = True,
     command: str = "",
@@ -88,8 +86,6 @@ def run_sweep(
         retry_failed: Whether runs that failed earlier are run again.
         quality: Whether the numbers of ``svdkit.bench.quality`` are measured.
         scale: Size of the saved frames as a factor, as in ``Clip.save``.
-        hourly_price: Of a worker's machine, in ``currency``, for the cost of each run; None for the plan's.
-        currency: ISO 4217 code.
         report: Whether tables and ``index.html`` are written at the end.
         progress: Whether to show how far it is; in a log file that is one line in 30 s.
         command: What to type to run it again, for the records.
@@ -110,8 +106,8 @@ def run_sweep(
     if results is None or engine not in ENGINES:
         given = "there is no results folder" if results is None else f"engine={engine!r} is not known"
         raise SettingsError(f"{given}; give results='bench_results/NAME' and engine='local' or 'ray'")
-    options = {"quality": quality, "scale": scale, "command": command, "hourly_price": hourly_price}
-    options["currency"] = currency
+    options = {"quality": quality, "scale": scale, "command": command}
+    options |= {"hourly_price": plan.hourly_price, "currency": plan.currency}
     tasks = _tasks(plan.jobs, options)
     photos = {job.frame.sha256: job.frame for job in plan.jobs}
     with ExitStack() as stack:
@@ -172,7 +168,7 @@ def sweep(
     print(plan)  # noqa: T201 - what is about to take time and money is said before
     how: dict[str, Any] = {"engine": engine, "address": address, "timeout_seconds": timeout_seconds}
     how |= {"retry_failed": retry_failed, "quality": quality, "report": report}
-    return run_sweep(plan, results=results, **how, **money)
+    return run_sweep(plan, results=results, **how)
 
 
 def _engine(
