@@ -1,0 +1,128 @@
+"""The notebook that compares results folders: of other machines, of one folder alone, and of none."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from svdkit.bench.record import write_record
+from svdkit.cli.notebook import run_notebook
+from tests.bench_records import GPU, VERSIONS, record
+from tests.test_quickstart import ROOT, cells, faults, text_of
+from tests.test_quickstart import source as quickstart_source
+
+COMPARE = ROOT / "notebooks" / "04_compare_runs.ipynb"
+COLAB = "https://colab.research.google.com/github/svdkit/svdkit/blob/main/notebooks/04_compare_runs.ipynb"
+
+# of the libraries that run notebooks, about one another
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def source(name: str) -> str:
+    return next(str(cell["source"]) for cell in cells(COMPARE) if cell["id"] == name)
+
+
+def test_it_opens_on_colab_by_a_badge() -> None:
+    assert f"colab-badge.svg)]({COLAB})" in source("title")
+
+
+def test_it_installs_as_the_quickstart_does() -> None:
+    assert source("install") == quickstart_source("install")
+
+
+def test_each_heading_is_a_question() -> None:
+    headings = re.findall(r"^##? (.+)$", "\n".join(cell["source"] for cell in cells(COMPARE)), re.MULTILINE)
+    assert len(headings) == 12
+    assert [heading for heading in headings if not heading.endswith("?")] == []
+
+
+def test_after_a_result_there_is_something_to_notice() -> None:
+    after = {
+        first["id"]: second["source"]
+        for first, second in itertools.pairwise(cells(COMPARE))
+        if first["cell_type"] == "code" and second["cell_type"] == "markdown"
+    }
+    silent = [name for name, text in after.items() if not text.startswith("**Things to notice**")]
+    assert silent == ["install", "parameters", "measure", "money", "save"]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder, in which the notebook's kernel finds this svdkit."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return tmp_path
+
+
+def execute(folder: Path, **parameters: Any) -> list[dict[str, Any]]:
+    """Run the notebook and give its cells, all of which ran well."""
+    run_notebook(COMPARE, folder / "executed.ipynb", parameters=parameters)
+    executed = cells(folder / "executed.ipynb")
+    assert faults(executed) == []
+    assert str(folder) not in json.dumps(executed)
+    return executed
+
+
+def two_machines(folder: Path) -> list[str]:
+    """Write the same grid as two GPUs would leave it; the second is half as fast and fails once."""
+    slow = {"environment": GPU | VERSIONS | {"gpu": "NVIDIA T4", "vram_bytes": 16 * 2**30}}
+    for steps, chunk in ((10, 2), (25, 2), (25, 5)):
+        write_record(folder / "h200", record(steps=steps, chunk=chunk))
+        write_record(folder / "t4", record(steps=steps, chunk=chunk, factor=2.0, **slow))
+    error = {"type": "OutOfMemoryError", "message": "no room"}
+    write_record(folder / "t4", record(chunk=25, status="oom", samples={}, memory={}, order=[], error=error, **slow))
+    return ["h200", "t4"]
+
+
+def read_costs(folder: Path) -> list[dict[str, str]]:
+    with (folder / "outputs" / "compare" / "costs.csv").open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.slow
+def test_two_machines(workplace: Path) -> None:
+    """Costs are the price of the folder's own hour; a comparison across hardware is made when it is allowed."""
+    names = two_machines(workplace)
+    prices = {"h200": 3.6, "t4": 0.36}
+    executed = execute(workplace, results_folders=names, hourly_prices=prices, allow_different=["environment"])
+    assert "NVIDIA H200" in text_of(executed, "overview")
+    costs = read_costs(workplace)
+    assert [row["folder"] for row in costs] == ["h200", "h200", "h200", "t4", "t4", "t4", "t4"]
+    for row in costs:
+        wanted = float(row["seconds"] or "nan") * prices[row["folder"]] / 3600 * 1000
+        assert float(row["for 1,000 clips"] or "nan") == pytest.approx(wanted, nan_ok=True)
+    compared = text_of(executed, "compare")
+    assert "old: h200, new: t4" in compared
+    assert len(re.findall(r"2\.\d{3} \(.+?\) +slower", compared)) == 3
+    assert "only in new" in compared
+
+
+@pytest.mark.slow
+def test_other_hardware_is_refused_until_allowed(workplace: Path) -> None:
+    executed = execute(workplace, results_folders=two_machines(workplace))
+    assert "hardware or versions differ" in text_of(executed, "compare")
+
+
+@pytest.mark.slow
+def test_one_folder(workplace: Path) -> None:
+    """The committed sweep alone: compared with itself, and no plot over steps, which it says."""
+    executed = execute(workplace, results_folders=[(ROOT / "bench_results" / "motion").as_posix()])
+    assert "old: motion, new: motion" in text_of(executed, "compare")
+    assert "give timed records of at least two num_inference_steps" in text_of(executed, "steps")
+    (row,) = read_costs(workplace)
+    assert (row["folder"], row["clips"]) == ("motion", "60")
+
+
+@pytest.mark.slow
+def test_without_any_folder_it_measures_two(workplace: Path) -> None:
+    """In an empty folder: micro in two number formats, with repeats, so that rows can be judged."""
+    executed = execute(workplace, num_inference_steps=1)
+    assert "old: micro_fp32, new: micro_bf16" in text_of(executed, "compare")
+    assert {row["folder"] for row in read_costs(workplace)} == {"micro_fp32", "micro_bf16"}
+    assert re.search(r"(faster|slower|same)", text_of(executed, "compare"))

@@ -1,0 +1,104 @@
+"""The notebook of parameter sweeps: what a reader meets, and that it runs and leaves what it says."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from svdkit.bench.record import read_records
+from svdkit.cli.notebook import check_parameters, run_notebook
+from tests.test_quickstart import ROOT, cells, faults, text_of
+from tests.test_quickstart import source as quickstart_source
+
+SWEEP = ROOT / "notebooks" / "02_parameter_sweep.ipynb"
+COLAB = "https://colab.research.google.com/github/svdkit/svdkit/blob/main/notebooks/02_parameter_sweep.ipynb"
+TINY: dict[str, Any] = {
+    "photos": ["cat", "coffee"],
+    "motion_bucket_ids": [30, 220],
+    "seeds": [4],
+    "num_inference_steps": 2,
+    "decode_chunk_sizes": [3, 14],
+    "results_folder": "my sweep",
+}
+
+# of the libraries that run notebooks, about one another
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def source(name: str) -> str:
+    return next(str(cell["source"]) for cell in cells(SWEEP) if cell["id"] == name)
+
+
+def test_it_opens_on_colab_by_a_badge() -> None:
+    assert f"colab-badge.svg)]({COLAB})" in source("title")
+
+
+def test_it_installs_as_the_quickstart_does() -> None:
+    assert source("install") == quickstart_source("install")
+
+
+def test_each_heading_is_a_question() -> None:
+    headings = re.findall(r"^##? (.+)$", "\n".join(cell["source"] for cell in cells(SWEEP)), re.MULTILINE)
+    assert len(headings) == 14
+    assert [heading for heading in headings if not heading.endswith("?")] == []
+
+
+def test_after_a_result_there_is_something_to_notice() -> None:
+    after = {
+        first["id"]: second["source"]
+        for first, second in itertools.pairwise(cells(SWEEP))
+        if first["cell_type"] == "code" and second["cell_type"] == "markdown"
+    }
+    silent = [name for name, text in after.items() if not text.startswith("**Things to notice**")]
+    assert silent == ["install", "parameters"]
+
+
+def test_it_is_honest_about_micro() -> None:
+    assert "details stir and dissolve" in source("title")
+    assert "nothing of\nhow a full model answers" in source("title").replace("\n> ", "\n")
+
+
+def test_the_command_for_terminals_takes_its_parameters() -> None:
+    """The line that the notebook prints is one that svdkit accepts."""
+    line = re.search(r"`svdkit notebook 02_parameter_sweep (.+)`", source("parameters-why"))
+    assert line is not None
+    pairs = re.findall(r"-p (\w+) '?([^'`]+?)'?(?= -p|$)", line.group(1))
+    values, folder = check_parameters(SWEEP, pairs, output_folder=None)
+    assert values == {"seeds": [1, 2, 3, 4, 5], "num_inference_steps": 25}
+    assert folder == Path("outputs/motion")
+
+
+@pytest.mark.slow
+def test_it_runs_and_answers_its_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every parameter reaches the clips; the numbers shown are those of the records."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    run_notebook(SWEEP, tmp_path / "executed.ipynb", parameters=TINY)
+    executed = cells(tmp_path / "executed.ipynb")
+    assert faults(executed) == []
+    assert str(tmp_path) not in json.dumps(executed)
+    records = read_records(tmp_path / "my sweep")
+    assert len(records) == 8
+    assert {run.image["source"] for run in records} == {"cat", "coffee"}
+    assert {run.clip["num_inference_steps"] for run in records} == {2}
+    plan = text_of(executed, "plan")
+    assert "8 runs: 2 photos × motion_bucket_id (2) × seed (1) × decode_chunk_size (2)" in plan
+    assert "shared work: 1 load, 2 encodes, 4 denoises, 8 decodes" in plan
+    assert "8 of 8 runs ended well; my sweep" in text_of(executed, "run")
+    assert "8 of 8 runs ended well; my sweep, this time in" in text_of(executed, "again")
+    assert "on one L4" in text_of(executed, "price")
+    assert "over all 4 clips" in text_of(executed, "answer")
+    motion = sorted(
+        run.quality["motion_percent_width_per_second"]
+        for run in records
+        if run.clip["motion_bucket_id"] == 30 and run.clip["decode_chunk_size"] == 3
+    )
+    assert f"{motion[0]:.2f}" in text_of(executed, "answer")
+    assert f"{motion[1]:.2f}" in text_of(executed, "answer")
+    assert "my sweep/index.html" in text_of(executed, "report")
+    assert (tmp_path / "my sweep" / "index.html").is_file()
