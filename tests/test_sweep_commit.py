@@ -40,6 +40,7 @@ def test_a_run_is_a_folder_and_a_line(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / record(1).id / "clip.mp4").read_bytes() == b"frames"
     assert [one.status for one in read_records(tmp_path)] == ["ok", "timeout"]
     assert {path.name for path in tmp_path.iterdir()} == {".lock", "records.jsonl", "runs"}
+    assert (tmp_path / ".lock").read_bytes() == b""  # it named the machine
 
 
 def test_what_ended_is_known_at_the_next_start(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ class Results:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.work, ignore_errors=True)
         if self._lock is not None:
+            self._lock.truncate(0)  # it names this machine, and a results folder is made to be shared
             self._lock.close()  # which unlocks; the file stays, since removing it would race with the next sweep
 
     def commit(self, record: Record, made: Path | None = None) -> None:
