@@ -18,13 +18,14 @@ from svdkit.errors import SettingsError, SvdkitError
 from svdkit.models import find_model, locate
 from svdkit.models.folder import fingerprint
 from svdkit.sweep.commit import Results
-from svdkit.sweep.jobs import Job, Plan, plan_sweep
 from svdkit.sweep.local_engine import Outcome, run_local
+from svdkit.sweep.plan import Plan, plan_sweep
 from svdkit.sweep.progress import Display
 from svdkit.sweep.rows import DiskFullError, Task, is_disk_full
 
 if TYPE_CHECKING:
     from svdkit.settings import ClipSettings, LoadSettings
+    from svdkit.sweep.jobs import Job
 
 ENGINES = ("local", "ray")
 
