@@ -31,13 +31,14 @@ def as_text(forecast: Forecast) -> str:
 
 def as_html(forecast: Forecast) -> str:
     """Give the forecast as two tables, everything escaped."""
-    facts = "".join(f"<tr><th>{_safe(label)}</th><td>{_safe(text)}</td></tr>" for label, text in _facts(forecast))
-    head = "".join(f"<th>{text}</th>" for text in ("", "way", "decode chunk", "memory", "a clip", ""))
-    ladder = "".join(f"<tr>{''.join(f'<td>{_safe(cell)}</td>' for cell in row)}</tr>" for row in _ladder(forecast))
-    left = 'style="text-align:left"'
+    left = 'style="text-align:left"'  # on each cell: Jupyter aligns them to the right
+    th, td = f"<th {left}>", f"<td {left}>"
+    facts = "".join(f"<tr>{th}{_safe(label)}</th>{td}{_safe(text)}</td></tr>" for label, text in _facts(forecast))
+    head = "".join(f"{th}{text}</th>" for text in ("", "way", "decode chunk", "memory", "a clip", ""))
+    ladder = "".join(f"<tr>{''.join(f'{td}{_safe(cell)}</td>' for cell in row)}</tr>" for row in _ladder(forecast))
     return (
-        f"<div><b>{_safe(_title(forecast))}</b><table {left}>{facts}</table>"
-        f"<table {left}><thead><tr>{head}</tr></thead><tbody>{ladder}</tbody></table></div>"
+        f"<div><b>{_safe(_title(forecast))}</b><table>{facts}</table>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{ladder}</tbody></table></div>"
     )
 
 
