@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from svdkit.sweep import Plan, Sweep
 
 ROOT = Path(__file__).parents[1]
+ALLOWED = 8  # seconds: a worker's start takes half a second, and ten times that on a busy machine
 
 
 @pytest.fixture(autouse=True)
@@ -101,8 +102,8 @@ def test_a_poison_run_is_a_row_and_the_sweep_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_hung_run_is_a_row_and_the_sweep_goes_on(tmp_path: Path) -> None:
-    found = ends(run(seeds(1, HANGS, 2), tmp_path, timeout_seconds=4))
-    assert found[HANGS] == ("timeout", "run: no answer in 4 s; the worker was killed")
+    found = ends(run(seeds(1, HANGS, 2), tmp_path, timeout_seconds=ALLOWED))
+    assert found[HANGS] == ("timeout", "run: no answer in 8 s; the worker was killed")
     assert (found[1][0], found[2][0]) == ("ok", "ok")
 
 
@@ -118,7 +119,7 @@ def test_after_a_lost_gpu_another_worker_goes_on(tmp_path: Path, monkeypatch: py
     [
         (1, "error", "no such weights"),
         (DIES, "error", "worker died (signal 9) in each of 2 tries of this load"),
-        (HANGS, "timeout", "load: no answer in 4 s; the worker was killed"),
+        (HANGS, "timeout", "load: no answer in 8 s; the worker was killed"),
     ],
 )
 def test_a_model_that_cannot_be_loaded_fails_its_runs_once(
@@ -128,14 +129,12 @@ def test_a_model_that_cannot_be_loaded_fails_its_runs_once(
     plan = seeds(1, 2, load={"weights": "random", "random_seed": random_seed})
     good = seeds(1, load={"weights": "random"})
     both = type(plan)(jobs=(*plan.jobs, *good.jobs), asked=plan.asked)
-    start = time.monotonic()
-    found = run(both, tmp_path, timeout_seconds=4)
+    found = run(both, tmp_path, timeout_seconds=ALLOWED if status == "timeout" else 60)
     assert [(record.status, (record.error or {}).get("message")) for record in found.records] == [
         (status, message),
         (status, message),
         ("ok", None),
     ]
-    assert time.monotonic() - start < 60
 
 
 def test_failed_runs_are_final_until_asked_for(tmp_path: Path) -> None:
