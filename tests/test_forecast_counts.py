@@ -10,7 +10,8 @@ import torch
 
 import svdkit
 from svdkit.bench.forecast import calibrate, calls, forecast
-from svdkit.bench.forecast.calls import Call, counts_for, fingerprint, known_counts
+from svdkit.bench.forecast.call import Call
+from svdkit.bench.forecast.calls import counts_for, fingerprint, known_counts
 from svdkit.bench.forecast.meter import measure_call
 from svdkit.bench.forecast.ship import usual_calls
 from svdkit.models import find_model, random_pipeline

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from svdkit import __version__
 from svdkit.bench.rules import BYTES, METHODS, PHASES, SCHEMA_VERSION, STAGES, STATUSES, problems_of
@@ -143,14 +143,24 @@ def write_record(path: str | Path, record: Record) -> None:
     file = _file(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab+") as stream:
-        stream.seek(0)
-        whole, _, tail = stream.read().rpartition(b"\n")
-        if tail:  # complete but for its end, or torn
-            stream.truncate(None if _is_json(tail) else len(whole) + bool(whole))
+        start, tail = _last_line(stream)
+        if tail and not _is_json(tail):  # torn; else complete but for its end
+            stream.truncate(start)
         gap = "\n" if tail and _is_json(tail) else ""
         stream.write(f"{gap}{json.dumps(record.to_dict(), allow_nan=False)}\n".encode())
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def _last_line(stream: BinaryIO) -> tuple[int, bytes]:
+    """Where the last line begins, and what stands there; read from the end, since a sweep appends thousands."""
+    start, tail = stream.seek(0, os.SEEK_END), b""
+    while start and b"\n" not in tail:
+        size = min(start, 65536)
+        start = stream.seek(start - size)
+        tail = stream.read(size) + tail
+    kept = tail.rfind(b"\n") + 1
+    return start + kept, tail[kept:]
 
 
 def read_records(path: str | Path) -> list[Record]:

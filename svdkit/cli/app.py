@@ -14,7 +14,7 @@ from svdkit.cli.demo import demo
 from svdkit.cli.forecast import forecast
 from svdkit.cli.look import doctor, models
 from svdkit.cli.make import animate, replay
-from svdkit.cli.notebook import notebook
+from svdkit.cli.notebook import TakesPairs, notebook
 from svdkit.cli.outcome import Commands
 from svdkit.cli.sweep import sweep
 
@@ -29,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (animate, replay, forecast, sweep, compare, notebook, models, doctor, demo):
-    app.command()(command)
+    app.command(cls=TakesPairs if command is notebook else None)(command)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the value of the option

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,9 +46,9 @@ def sweep(
     if dry_run:
         return
     how: dict[str, Any] = {"address": address, "workers": workers, "retry_failed": retry_failed}
-    found = run_sweep(
-        plan, results=results, engine=engine, timeout_seconds=timeout, **how, command=f"svdkit sweep {file.name}"
-    )
+    shown = file.name if file.is_absolute() else file.as_posix()  # an absolute path may name its user
+    how |= {"timeout_seconds": timeout, "command": f"svdkit sweep {shlex.quote(shown)}"}
+    found = run_sweep(plan, results=results, engine=engine, **how)
     typer.echo(str(found))
     if found.failed:
         raise typer.Exit(FAILED)

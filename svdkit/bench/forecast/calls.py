@@ -1,4 +1,4 @@
-"""What is counted, for which network, and where counts are kept: shipped with svdkit, and in the user's cache.
+"""Where counts are kept: shipped with svdkit, and in the user's cache.
 
 Counting needs torch and seconds; reading a count needs neither. Counts depend on the architecture only, not on weights.
 """
@@ -13,8 +13,9 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from svdkit.bench.forecast.call import Call, Count, Network
 from svdkit.errors import ModelError
 from svdkit.models import ModelInfo, random_pipeline
 from svdkit.models.folder import STEMS
@@ -22,48 +23,6 @@ from svdkit.models.random_weights import _configurations
 from svdkit.pipeline.memory import shipped_counts
 
 _VERSION = 1  # of what is counted and how: older caches are counted anew
-
-
-class Call(NamedTuple):
-    """One call of one stage; height and width in pixels, `batch` 2 with guidance, `chunked` for forward chunking."""
-
-    stage: str
-    frames: int
-    height: int
-    width: int
-    batch: int = 1
-    element_bytes: int = 2
-    chunked: bool = False
-
-    @property
-    def key(self) -> str:
-        """Its name in files. A photo on its side costs the same, so the longer side stands last."""
-        short, long = sorted((self.height, self.width))
-        size = "" if self.stage == "image_encoder" else f" {self.batch}x{self.frames} {short}x{long}"
-        return f"{self.stage}{size} {self.element_bytes}B{' chunked' if self.chunked else ''}"
-
-
-class Count(NamedTuple):
-    """What a call costs, whatever computes it.
-
-    Multiplications and additions, as two (`flops`); bytes that operations other than matrix products, convolutions and
-    attention read and write; kernels started; bytes alive at the peak, weights excluded, and the same with the copies
-    that cuDNN makes.
-    """
-
-    flops: int
-    moved_bytes: int
-    kernels: int
-    peak_bytes: int
-    peak_workspace_bytes: int
-
-
-class Network(NamedTuple):
-    """An architecture: parameters of each network, pixels a latent cell along one side, its counts by key."""
-
-    parameters: dict[str, int]
-    downscale: int
-    counts: dict[str, Count]
 
 
 def cache_folder() -> Path:

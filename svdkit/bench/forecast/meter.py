@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from svdkit.bench.forecast.calls import Call, Count
+from svdkit.bench.forecast.call import Call, Count
 
 if TYPE_CHECKING:
     from collections.abc import Callable

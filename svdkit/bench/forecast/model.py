@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from svdkit.bench.forecast.calls import Call, Count, Network
+from svdkit.bench.forecast.call import Call, Count, Network
 
 if TYPE_CHECKING:
     from svdkit.bench.forecast.cards import Card

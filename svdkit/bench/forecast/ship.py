@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from svdkit.bench.forecast.calls import Call, build, count_all, fingerprint
+from svdkit.bench.forecast.call import Call
+from svdkit.bench.forecast.calls import build, count_all, fingerprint
 from svdkit.models import find_model
 from svdkit.pipeline.memory import COUNTS_FILE
 

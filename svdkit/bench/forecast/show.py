@@ -1,4 +1,7 @@
-"""A forecast as text and as HTML, from the same lines."""
+"""A forecast as text and as HTML, from the same lines.
+
+``Forecast`` shows itself by this module, so this one does not import it: what is Any here is a ``Forecast``.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,16 @@ import html
 import itertools
 import textwrap
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 from svdkit.pipeline.memory import MARGIN, OVERHEAD_BYTES, Plan, describe
 from svdkit.units import format_bytes, format_count, format_money, format_seconds
-
-if TYPE_CHECKING:
-    from svdkit.bench.forecast.result import Forecast
 
 _NAMES = {"image_encoder": "image encoder", "vae_encode": "VAE encode", "unet": "UNet", "vae_decode": "VAE decode"}
 _VERDICTS = {True: "fits", False: "does not fit", None: "not known whether it fits"}
 
 
-def as_text(forecast: Forecast) -> str:
+def as_text(forecast: Any) -> str:
     """Give the forecast as lines of at most 110 characters, for a terminal."""
     lines = [_title(forecast)]
     for label, text in _facts(forecast):
@@ -29,7 +29,7 @@ def as_text(forecast: Forecast) -> str:
     return "\n".join(lines)
 
 
-def as_html(forecast: Forecast) -> str:
+def as_html(forecast: Any) -> str:
     """Give the forecast as two tables, everything escaped."""
     left = 'style="text-align:left"'  # on each cell: Jupyter aligns them to the right
     th, td = f"<th {left}>", f"<td {left}>"
@@ -42,7 +42,7 @@ def as_html(forecast: Forecast) -> str:
     )
 
 
-def _title(forecast: Forecast) -> str:
+def _title(forecast: Any) -> str:
     clip = forecast.clip
     size = f"{clip.num_frames} frames of {clip.height}x{clip.width} (height x width), {clip.num_inference_steps} steps"
     compiled = ", compiled" if forecast.load.compile else ""
@@ -51,7 +51,7 @@ def _title(forecast: Forecast) -> str:
     return f"{forecast.model} on {forecast.gpu}, {forecast.load.dtype}{compiled}: {size}, {guidance}"
 
 
-def _facts(forecast: Forecast) -> Iterator[tuple[str, str]]:
+def _facts(forecast: Any) -> Iterator[tuple[str, str]]:
     """Label and text of each line; a label is empty where a line goes on with the one before."""
     if forecast.seconds is None:
         yield "time", f"not known: {forecast.source}"
@@ -70,14 +70,14 @@ def _facts(forecast: Forecast) -> Iterator[tuple[str, str]]:
         yield "advice", sentence
 
 
-def _money(forecast: Forecast) -> Iterator[tuple[str, str]]:
+def _money(forecast: Any) -> Iterator[tuple[str, str]]:
     if forecast.cost is None or forecast.clips_per_hour is None or forecast.hourly_price is None:
         return
     each, hour = (format_money(sum_, forecast.currency) for sum_ in (forecast.cost, forecast.hourly_price))
     yield "money", f"{each} a clip at {hour} an hour, {format_count(int(forecast.clips_per_hour), 'clip')} an hour"
 
 
-def _memory(forecast: Forecast) -> Iterator[tuple[str, str]]:
+def _memory(forecast: Any) -> Iterator[tuple[str, str]]:
     has = f" of {format_bytes(forecast.gpu_bytes)}" if forecast.gpu_bytes else ""
     way = f"{_way(forecast)}, decode_chunk_size={forecast.clip.decode_chunk_size}"
     yield "memory", f"{format_bytes(forecast.memory_bytes)}{has}: {_VERDICTS[forecast.fits]} ({way})"
@@ -88,11 +88,11 @@ def _memory(forecast: Forecast) -> Iterator[tuple[str, str]]:
     yield "", f"margin within that: {fragments}, {format_bytes(OVERHEAD_BYTES)} for {whose}"
 
 
-def _way(forecast: Forecast) -> str:
+def _way(forecast: Any) -> str:
     return describe(_chosen(forecast).rung)
 
 
-def _chosen(forecast: Forecast) -> Plan:
+def _chosen(forecast: Any) -> Plan:
     from svdkit.pipeline.memory import Rung
 
     load = forecast.load
@@ -101,7 +101,7 @@ def _chosen(forecast: Forecast) -> Plan:
     return Plan(rung, forecast.memory_bytes, forecast.fits, forecast.seconds)
 
 
-def _ladder(forecast: Forecast) -> Iterator[tuple[str, ...]]:
+def _ladder(forecast: Any) -> Iterator[tuple[str, ...]]:
     """One row a way: mark, way, chunk, bytes, seconds, verdict; the chosen one first where the ladder lacks it."""
     chosen = _chosen(forecast)
     known = any(step.rung == chosen.rung for step in forecast.ladder)
