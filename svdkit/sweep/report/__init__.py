@@ -43,11 +43,13 @@ def write_report(folder: str | Path, *, baseline: str | None = None) -> Path:
     records = list({record.id: record for record in read_records(folder)}.values())  # of a run made again the last
     if not records:
         raise SvdkitError(f"{folder} has no runs yet; start the sweep first, then write the report")
-    frame, asked = table(records, baseline=baseline), _read_json(folder / "sweep.json")
-    axes = asked.get("axes")
+    frame, described = table(records, baseline=baseline), _read_json(folder / "sweep.json")
+    asked = described.get("asked", described)  # what a sweep writes, or what a user wrote by hand
+    axes = asked.get("axes") if isinstance(asked, dict) else None
     rows, axes = make_rows(folder, records, order=list(axes) if isinstance(axes, dict) else [])
     posters = [inside(folder, row.record.artifacts.get("poster")) for row in rows]
-    contact_sheet(list(zip(posters, (row.title for row in rows), strict=True))).save(folder / "contact_sheet.png")
+    sheet = contact_sheet(list(zip(posters, (row.title for row in rows), strict=True)))
+    sheet.quantize(256).save(folder / "contact_sheet.png", optimize=True)  # a third of the bytes, for an overview
     (folder / "table.csv").write_text(to_csv(frame), encoding="utf-8")
     unread = [f"quality.{name}" for name in QUALITY if name not in SHOWN]
     (folder / "table.md").write_text(to_markdown(frame.drop(columns=unread, errors="ignore")), encoding="utf-8")
@@ -55,7 +57,7 @@ def write_report(folder: str | Path, *, baseline: str | None = None) -> Path:
     pinned = next((name for name in timed if name.startswith(baseline or "")), "")
     title = folder.resolve().name.replace("_", " ")
     environment = _read_json(folder / "environment.json") or records[0].environment
-    page = render(title, rows, axes, asked=asked, environment=environment, baseline=pinned)
+    page = render(title, rows, axes, asked=described, environment=environment, baseline=pinned)
     (folder / "index.html").write_text(page, encoding="utf-8")
     return folder / "index.html"
 
