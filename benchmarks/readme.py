@@ -41,6 +41,9 @@ the raw values, versions included. A sweep also has `index.html`: clone the repo
 
 A missed bar stays here as missed. Unless a row says otherwise the model is micro, svdkit's built-in one: its seconds
 and its pictures say nothing about Stable Video Diffusion.
+
+A sweep times each clip once, next to whatever else the machine is doing: what it is for are the clips and the numbers
+measured from their pixels. For seconds, look at the benchmarks.
 """
 
 

@@ -79,7 +79,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 )
                 add_run(folder, bucket=bucket, seed=seed, steps=steps, clip=None if failed else clip, **changes)
     axes = {"motion_bucket_id": BUCKETS, "seed": SEEDS, "num_inference_steps": STEPS}
-    (folder / "sweep.json").write_text(json.dumps({"photos": ["cat.jpg"], "axes": axes}), encoding="utf-8")
+    asked = {"photos": ["cat.jpg"], "axes": axes}
+    (folder / "sweep.json").write_text(json.dumps({"asked": asked}), encoding="utf-8")
     (folder / "environment.json").write_text(json.dumps(CPU | VERSIONS), encoding="utf-8")
     assert write_report(folder) == folder / "index.html"
     return folder
@@ -95,7 +96,8 @@ class TestFiles:
         assert "OutOfMemoryError: needs 9.5 GiB more" in text
         with Image.open(results / "contact_sheet.png") as sheet:
             assert sheet.size == (6 * 216 + 8, 2 * (117 + 32 + 8) + 11)
-            assert sheet.getpixel((108, 60)) != sheet.getpixel((5 * 216 + 108, 157 + 60)) == (233, 235, 238)
+            colours = sheet.convert("RGB")
+        assert colours.getpixel((108, 60)) != colours.getpixel((5 * 216 + 108, 157 + 60)) == (233, 235, 238)
 
     def test_the_page_says_what_was_run_where_and_how(self, results):
         """Title, models, hardware, versions, command, request, failures."""
