@@ -39,7 +39,7 @@ def test_it_opens_on_colab_by_a_badge() -> None:
 
 def test_each_heading_is_a_question() -> None:
     headings = re.findall(r"^## (.+)$", "\n".join(cell["source"] for cell in cells(NOTEBOOK)), re.MULTILINE)
-    assert len(headings) == 18
+    assert len(headings) == 17
     assert all(heading.endswith("?") for heading in headings)
 
 
