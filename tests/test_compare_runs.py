@@ -71,7 +71,7 @@ def execute(folder: Path, **parameters: Any) -> list[dict[str, Any]]:
 
 def two_machines(folder: Path) -> list[str]:
     """Write the same grid as two GPUs would leave it; the second is half as fast and fails once."""
-    slow = {"environment": GPU | VERSIONS | {"gpu": "NVIDIA T4", "vram_bytes": 16 * 2**30}}
+    slow: dict[str, Any] = {"environment": GPU | VERSIONS | {"gpu": "NVIDIA T4", "vram_bytes": 16 * 2**30}}
     for steps, chunk in ((10, 2), (25, 2), (25, 5)):
         write_record(folder / "h200", record(steps=steps, chunk=chunk))
         write_record(folder / "t4", record(steps=steps, chunk=chunk, factor=2.0, **slow))
