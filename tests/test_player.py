@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import sys
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ class TestSource:
 
     def test_too_much_for_a_notebook_is_said(self, monkeypatch):
         """papermill writes every output again at every cell."""
-        monkeypatch.setattr("svdkit.sweep.player._MANY_BYTES", 10_000)
+        monkeypatch.setattr(sys.modules["svdkit.sweep.player"], "_MANY_BYTES", 10_000)  # svdkit.sweep is a function
         with pytest.warns(UserWarning, match="to the notebook; show fewer, or write_report"):
             sync_player([micro_clip()] * 2)
 
