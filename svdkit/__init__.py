@@ -50,7 +50,6 @@ _HOME: dict[str, str] = {
     "Provenance": "clip",
     "forecast": "bench.forecast",
     "Forecast": "bench.forecast",
-    "calibrate": "bench.forecast",
     "measure": "bench.measure",
     "profile": "bench.profile",
     "measure_quality": "bench.quality",
@@ -70,7 +69,6 @@ _HOME: dict[str, str] = {
 if TYPE_CHECKING:
     from svdkit.bench.compare import compare as compare
     from svdkit.bench.forecast import Forecast as Forecast
-    from svdkit.bench.forecast import calibrate as calibrate
     from svdkit.bench.forecast import forecast as forecast
     from svdkit.bench.measure import measure as measure
     from svdkit.bench.profile import profile as profile

@@ -40,7 +40,7 @@ PUBLIC = [
     *("load", "LoadReport", "apply_technique", "undo_technique"),
     *("encode", "denoise", "decode", "generate", "generate_batch", "replay"),
     *("Clip", "Provenance"),
-    *("forecast", "Forecast", "calibrate", "measure", "profile", "measure_quality"),
+    *("forecast", "Forecast", "measure", "profile", "measure_quality"),
     *("Record", "read_records", "write_record", "table", "compare"),
     *("sweep", "write_report", "sync_player"),
     *("doctor",),

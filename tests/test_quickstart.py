@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from svdkit.cli import app, demo
+from svdkit.cli.notebook import run_notebook
 from svdkit.clip import Clip
 from tests.toy import write_hub_folder
 
@@ -177,7 +178,7 @@ def test_another_model_photo_and_size(workplace: Path) -> None:
         "seed": 3,
         "output_folder": "my clips",
     }
-    demo.run_notebook(QUICKSTART, workplace / "executed.ipynb", parameters=parameters)
+    run_notebook(QUICKSTART, workplace / "executed.ipynb", parameters=parameters)
     executed = [cell for cell in cells(workplace / "executed.ipynb") if cell["id"] in ids]
     assert len(executed) == len(ids)
     assert faults(executed) == []
