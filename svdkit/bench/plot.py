@@ -82,7 +82,8 @@ def time_against_steps(records: Sequence[Record]) -> Figure:
         look = {"fmt": MARKERS[index % 8], "color": colour, "markersize": 7, "markerfacecolor": "white", "capsize": 3}
         bars = np.nan_to_num([middle - low, high - middle])  # none where there are too few repeats
         axes.errorbar(steps, middle, bars, label=label, **look)
-    axes.set(xlabel="denoising steps", ylabel="clip time, s (median, 95 % interval)", xlim=(0, None), ylim=(0, None))
+    axes.set(xlabel="denoising steps", ylabel="clip time, s (median, 95 % interval)")
+    axes.set(xlim=(0, None), ylim=(0, axes.get_ylim()[1] * 1.06))  # else the topmost marker is cut
     axes.legend(frameon=False, title="fixed + per step", alignment="left")
     return figure
 
@@ -159,7 +160,8 @@ def time_memory_pareto(records: Sequence[Record]) -> Figure:
         names.append(
             f"{number}  {', '.join(f'{name} {rows[index].get(name)}' for name in differ) or rows[index]['name']}"
         )
-    axes.set(xlabel=f"peak memory {_WORDS[kind]}, GiB", ylabel="clip time, s (median)", xlim=(0, None), ylim=(0, None))
+    axes.set(xlabel=f"peak memory {_WORDS[kind]}, GiB", ylabel="clip time, s (median)")
+    axes.set(xlim=(0, axes.get_xlim()[1] * 1.06), ylim=(0, axes.get_ylim()[1] * 1.06))  # as above
     axes.legend(frameon=False)
     figure.supxlabel("\n".join(names).replace("$", r"\$"), x=0.02, ha="left", fontsize=9)
     return figure
