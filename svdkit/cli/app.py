@@ -17,6 +17,7 @@ from svdkit.cli.make import animate, replay
 from svdkit.cli.notebook import TakesPairs, notebook
 from svdkit.cli.outcome import Commands
 from svdkit.cli.sweep import sweep
+from svdkit.cli.web import web
 
 app = typer.Typer(
     cls=Commands,
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 for command in (animate, replay, forecast, sweep, compare, notebook, models, doctor, demo):
     app.command(cls=TakesPairs if command is notebook else None)(command)
+app.command("app")(web)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the value of the option

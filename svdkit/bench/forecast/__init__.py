@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+from svdkit.bench.forecast.call import NotCountedError
 from svdkit.bench.forecast.cards import CARDS, Card, find_card
 from svdkit.bench.forecast.own import calibrate
 from svdkit.bench.forecast.predict import forecast
 from svdkit.bench.forecast.result import Forecast
 
-__all__ = ["forecast", "Forecast", "calibrate", "CARDS", "Card", "find_card"]
+__all__ = ["forecast", "Forecast", "calibrate", "CARDS", "Card", "find_card", "NotCountedError"]

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from svdkit.errors import SvdkitError
+
+
+class NotCountedError(SvdkitError):
+    """A clip of this shape has never been counted, and nobody asked for it to be counted now."""
+
 
 class Call(NamedTuple):
     """One call of one stage; height and width in pixels, `batch` 2 with guidance, `chunked` for forward chunking."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from svdkit.bench.forecast.call import Call, Count, Network
+from svdkit.bench.forecast.call import Call, Count, Network, NotCountedError
 from svdkit.errors import ModelError
 from svdkit.models import ModelInfo, random_pipeline
 from svdkit.models.folder import STEMS
@@ -36,11 +36,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "svdkit"
 
 
-def counts_for(info: ModelInfo, calls: Iterable[Call]) -> Network:
+def counts_for(info: ModelInfo, calls: Iterable[Call], *, count: bool = True) -> Network:
     """Look counts up; those that nobody has counted yet are counted now (seconds, needs torch) and cached.
 
     Raises:
         ModelError: The configuration of the model is not on this machine.
+        NotCountedError: Something would have to be counted, and ``count`` is False.
 
     Example:
         >>> call = Call("unet", 25, 576, 1024, batch=2)
@@ -52,6 +53,8 @@ def counts_for(info: ModelInfo, calls: Iterable[Call]) -> Network:
     missing = {call.key: call for call in calls if known is None or call.key not in known.counts}
     if known is not None and not missing:
         return known
+    if not count:
+        raise NotCountedError(f"{len(missing)} calls of {info.name} were never counted; forecast it with count=True")
     pipe, network = build(info)
     network.counts.update(known.counts if known else {})
     network.counts.update(count_all(pipe, missing.values()))

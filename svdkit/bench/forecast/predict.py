@@ -25,7 +25,7 @@ from svdkit.settings.clip import choose_decode_chunk_size
 from svdkit.units import format_bytes
 
 Records = Iterable[Record] | str | Path | None
-_SMALLER = ((448, 768), (320, 576), (256, 448), (192, 320))
+SMALLER = ((448, 768), (320, 576), (256, 448), (192, 320))
 
 
 def forecast(
@@ -37,6 +37,7 @@ def forecast(
     hourly_price: float | None = None,
     currency: str = "USD",
     records: Records = None,
+    count: bool = True,
 ) -> Forecast:
     """Say what a clip will take in time, memory and money, before anything runs: no GPU, no weights, no download.
 
@@ -48,6 +49,7 @@ def forecast(
         hourly_price: Of the machine, for the cost of a clip.
         currency: ISO 4217 code of the price.
         records: Own measurements to calibrate from: records, or a results folder.
+        count: Whether a clip of a shape that was never counted is counted now.
 
     Returns:
         The forecast. Its first call for an unusual size counts for some seconds; later ones read that from a cache.
@@ -56,6 +58,7 @@ def forecast(
         SettingsError: An unknown card, price or setting; the message says what there is.
         ModelError: An unknown model, or one whose configuration is not on this machine.
         PipelineError: A precision or plan that cannot work on the card.
+        NotCountedError: ``count`` is False, and the clip would have to be counted.
 
     Example:
         >>> forecast("svd-xt", gpu="RTX 4090").fits
@@ -71,7 +74,7 @@ def forecast(
     clip = clip or ClipSettings()
     dtype, _, _ = choose_dtype(asked.dtype, device=device, capability=card.capability if device == "cuda" else None)
     asked = asked.replace(dtype=dtype, device=device)
-    run = _Clip(info, card, clip, asked)
+    run = _Clip(info, card, clip, asked, count=count)
     ladder, chosen = _plans(run, asked)
     job = run.job(chosen.rung)
     calibration = _calibrate(job, card=card, model=info.name, records=records)
@@ -125,7 +128,7 @@ def this_machine() -> tuple[Card, str]:
 class _Clip:
     """One clip with its counts, on one card, in any way of running it."""
 
-    def __init__(self, info: ModelInfo, card: Card, clip: ClipSettings, asked: LoadSettings) -> None:
+    def __init__(self, info: ModelInfo, card: Card, clip: ClipSettings, asked: LoadSettings, *, count: bool) -> None:
         self.card = card
         self.asked_chunk: int | None = None
         size = {"height": info.height, "width": info.width, "num_frames": info.num_frames}
@@ -134,7 +137,7 @@ class _Clip:
         chunks = {self.clip.decode_chunk_size or 1, choose_decode_chunk_size(self.clip.num_frames or 1), 2, 1}
         rungs = itertools.starmap(Rung, itertools.product(("resident",), (False, True), (False, True), sorted(chunks)))
         calls = {call: None for rung in rungs for part in clip_calls(self.job(rung)).values() for call, _ in part}
-        self.network = counts_for(info, calls)
+        self.network = counts_for(info, calls, count=count)
         self.asked_chunk = clip.decode_chunk_size
 
     def job(self, rung: Rung) -> Job:
@@ -219,7 +222,7 @@ def _cure(run: _Clip) -> str:
     run.asked_chunk = asked
     if small <= card:
         return f"decode_chunk_size={asked} is what does not fit: leave it out"
-    for height, width in (size for size in _SMALLER if size[0] * size[1] < area):
+    for height, width in (size for size in SMALLER if size[0] * size[1] < area):
         part = {stage: size * height * width // area for stage, size in counted.items()}
         if dataclasses.replace(need, counted=lambda _, part=part: part).peak(least) <= card:  # type: ignore[misc]  # mypy does not see the default
             return f"height={height}, width={width} would fit"

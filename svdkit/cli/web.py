@@ -1,0 +1,145 @@
+"""The panel as a web page: one process holds the model, Voilà shows the notebook, each tab gets a place in the line."""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from multiprocessing.connection import Listener
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from svdkit.cli.notebook import FOLDER
+from svdkit.cli.outcome import FAILED, RefusedInput, judging_input
+
+_PAGES = (FOLDER / "app.ipynb", Path(__file__).parents[1] / "ui" / "app.ipynb")  # a checkout's; the installed one
+
+
+def web(
+    *,
+    model: Annotated[
+        str | None, typer.Option(help="As for animate; svd-xt with an NVIDIA GPU, else micro.", show_default=False)
+    ] = None,
+    weights: Annotated[str, typer.Option(help="trained; or random, for time and memory without a download.")] = "trained",
+    port: Annotated[int, typer.Option(help="Of the page.", min=0, max=65535)] = 8866,
+    host: Annotated[str, typer.Option(help="Any but this machine's own needs --token.")] = "127.0.0.1",
+    token: Annotated[
+        str | None, typer.Option(help="That visitors have to give.", show_default=False, envvar="SVDKIT_APP_TOKEN")
+    ] = None,
+    language: Annotated[str, typer.Option(help="en or zh, to begin with.")] = "en",
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it here.")] = True,
+) -> None:
+    """Show the panel as a web page: drop in a photo, press a button, watch the clip.
+
+    All tabs share one model; who comes later waits in line. Ctrl-C ends it.
+    """
+    from svdkit.settings import LoadSettings
+    from svdkit.ui.studio import Studio
+    from svdkit.ui.wire import serve
+    from svdkit.ui.words import Words
+
+    check_access(host, token)
+    if importlib.util.find_spec("voila") is None:
+        raise RefusedInput("the page is shown by Voila, which is not installed: pip install 'svdkit[app]'")
+    with judging_input():
+        Words(language)
+        studio = Studio(LoadSettings(model=model or usual_model(), weights=weights))
+    port = free_port(host, port)
+    key = secrets.token_bytes(32)
+    with Listener(("127.0.0.1", 0), authkey=key) as listener:
+        for work, arguments in ((serve, (studio, listener)), (prepare, (studio,))):
+            threading.Thread(target=work, args=arguments, daemon=True).start()
+        inner = {"SVDKIT_APP_PORT": str(listener.address[1]), "SVDKIT_APP_KEY": key.hex(), "SVDKIT_LANGUAGE": language}
+        typer.echo(f"{studio.info.title}\nhttp://{shown_host(host)}:{port}{f'/?token={token}' if token else ''}")
+        ended = show_page(host=host, port=port, token=token, browser=browser, environment=inner)
+    if ended:
+        raise typer.Exit(FAILED)
+
+
+def check_access(host: str, token: str | None) -> None:
+    """Refuse to serve other machines without a token.
+
+    Raises:
+        RefusedInput: The text says what such a page lets its visitors do.
+
+    Example:
+        >>> check_access("127.0.0.1", None)
+    """
+    if token or is_loopback(host):
+        return
+    raise RefusedInput(
+        f"--host {host} lets other machines in: whoever reaches the page can use this machine's GPU, read pictures on "
+        "it by their path, and make it fetch addresses. Add --token with a long random word, which visitors then need; "
+        "or leave --host out and come through an SSH tunnel"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address is this machine's own."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def usual_model() -> str:
+    """Choose the full model where there is an NVIDIA GPU, else micro; torch is not imported for it."""
+    from svdkit.environment.facts import gather
+
+    return "svd-xt" if gather(ask_torch=False).driver else "micro"
+
+
+def free_port(host: str, port: int) -> int:
+    """Check that nobody uses a port; 0 finds one.
+
+    Raises:
+        RefusedInput: Somebody does, or the host is no address of this machine.
+    """
+    try:
+        with socket.create_server((host, port)) as one:
+            return int(one.getsockname()[1])
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RefusedInput(f"cannot listen on {host}:{port} ({reason}); give another --port, or 0 for a free one") from error
+
+
+def prepare(studio: object) -> None:
+    """Load the model; an error waits for whoever asks for a clip, who gets it too."""
+    import contextlib
+
+    with contextlib.suppress(Exception):
+        studio.prepare(lambda news: None)  # type: ignore[attr-defined]
+
+
+def shown_host(host: str) -> str:
+    """Name the host as an address to open."""
+    return "127.0.0.1" if host in {"0.0.0.0", ""} else f"[{host}]" if ":" in host else host  # noqa: S104 - compared
+
+
+def show_page(
+    *, host: str, port: int, token: str | None, browser: bool, environment: Mapping[str, str]
+) -> int:
+    """Run Voilà until it ends; return its exit code, 0 after Ctrl-C."""
+    page = next(path for path in _PAGES if path.is_file())
+    # Voilà would make a token of its own where this is empty; on loopback none is needed.
+    command = [sys.executable, "-m", "voila", str(page), f"--Voila.ip={host}", f"--port={port}"]
+    command += [f"--Voila.token={token or ''}", "--Voila.log_level=WARN", "--strip_sources=True"]
+    command += [] if browser and is_loopback(host) else ["--no-browser"]
+    running = subprocess.Popen(command, env={**os.environ, **environment})
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else a service that is stopped leaves the page behind
+    try:
+        return running.wait()
+    except KeyboardInterrupt:
+        running.wait()
+        return 0
+    finally:
+        running.terminate()

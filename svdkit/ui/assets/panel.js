@@ -1,0 +1,80 @@
+// What widgets leave out: names for sliders, a click on the photo for the focus, a word on files that are too large.
+// Without it the panel works all the same. PANEL is the class of one panel.
+(() => {
+  "use strict";
+  const largest = 9e6;
+  const words = {
+    en: (name) => `${name} is larger than 9 MB, which this connection does not carry. Give its path or address below, or make it smaller.`,
+    zh: (name) => `${name} 超过 9 MB，此连接无法传输。请在下面填写路径或网址，或先缩小图片。`,
+  };
+  const language = (root) => root.querySelector(".svdkit-language")?.dataset.language ?? "en";
+
+  const label = (root) => {
+    for (const knob of root.querySelectorAll(".svdkit-knob")) {
+      const name = knob.querySelector("label")?.textContent;
+      knob.querySelectorAll('[role="slider"], input[type="range"], .ui-slider-handle').forEach((handle) => {
+        if (handle.getAttribute("aria-label") !== name) handle.setAttribute("aria-label", name);
+      });
+    }
+    for (const area of root.querySelectorAll(".svdkit-code textarea")) {
+      const name = area.closest(".jp-Collapse, .p-Collapse, .lm-Collapse, .widget-accordion")?.querySelector(".jp-Collapse-header, .p-Collapse-header")?.textContent;
+      if (name && area.getAttribute("aria-label") !== name) area.setAttribute("aria-label", name);
+    }
+    if (document.body.dataset.voila) document.documentElement.lang = language(root);
+  };
+
+  const type = (root, axis, value) => {
+    const field = root.querySelector(`.svdkit-focus-${axis} input[type="number"]`);
+    if (!field || field.disabled) return;
+    field.value = Math.round(Math.min(100, Math.max(0, value)));
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+    field.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+
+  const point = (root, event) => {
+    const image = event.target.closest(".svdkit-photo img");
+    if (!image) return;
+    const frame = image.getBoundingClientRect();
+    const scale = Math.min(frame.width / image.naturalWidth, frame.height / image.naturalHeight);
+    const across = (event.clientX - frame.left - frame.width / 2) / (image.naturalWidth * scale);
+    const down = (event.clientY - frame.top - frame.height / 2) / (image.naturalHeight * scale);
+    type(root, "x", 100 * (across + 0.5));
+    type(root, "y", 100 * (down + 0.5));
+  };
+
+  const weigh = (root, event) => {
+    const file = event.target.files[0];
+    root.querySelector(".svdkit-too-large")?.remove();
+    if (!file || file.size <= largest) return;
+    event.stopImmediatePropagation();
+    event.target.value = "";
+    const line = document.createElement("div");
+    line.className = "svdkit-error svdkit-too-large";
+    line.setAttribute("role", "alert");
+    line.textContent = words[language(root)](file.name);
+    root.querySelector(".svdkit-photo").after(line);
+  };
+
+  // The file input of an upload button is never in the page: it is caught when the button's own script clicks it.
+  const catchInput = (root) => {
+    const click = HTMLInputElement.prototype.click;
+    HTMLInputElement.prototype.click = function () {
+      HTMLInputElement.prototype.click = click;
+      this.addEventListener("change", (event) => weigh(root, event), { capture: true, once: true });
+      click.call(this);
+    };
+    setTimeout(() => { HTMLInputElement.prototype.click = click; });
+  };
+
+  const attach = (root) => {
+    label(root);
+    new MutationObserver(() => label(root)).observe(root, { childList: true, subtree: true, characterData: true });
+    root.addEventListener("click", (event) => point(root, event));
+    root.addEventListener("click", (event) => event.target.closest(".widget-upload") && catchInput(root), true);
+  };
+  const waiting = setInterval(() => {
+    const root = document.querySelector(".PANEL");
+    if (root) { clearInterval(waiting); attach(root); }
+  }, 100);
+  setTimeout(() => clearInterval(waiting), 120000);
+})();

@@ -1,0 +1,276 @@
+"""The panel: a shell of widgets around the functions that a notebook calls by hand."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from svdkit.environment import notebook_kind
+from svdkit.errors import SettingsError, SvdkitError
+from svdkit.ui.news import News, Tell
+from svdkit.ui.outlook import Outlook
+from svdkit.ui.parts import as_html, box, safe, set_tooltip
+from svdkit.ui.photo_form import PhotoForm
+from svdkit.ui.results import Made, Results
+from svdkit.ui.run import Runner
+from svdkit.ui.settings_form import SettingsForm
+from svdkit.ui.studio import Studio
+from svdkit.ui.wire import RemoteStudio
+from svdkit.ui.words import LANGUAGES, Words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from svdkit.settings import ClipSettings
+
+_ASSETS = Path(__file__).parent / "assets"
+_DRAFTS, _DRAFT_STEPS = 4, 8  # at 8 steps the scene and its motion are those of 25, and the details are not
+
+
+class Panel:
+    """Photo, settings, forecast, start and stop, clip: what ``svdkit.panel`` shows.
+
+    Attributes:
+        photo: The photo's form.
+        form: The settings' form.
+        outlook: The forecast.
+        runner: Start, stop, progress.
+        results: The clips.
+        widget: All of it, an ipywidgets box.
+    """
+
+    def __init__(
+        self,
+        studio: Studio | RemoteStudio,
+        *,
+        folder: Path | None,
+        language: str,
+        background: bool,
+        hourly_price: float,
+        currency: str,
+    ) -> None:
+        import ipywidgets as w
+
+        self.words = Words(language)
+        self.studio = studio
+        words, info = self.words, studio.info
+        self._id = f"svdkit-{uuid.uuid4().hex[:12]}"
+        self.runner = Runner(words, background=background, on_idle=self._look)
+        self.results = Results(words, picture=self.runner.picture, folder=folder, on_finish=self._finish)
+        money: dict[str, Any] = {"hourly_price": hourly_price, "currency": currency}
+        self.outlook = Outlook(info, words, on_apply=self._apply, background=background, **money)
+        self.form = SettingsForm(info, words, on_change=self._look)
+        self.photo = PhotoForm(
+            info, words, on_change=lambda: None, on_size=self._take_size, on_error=self.runner.show_error
+        )
+        self.start, self.drafts = w.Button(button_style="primary", icon="play"), w.Button(icon="th-large")
+        self.small = w.Checkbox(value=False, indent=False)
+        self.forget = w.Button(icon="trash")
+        self.language = w.Dropdown(options=[(title, name) for name, title in LANGUAGES.items()], value=language)
+        self.title, self.settings_title = as_html(class_="svdkit-title"), as_html(class_="svdkit-heading")
+        self.outlook_title = as_html(class_="svdkit-heading")
+        self.start.on_click(lambda button: self.make())
+        self.drafts.on_click(lambda button: self.make_drafts())
+        self.forget.on_click(lambda button: self._forget())
+        self.language.observe(lambda change: words.switch(change["new"]), "value")
+        self.widget = self._laid_out()
+        words.bind(self._write)
+        self._look()
+
+    def make(self, settings: ClipSettings | None = None) -> bool:
+        """Make one clip with the settings of the form, or others; False if a run is going on already."""
+        if settings is None and not self.form.lock.value and not self.runner.busy:
+            self.form.draw_seed()
+        try:
+            made = self._prepared([settings or self.form.settings])
+        except SvdkitError as error:
+            self.runner.show_error(error)
+            return False
+        return self._run(made, then=self._show_clip)
+
+    def make_drafts(self) -> bool:
+        """Make four quick clips with different seeds, to choose one from; False if a run is going on already."""
+        try:
+            wanted = self.form.settings
+            seeds = [wanted.seed, *(secrets.randbelow(2**32) for _ in range(_DRAFTS - 1))]
+            finished = [wanted.replace(seed=seed) for seed in seeds]
+            drafts = self._prepared([self._draft_of(settings) for settings in finished])
+        except SvdkitError as error:
+            self.runner.show_error(error)
+            return False
+        each = [(*draft[:2], settings) for draft, settings in zip(drafts, finished, strict=True)]
+        return self._run(each, then=self._show_drafts)
+
+    def _prepared(self, settings: Sequence[ClipSettings]) -> list[tuple[Any, ClipSettings, ClipSettings | None]]:
+        """Fit the photo for each: frame, settings, and what a draft is finished with."""
+        return [(self.photo.fitted(height=one.height or 0, width=one.width or 0), one, None) for one in settings]
+
+    def _run(self, wanted: Sequence[tuple[Any, ClipSettings, ClipSettings | None]], *, then: Any) -> bool:
+        about = {"photo": self.photo.name, "fit": {"fit_mode": self.photo.mode.value, "focus": self.photo.focus_point}}
+
+        def work(tell: Tell, stop: threading.Event) -> list[Made]:
+            made = []
+            for number, (frame, settings, finish) in enumerate(wanted, start=1):
+                if len(wanted) > 1:
+                    self.runner.part(self.words("draft_of", number=number, count=len(wanted)))
+                clip = self.studio.run(frame, settings, tell=tell, stop=stop)
+                self.outlook.learn(clip)
+                made.append(self.results.add(Made(clip=clip, finish=finish, **about), alone=len(wanted) == 1))
+            return made
+
+        started = self.runner.start(work, then=then)
+        self._enable()
+        return started
+
+    def _show_clip(self, made: Any) -> None:
+        del made  # it plays already
+
+    def _show_drafts(self, made: Any) -> None:
+        self.results.show_drafts(made)
+
+    def _finish(self, settings: ClipSettings) -> None:
+        """Make the clip of a draft at full quality, its seed kept in the form."""
+        self.form.lock.value = True
+        self.form.show(settings)
+        self.make(settings)
+
+    def _draft_of(self, settings: ClipSettings) -> ClipSettings:
+        steps = min(_DRAFT_STEPS, settings.num_inference_steps)
+        if not self.small.value:
+            return settings.replace(num_inference_steps=steps)
+        half = {side: max(16, getattr(settings, side) // 16 * 8) for side in ("height", "width")}
+        return settings.replace(num_inference_steps=steps, **half)
+
+    def _apply(self, settings: ClipSettings) -> None:
+        self.form.show(settings)
+
+    def _take_size(self, height: int, width: int) -> None:
+        self.form.show(self.form.settings.replace(height=height, width=width))
+
+    def _forget(self) -> None:
+        self.photo.forget()
+        self.results.forget()
+
+    def _look(self) -> None:
+        """After any change: the size to the photo, the forecast, what can be pressed."""
+        if not hasattr(self, "widget"):
+            return
+        try:
+            settings = self.form.settings
+        except SettingsError as error:
+            self.runner.show_error(error)
+            return
+        if not self.runner.busy:
+            self.photo.resize(height=settings.height or 0, width=settings.width or 0)
+        self.outlook.show(settings, self.studio.load)
+        self._enable()
+
+    def _enable(self) -> None:
+        self.start.disabled = self.drafts.disabled = self.runner.busy
+
+    def _laid_out(self) -> Any:
+        words = self.words
+        head = box(self.title, self.language, class_="svdkit-head", row=True)
+        left = box(self.photo.widget, class_="svdkit-column")
+        settings = box(self.settings_title, self.form.simple, self.form.advanced, class_="svdkit-form")
+        buttons = box(self.start, self.runner.stop, self.drafts, self.small, class_="svdkit-buttons", row=True)
+        right = (settings, self.outlook_title, self.outlook.widget, buttons, self.runner.widget, self.results.widget)
+        foot = [self.forget]
+        if not self.runner.background:
+            note = as_html(class_="svdkit-hint")
+            words.bind(lambda: setattr(note, "value", safe(words("colab_note"))))
+            foot = [self.forget, note]
+        columns = box(left, box(*right, *foot, class_="svdkit-column"), class_="svdkit-columns")
+        made = box(head, columns, class_="svdkit-panel")
+        made.add_class(self._id)
+        return made
+
+    def _write(self) -> None:
+        words, info = self.words, self.studio.info
+        note = words("title_micro") if info.kind == "micro" else safe(info.title)
+        if self.studio.load.weights == "random":
+            note = f"{note} {words('title_random')}"
+        language = f'<span class="svdkit-language" data-language="{words.language}"></span>'
+        self.title.value = f"<h2>{safe(words('title'))}</h2><p>{note}</p>{language}"
+        self.settings_title.value = f"<h3>{safe(words('settings'))}</h3>"
+        self.outlook_title.value = f"<h3>{safe(words('outlook'))}</h3>"
+        self.start.description, self.drafts.description = words("start"), words("drafts")
+        self.small.description, self.forget.description = words("small_drafts"), words("forget")
+        set_tooltip(self.drafts, words("drafts_tip", steps=_DRAFT_STEPS))
+        set_tooltip(self.forget, words("forget_tip"))
+        self.language.description = words("language")
+
+    def prepare(self) -> None:
+        """Load the model now, in the background, so that the first clip need not wait for it."""
+        if self.studio.loaded or not self.runner.background:
+            return
+
+        def work(tell: Tell, stop: threading.Event) -> None:
+            del stop
+            self.studio.prepare(tell)
+            tell(News(kind="loaded"))
+
+        self.runner.start(work, then=lambda result: None)
+
+    def __repr__(self) -> str:
+        return f"Panel({self.studio.info.name}, {len(self.results.made)} clips)"
+
+    def _ipython_display_(self) -> None:
+        """Show the style, the script that names sliders for screen readers, and the widgets."""
+        from IPython.display import HTML, display
+
+        names = ["panel.css", "page.css"] if isinstance(self.studio, RemoteStudio) else ["panel.css"]
+        style = "".join((_ASSETS / name).read_text(encoding="utf-8") for name in names)
+        script = (_ASSETS / "panel.js").read_text(encoding="utf-8")
+        display(HTML(f"<style>{style}</style><script>{script.replace('PANEL', self._id)}</script>"), self.widget)
+
+
+def panel(
+    pipe: Any = None,
+    *,
+    folder: str | Path | None = "outputs/panel",
+    language: str = "en",
+    background: bool | None = None,
+    hourly_price: float = 0.0,
+    currency: str = "USD",
+) -> Panel:
+    """Show sliders and buttons for making clips: what the functions of svdkit do, without writing them.
+
+    Args:
+        pipe: A pipeline from ``svdkit.load``; or what it takes (a name, a folder, LoadSettings), which is then loaded
+            when the first clip is wanted. None: the pipeline that ``svdkit app`` holds, else micro.
+        folder: Where "Save" writes, made then; None for a download only.
+        language: ``"en"`` or ``"zh"``; a switch is in the panel.
+        background: Whether runs are threads, so that they can be stopped and the notebook stays free. None: yes, but
+            for Colab, where updates from a thread do not show.
+        hourly_price: Of this machine, for what a clip costs; it can be changed in the panel.
+        currency: ISO 4217 code of the price.
+
+    Returns:
+        The panel; a notebook shows it when it is a cell's last line.
+
+    Raises:
+        ModelError: There is no such model.
+        SettingsError: There is no such language.
+
+    Example:
+        >>> panel(svdkit.load("micro"))  # doctest: +SKIP
+    """
+    if background is None:
+        background = notebook_kind() != "colab"
+    port, key = os.environ.get("SVDKIT_APP_PORT"), os.environ.get("SVDKIT_APP_KEY")
+    if pipe is None and port and key:
+        studio: Studio | RemoteStudio = RemoteStudio(port=int(port), key=bytes.fromhex(key))
+    else:
+        studio = Studio("micro" if pipe is None else pipe)
+    place = None if folder is None else Path(folder)
+    made = Panel(
+        studio, folder=place, language=language, background=background, hourly_price=hourly_price, currency=currency
+    )
+    if isinstance(studio, RemoteStudio):
+        made.prepare()
+    return made

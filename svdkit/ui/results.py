@@ -1,0 +1,199 @@
+"""The clips made in a panel: the newest plays at once, all can be compared, saved, and taken elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from svdkit.sweep.player import sync_player
+from svdkit.ui.parts import as_html, box, safe
+from svdkit.ui.recipe import python_code, sweep_file, video_bytes
+from svdkit.units import format_seconds
+
+if TYPE_CHECKING:
+    from svdkit.clip import Clip
+    from svdkit.settings import ClipSettings
+    from svdkit.ui.words import Words
+
+_KEPT = 12  # clips that stay to be compared: each is some hundred kilobytes in the page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A clip with what its provenance does not say.
+
+    Attributes:
+        clip: The clip.
+        photo: A sample, a path or an address; empty for an upload.
+        fit: ``fit_mode`` and ``focus``.
+        number: From 1, in the order of making.
+        finish: For a draft, the settings to finish it with.
+    """
+
+    clip: Clip
+    photo: str
+    fit: dict[str, Any]
+    number: int = 0
+    finish: ClipSettings | None = None
+
+    @property
+    def label(self) -> str:
+        """One line."""
+        return f"#{self.number} {self.clip.label}"
+
+    @property
+    def file_name(self) -> str:
+        """What to call its video."""
+        settings = self.clip.provenance.settings if self.clip.provenance else {}
+        return f"clip-{self.number}-seed-{settings.get('seed', 0)}.mp4"
+
+
+class Results:
+    """Shows what was made.
+
+    Args:
+        words: Texts.
+        picture: What covers the player while a clip is being made.
+        folder: Where clips are saved; None offers the download only.
+        on_finish: Called with the settings of a draft that the user wants at full quality.
+    """
+
+    def __init__(
+        self, words: Words, *, picture: Any, folder: Path | None, on_finish: Callable[[ClipSettings], object]
+    ) -> None:
+        import ipywidgets as w
+
+        self._words, self._folder, self._on_finish = words, folder, on_finish
+        self.made: list[Made] = []
+        self._count = 0
+        self.player = as_html(class_="svdkit-result")
+        self.save = w.Button(icon="save")
+        self.saved = as_html(class_="svdkit-hint")
+        self.code, self.sweep = w.Textarea(disabled=False), w.Textarea(disabled=False)
+        for area in (self.code, self.sweep):
+            area.add_class("svdkit-code")
+        self.recipes = w.Accordion(children=[self.code, self.sweep], selected_index=None)
+        self.drafts = box(class_="svdkit-drafts", row=True)
+        self.list = box(class_="svdkit-list")
+        self.title, self.hint = as_html(class_="svdkit-heading"), as_html(class_="svdkit-hint")
+        self.compare = w.Button(disabled=True, icon="columns")
+        self.compared = as_html(class_="svdkit-compared")
+        self.save.on_click(lambda button: self.save_newest())
+        self.compare.on_click(lambda button: self.compare_chosen())
+        self._after = box(self.save, self.saved, self.recipes, class_="svdkit-after")
+        self._history = box(self.title, self.hint, self.list, self.compare, self.compared, class_="svdkit-history")
+        stage = box(self.player, picture, class_="svdkit-stage")
+        self.widget = box(stage, self.drafts, self._after, self._history, class_="svdkit-results")
+        words.bind(self._write)
+        self._show_or_hide()
+
+    def add(self, made: Made, *, alone: bool = True) -> Made:
+        """Take a clip in and play it; ``alone`` is False for one of several drafts."""
+        self._count += 1
+        made = Made(**{**vars(made), "number": self._count})
+        self.made = [*self.made[1 - _KEPT :], made]
+        self._play(made)
+        if alone:
+            self.drafts.children = ()
+        self._list()
+        self._show_or_hide()
+        return made
+
+    def show_drafts(self, drafts: Sequence[Made]) -> None:
+        """Play drafts in step, with a button under them for each."""
+        import ipywidgets as w
+
+        if len(drafts) > 1:
+            clips = [draft.clip for draft in drafts]
+            columns = 2 if len(drafts) == 4 else None
+            self.player.value = sync_player(clips, labels=[draft.label for draft in drafts], columns=columns)._repr_html_()
+        buttons = []
+        for draft in drafts:
+            assert draft.finish is not None  # noqa: S101 - drafts have it
+            button = w.Button(description=self._words("finish", seed=draft.finish.seed), button_style="info")
+            button.on_click(lambda _, wanted=draft.finish: self._on_finish(wanted))
+            buttons.append(button)
+        self.drafts.children = tuple(buttons)
+
+    def save_newest(self) -> Path | None:
+        """Save the newest clip into the folder; the photo of an upload is left out."""
+        if not self.made or self._folder is None:
+            return None
+        newest = self.made[-1]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = newest.clip.save(self._folder / newest.file_name, keep_photo=bool(newest.photo))
+        self.saved.value = safe(self._words("saved", path=path))
+        return path
+
+    def compare_chosen(self) -> None:
+        """Play the chosen clips in step."""
+        chosen = [made for made, mark in zip(self.made, self.list.children, strict=True) if mark.value]
+        player = sync_player([made.clip for made in chosen], labels=[made.label for made in chosen])
+        self.compared.value = player._repr_html_()
+
+    def forget(self) -> None:
+        """Take all clips off the page."""
+        self.made = []
+        self.compared.value = self.saved.value = self.code.value = self.sweep.value = ""
+        self.drafts.children = ()
+        self.player.value = self._empty()
+        self._list()
+        self._show_or_hide()
+
+    def _play(self, made: Made) -> None:
+        from PIL import Image
+
+        poster = io.BytesIO()
+        Image.fromarray(made.clip.frames[0]).save(poster, "JPEG", quality=80)
+        video = f"data:video/mp4;base64,{base64.b64encode(video_bytes(made.clip)).decode()}"
+        image = f"data:image/jpeg;base64,{base64.b64encode(poster.getvalue()).decode()}"
+        label, shape = safe(made.label), made.clip.width / made.clip.height
+        took = sum(made.clip.provenance.stage_seconds.values()) if made.clip.provenance else 0.0
+        download = self._words("download")
+        self.player.value = (
+            f'<figure><video controls loop muted autoplay playsinline aria-label="{label}" '
+            f'style="aspect-ratio:{shape:.4f};--sk-shape:{shape:.4f}" poster="{image}" src="{video}"></video>'
+            f"<figcaption>{label} · {format_seconds(took)}</figcaption></figure>"
+            f'<a class="svdkit-button" download="{safe(made.file_name)}" href="{video}">{safe(download)}</a>'
+        )
+        self.saved.value = ""
+        about = {"photo": made.photo, "fit": made.fit}
+        self.code.value, self.sweep.value = python_code(made.clip, **about), sweep_file(made.clip, **about)
+
+    def _list(self) -> None:
+        import ipywidgets as w
+
+        marks = []
+        for made in self.made:
+            mark = w.Checkbox(value=made is self.made[-1], description=made.label, indent=False)
+            mark.observe(lambda change: self._enable_compare(), "value")
+            marks.append(mark)
+        self.list.children = tuple(marks)
+        self._enable_compare()
+
+    def _enable_compare(self) -> None:
+        self.compare.disabled = sum(mark.value for mark in self.list.children) < 2
+
+    def _show_or_hide(self) -> None:
+        self.save.layout.display = "none" if self._folder is None else ""
+        for part, shown in ((self._after, bool(self.made)), (self._history, len(self.made) > 1)):
+            part.layout.display = "" if shown else "none"
+
+    def _empty(self) -> str:
+        return f'<div class="svdkit-empty">{safe(self._words("empty"))}</div>'
+
+    def _write(self) -> None:
+        words = self._words
+        self.save.description = words("save", folder=self._folder)
+        self.recipes.set_title(0, words("code"))
+        self.recipes.set_title(1, words("sweep"))
+        self.title.value, self.hint.value = f"<h3>{safe(words('history'))}</h3>", safe(words("compare_hint"))
+        self.compare.description = words("compare")
+        if self.made:
+            self._play(self.made[-1])
+        else:
+            self.player.value = self._empty()

@@ -1,0 +1,188 @@
+"""One run at a time in a panel: started once however often it is clicked, stopped between steps, told as it goes."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from svdkit.errors import Cancelled, SvdkitError
+from svdkit.ui.parts import as_html, box, safe
+from svdkit.units import format_seconds
+
+if TYPE_CHECKING:
+    from svdkit.ui.news import News
+    from svdkit.ui.words import Words
+
+_SECONDS_BETWEEN = 0.2  # five messages a second: more would cost time and nobody reads faster
+_SECONDS_FOR_CLICKS = 0.3  # in which clicks made during a foreground run arrive, to be passed over
+_STOPPING = {"encode": "stopping_encode", "decode": "stopping_decode", "loading": "stopping_load"}
+
+Work = Callable[[Callable[["News"], object], threading.Event], object]
+
+
+class Runner:
+    """Start, stop, progress and preview.
+
+    In the background a run is a thread, and Stop works between steps. In the foreground, for Colab, where updates of
+    widgets from a thread do not show (github.com/googlecolab/colabtools/issues/3373), it happens inside the click, and
+    interrupting the kernel stops it.
+
+    Args:
+        words: Texts.
+        background: Whether runs are threads.
+        on_idle: Called when a run has ended, however.
+    """
+
+    def __init__(self, words: Words, *, background: bool, on_idle: Callable[[], object] = lambda: None) -> None:
+        import ipywidgets as w
+
+        self._words, self.background, self._on_idle = words, background, on_idle
+        self._stop = threading.Event()
+        self._starting = threading.Lock()
+        self._stage, self._prefix, self._told = "", "", 0.0
+        self.busy = False
+        self.handler_seconds = 0.0  # spent in the panel's own code during runs: a benchmark reads it
+        self.thread: threading.Thread | None = None
+        self.stop = w.Button(icon="stop", disabled=True)
+        self.bar = as_html(class_="svdkit-bar")
+        self.state = as_html(class_="svdkit-state")
+        self.picture = as_html(class_="svdkit-picture")
+        self.stop.on_click(lambda button: self.ask_to_stop())
+        self.widget = box(self.state, self.bar, class_="svdkit-run")
+        self._show_bar(None)
+        self._say("ready")
+        words.bind(self._write)
+
+    def start(self, work: Work, *, then: Callable[[object], object]) -> bool:
+        """Run ``work(tell, stop)``, then hand its result on; False if a run is going on already.
+
+        Errors of any kind are shown in the panel, which can be used again afterwards.
+        """
+        with self._starting:
+            if self.busy:
+                return False
+            self.busy = True
+        self._stop.clear()
+        self._stage, self._prefix, self.handler_seconds = "", "", 0.0
+        self.stop.disabled = not self.background
+        if self.background:
+            self.thread = threading.Thread(target=self._run, args=(work, then), daemon=True)
+            self.thread.start()
+        else:
+            self._say("stop_foreground")
+            self._run(work, then)
+        return True
+
+    def ask_to_stop(self) -> None:
+        """Stop at the next moment at which that is possible, and say when that is."""
+        if self.busy:
+            self._stop.set()
+            self.stop.disabled = True
+            self._say(_STOPPING.get(self._stage, "stopping"))
+
+    def part(self, text: str) -> None:
+        """Say which of several parts is running, such as a draft."""
+        self._prefix = text
+
+    def show_error(self, error: BaseException | None) -> None:
+        """Show an error in plain words; None takes it away."""
+        if error is None:
+            self.state.value = self._state(self._words("ready"))
+            return
+        kind = "" if isinstance(error, SvdkitError) else f"{type(error).__name__}: "
+        title = safe(self._words("failed"))
+        self.state.value = f'<div class="svdkit-error" role="alert"><b>{title}</b><br>{safe(kind)}{safe(error)}</div>'
+
+    def _run(self, work: Work, then: Callable[[object], object]) -> None:
+        start = time.perf_counter()
+        try:
+            result = work(self._tell, self._stop)
+            self._say("saving")
+            then(result)
+            self._prefix = ""
+            self._say("done", seconds=format_seconds(time.perf_counter() - start))
+        except (Cancelled, KeyboardInterrupt):
+            self._say("stopped")
+        except Exception as error:  # noqa: BLE001 - a panel shows errors, for those of a callback vanish
+            self.show_error(error)
+        finally:
+            self._show_bar(None)
+            self.picture.value = ""
+            self.stop.disabled = True
+            self._end()
+
+    def _end(self) -> None:
+        """Be ready for the next run; after one in the foreground not before the clicks made meanwhile have arrived."""
+        loop = None if self.background else _kernel_loop()
+        if loop is None:
+            self._ready()
+        else:
+            loop.call_later(_SECONDS_FOR_CLICKS, self._ready)
+
+    def _ready(self) -> None:
+        self.busy = False
+        self._on_idle()
+
+    def _tell(self, news: News) -> None:
+        """Show news, at most five a second but for those that end or begin something."""
+        start = time.perf_counter()
+        try:
+            self._show(news, start)
+        finally:
+            self.handler_seconds += time.perf_counter() - start
+
+    def _show(self, news: News, now: float) -> None:
+        if news.kind == "picture":
+            source = base64.b64encode(news.picture).decode()
+            alt = safe(self._words("picture_alt"))
+            self.picture.value = f'<img alt="{alt}" src="data:image/webp;base64,{source}">'
+        elif news.kind in {"waiting", "loading"}:
+            self._stage = news.kind
+            self._say(news.kind, place=news.place)
+        elif news.progress is not None:
+            progress, self._stage = news.progress, news.progress.stage
+            if progress.step not in {0, progress.steps} and now - self._told < _SECONDS_BETWEEN:
+                return
+            self._told = now
+            self._show_bar(progress)
+            if not self._stop.is_set():
+                left = self._words("left_unknown")
+                if progress.remaining_seconds is not None:
+                    left = self._words("left", seconds=format_seconds(progress.remaining_seconds))
+                told = {"step": progress.step, "steps": progress.steps, "left": left}
+                self._say("progress", stage=self._words(progress.stage), **told)
+
+    def _show_bar(self, progress: Any) -> None:
+        value, most = (0, 1) if progress is None else (progress.step, progress.steps)
+        name = safe(self._words("denoise" if progress is None else progress.stage))
+        hidden = " hidden" if progress is None else ""
+        self.bar.value = f'<progress aria-label="{name}" value="{value}" max="{most}"{hidden}></progress>'
+
+    def _say(self, name: str, **values: object) -> None:
+        text = self._words(name, **values)
+        self.state.value = self._state(f"{self._prefix} · {text}" if self._prefix and self.busy else text)
+
+    def _state(self, text: str) -> str:
+        return f'<div role="status">{safe(text)}</div>'
+
+    def _write(self) -> None:
+        self.stop.description = self._words("stop")
+        if not self.busy:
+            self._say("ready")
+
+
+def _kernel_loop() -> Any:
+    """The loop of the kernel we run in; None outside of one."""
+    get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    if get_shell is None or not hasattr(get_shell(), "kernel"):
+        return None
+    with contextlib.suppress(Exception):  # a kernel without a loop, or one that is not running: nothing to wait for
+        import asyncio
+
+        return asyncio.get_running_loop()
+    return None
