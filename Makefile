@@ -14,20 +14,21 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-READY_APP := $(VENV)/.ready-app
+READY_COLAB := build/colab/.ready
 # Twice quiet: errors only. pip warns about every index that lacks a package.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 TORCH_INDEX ?=
 WORKERS ?= 2
 PYTEST ?=
 NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
-APP ?= notebooks/01_quickstart.ipynb
+APP ?=
+COLAB_TESTS := $(wildcard tests/test_ui_*.py) tests/test_quickstart.py tests/test_app.py tests/test_colab.py
 OUT := outputs
 
-.PHONY: help demo test check notebooks app clean
+.PHONY: help demo test test-colab check notebooks app clean
 
 help: ## list what can be made
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s%s\n", $$1, $$2 }'
 
 demo: $(READY) ## from a photo to a clip: run the quickstart notebook on the built-in model, say where things are
 	@$(BIN)/svdkit demo
@@ -50,8 +51,12 @@ notebooks: $(READY) ## run every notebook through papermill; the executed ones g
 			$$notebook $(OUT)/notebooks/$${notebook##*/}; \
 	done
 
-app: $(READY_APP) ## show the quickstart as a web page with Voila (APP=notebooks/other.ipynb for another)
-	$(BIN)/voila $(APP)
+app: $(READY) ## show the panel as a web page, on the built-in model where there is no GPU (APP="--port 8000" for options)
+	$(BIN)/svdkit app $(APP)
+
+test-colab: $(READY_COLAB) ## test the panel and its notebooks with Colab's widgets: ipywidgets 7.7.1, ipykernel 6.17
+	@mkdir -p build
+	build/colab/bin/python -m pytest -q --junitxml build/colab.xml $(COLAB_TESTS) $(PYTEST)
 
 clean: ## remove what was made here, but keep .venv
 	rm -rf build dist $(OUT) .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -71,9 +76,14 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'installing torch and svdkit into $(VENV): minutes, the first time'
 	@echo '(on Linux pip may take the CUDA build of torch, gigabytes; the small one: make TORCH_INDEX=https://download.pytorch.org/whl/cpu)'
 	@$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
-	@$(PIP) install -c constraints.txt -e '.[dev,ray]'
+	@$(PIP) install -c constraints.txt -e '.[dev,ray,app]'
 	@touch $@
 
-$(READY_APP): $(READY)
-	@$(PIP) install -c constraints.txt -e '.[app]'
+# Colab's versions in an environment of their own; the rest (torch, diffusers, pytest) comes from .venv, which stands
+# behind them on the path, so that nothing large is installed twice.
+$(READY_COLAB): $(READY) Makefile
+	@rm -rf build/colab && mkdir -p build
+	@$(BIN)/python -m venv build/colab
+	@build/colab/bin/python -m pip --disable-pip-version-check -qq install ipywidgets==7.7.1 ipykernel==6.17.1 ipython==7.34.0
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(build/colab/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_venv.pth"
 	@touch $@

@@ -152,5 +152,5 @@ def test_saved_widget_state_is_found() -> None:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_notebook_has_tests_that_run_it(path: Path) -> None:
     """01_quickstart in test_quickstart, and so on: from top to bottom, with parameters that make it quick."""
-    tests = ROOT / "tests" / f"test_{path.stem.partition('_')[2]}.py"
+    tests = ROOT / "tests" / f"test_{path.stem.partition('_')[2] or path.stem}.py"
     assert re.search(r"run_notebook\(|execute_notebook\(|execute\(", tests.read_text(encoding="utf-8"))

@@ -26,7 +26,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
-TARGETS = {"help", "demo", "test", "check", "notebooks", "app", "clean"}
+TARGETS = {"help", "demo", "test", "test-colab", "check", "notebooks", "app", "clean"}
 README = ROOT / "README.md"
 
 
@@ -145,7 +145,7 @@ def run_make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProces
 def test_make_alone_lists_what_can_be_made() -> None:
     done = run_make()
     assert done.returncode == 0
-    assert set(re.findall(r"^  make (\w+) ", done.stdout, re.MULTILINE)) == TARGETS
+    assert set(re.findall(r"^  make ([\w-]+) ", done.stdout, re.MULTILINE)) == TARGETS
 
 
 def test_make_installs_torch_first_and_from_where_it_was_asked() -> None:
@@ -159,7 +159,7 @@ def test_make_installs_torch_first_and_from_where_it_was_asked() -> None:
         "'^torch=='",
         'constraints.txt)"',
     ]
-    assert installs[1:] == ["-c constraints.txt -e '.[dev,ray]'"]
+    assert installs[1:] == ["-c constraints.txt -e '.[dev,ray,app]'"]
 
 
 def test_make_finds_no_python_where_there_is_none(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def blocks() -> list[tuple[str, str]]:
 
 def readme_commands(command: str) -> set[str]:
     """Find the words after `command` at the start of a line or of a `code span`."""
-    return set(re.findall(rf"(?:^|`|\.venv/bin/){command} ([a-z]+)", README.read_text(encoding="utf-8"), re.MULTILINE))
+    return set(re.findall(rf"(?:^|`|\.venv/bin/){command} ([a-z-]+)", README.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def test_the_readme_names_make_targets_that_exist() -> None:

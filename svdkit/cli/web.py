@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import importlib.util
 import ipaddress
+import json
 import os
 import secrets
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping
 from multiprocessing.connection import Listener
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from svdkit.cli.notebook import FOLDER
 from svdkit.cli.outcome import FAILED, RefusedInput, judging_input
 
-_PAGES = (FOLDER / "app.ipynb", Path(__file__).parents[1] / "ui" / "app.ipynb")  # a checkout's; the installed one
+if TYPE_CHECKING:
+    from svdkit.ui.studio import Studio
+
+_PAGE = FOLDER / "app.ipynb"  # in a checkout; an installed svdkit writes the same two lines
 
 
 def web(
@@ -29,13 +34,17 @@ def web(
     model: Annotated[
         str | None, typer.Option(help="As for animate; svd-xt with an NVIDIA GPU, else micro.", show_default=False)
     ] = None,
-    weights: Annotated[str, typer.Option(help="trained; or random, for time and memory without a download.")] = "trained",
+    weights: Annotated[
+        str, typer.Option(help="trained; or random, for time and memory without a download.")
+    ] = "trained",
     port: Annotated[int, typer.Option(help="Of the page.", min=0, max=65535)] = 8866,
     host: Annotated[str, typer.Option(help="Any but this machine's own needs --token.")] = "127.0.0.1",
     token: Annotated[
         str | None, typer.Option(help="That visitors have to give.", show_default=False, envvar="SVDKIT_APP_TOKEN")
     ] = None,
     language: Annotated[str, typer.Option(help="en or zh, to begin with.")] = "en",
+    price: Annotated[float, typer.Option(help="Of this machine, an hour, for what a clip costs.", min=0)] = 0.0,
+    currency: Annotated[str, typer.Option(help="ISO 4217 code of the price.")] = "USD",
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it here.")] = True,
 ) -> None:
     """Show the panel as a web page: drop in a photo, press a button, watch the clip.
@@ -44,7 +53,7 @@ def web(
     """
     from svdkit.settings import LoadSettings
     from svdkit.ui.studio import Studio
-    from svdkit.ui.wire import serve
+    from svdkit.ui.wire import APP, serve
     from svdkit.ui.words import Words
 
     check_access(host, token)
@@ -55,12 +64,16 @@ def web(
         studio = Studio(LoadSettings(model=model or usual_model(), weights=weights))
     port = free_port(host, port)
     key = secrets.token_bytes(32)
-    with Listener(("127.0.0.1", 0), authkey=key) as listener:
+    with Listener(("127.0.0.1", 0), authkey=key) as listener, tempfile.TemporaryDirectory() as folder:
+        page = _PAGE if _PAGE.is_file() else write_page(Path(folder))
         for work, arguments in ((serve, (studio, listener)), (prepare, (studio,))):
             threading.Thread(target=work, args=arguments, daemon=True).start()
-        inner = {"SVDKIT_APP_PORT": str(listener.address[1]), "SVDKIT_APP_KEY": key.hex(), "SVDKIT_LANGUAGE": language}
+        inner = {"port": listener.address[1], "key": key.hex(), "language": language}
+        inner |= {"hourly_price": price, "currency": currency}
         typer.echo(f"{studio.info.title}\nhttp://{shown_host(host)}:{port}{f'/?token={token}' if token else ''}")
-        ended = show_page(host=host, port=port, token=token, browser=browser, environment=inner)
+        ended = show_page(
+            page, host=host, port=port, token=token, browser=browser, environment={APP: json.dumps(inner)}
+        )
     if ended:
         raise typer.Exit(FAILED)
 
@@ -109,15 +122,17 @@ def free_port(host: str, port: int) -> int:
             return int(one.getsockname()[1])
     except OSError as error:
         reason = error.strerror or str(error)
-        raise RefusedInput(f"cannot listen on {host}:{port} ({reason}); give another --port, or 0 for a free one") from error
+        raise RefusedInput(
+            f"cannot listen on {host}:{port} ({reason}); give another --port, or 0 for a free one"
+        ) from error
 
 
-def prepare(studio: object) -> None:
+def prepare(studio: Studio) -> None:
     """Load the model; an error waits for whoever asks for a clip, who gets it too."""
     import contextlib
 
     with contextlib.suppress(Exception):
-        studio.prepare(lambda news: None)  # type: ignore[attr-defined]
+        studio.prepare(id)  # the news interest nobody yet
 
 
 def shown_host(host: str) -> str:
@@ -125,11 +140,20 @@ def shown_host(host: str) -> str:
     return "127.0.0.1" if host in {"0.0.0.0", ""} else f"[{host}]" if ":" in host else host  # noqa: S104 - compared
 
 
+def write_page(folder: Path) -> Path:
+    """Write a notebook that shows the panel."""
+    import nbformat
+
+    cell = nbformat.v4.new_code_cell("import svdkit\n\nsvdkit.panel(folder=None)")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}, "title": "svdkit"}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), folder / _PAGE.name)
+    return folder / _PAGE.name
+
+
 def show_page(
-    *, host: str, port: int, token: str | None, browser: bool, environment: Mapping[str, str]
+    page: Path, *, host: str, port: int, token: str | None, browser: bool, environment: Mapping[str, str]
 ) -> int:
     """Run Voilà until it ends; return its exit code, 0 after Ctrl-C."""
-    page = next(path for path in _PAGES if path.is_file())
     # Voilà would make a token of its own where this is empty; on loopback none is needed.
     command = [sys.executable, "-m", "voila", str(page), f"--Voila.ip={host}", f"--port={port}"]
     command += [f"--Voila.token={token or ''}", "--Voila.log_level=WARN", "--strip_sources=True"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from svdkit.generate import Progress
+if TYPE_CHECKING:
+    from svdkit.generate import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

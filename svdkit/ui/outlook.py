@@ -15,13 +15,13 @@ from svdkit.bench.forecast.predict import SMALLER
 from svdkit.bench.record import Record, run_id
 from svdkit.errors import SvdkitError
 from svdkit.models import catalogue
-from svdkit.settings import ClipSettings, LoadSettings
-from svdkit.ui.parts import as_html, box, safe
+from svdkit.ui.parts import as_html, box, on_click, on_value, safe
 from svdkit.units import format_bytes, format_money, format_seconds
 
 if TYPE_CHECKING:
     from svdkit.clip import Clip
     from svdkit.models import ModelInfo
+    from svdkit.settings import ClipSettings, LoadSettings
     from svdkit.ui.words import Words
 
 _KEPT = 20  # clips whose seconds calibrate the forecast
@@ -68,8 +68,8 @@ class Outlook:
         self.price = w.BoundedFloatText(value=hourly_price, min=0, max=10_000, step=0.1)
         self.apply = w.Button(button_style="warning")
         self.apply.add_class("svdkit-hidden")
-        self.price.observe(lambda change: self._again(), "value")
-        self.apply.on_click(lambda button: self._fitting and on_apply(self._fitting))
+        on_value(self.price, lambda _: self._again())
+        on_click(self.apply, lambda: self._fitting and on_apply(self._fitting))
         self.widget = box(self.text, self.apply, self.price, class_="svdkit-outlook-box")
         words.bind(self._write)
 
@@ -113,7 +113,7 @@ class Outlook:
             self.show(*self._asked)
 
     def _forecast(self, clip: ClipSettings, load: LoadSettings, *, count: bool) -> Forecast:
-        money = {"hourly_price": self.price.value or None, "currency": self._currency}
+        money: dict[str, Any] = {"hourly_price": self.price.value or None, "currency": self._currency}
         return forecast(self._model, clip=clip, load=load, records=self._records, count=count, **money)
 
     def _described(self, found: Forecast) -> str:
@@ -185,5 +185,3 @@ def _smaller(clip: ClipSettings) -> Iterator[ClipSettings]:
             yield clip.replace(**size, decode_chunk_size=min(2, clip.num_frames or 2))
     if (clip.num_frames or 0) > 14:
         yield clip.replace(num_frames=14, decode_chunk_size=2)
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import threading
@@ -13,13 +14,13 @@ from svdkit.environment import notebook_kind
 from svdkit.errors import SettingsError, SvdkitError
 from svdkit.ui.news import News, Tell
 from svdkit.ui.outlook import Outlook
-from svdkit.ui.parts import as_html, box, safe, set_tooltip
+from svdkit.ui.parts import as_html, box, on_click, on_value, safe, set_tooltip
 from svdkit.ui.photo_form import PhotoForm
 from svdkit.ui.results import Made, Results
 from svdkit.ui.run import Runner
 from svdkit.ui.settings_form import SettingsForm
 from svdkit.ui.studio import Studio
-from svdkit.ui.wire import RemoteStudio
+from svdkit.ui.wire import APP, RemoteStudio
 from svdkit.ui.words import LANGUAGES, Words
 
 if TYPE_CHECKING:
@@ -73,10 +74,10 @@ class Panel:
         self.language = w.Dropdown(options=[(title, name) for name, title in LANGUAGES.items()], value=language)
         self.title, self.settings_title = as_html(class_="svdkit-title"), as_html(class_="svdkit-heading")
         self.outlook_title = as_html(class_="svdkit-heading")
-        self.start.on_click(lambda button: self.make())
-        self.drafts.on_click(lambda button: self.make_drafts())
-        self.forget.on_click(lambda button: self._forget())
-        self.language.observe(lambda change: words.switch(change["new"]), "value")
+        on_click(self.start, self.make)
+        on_click(self.drafts, self.make_drafts)
+        on_click(self.forget, self._forget)
+        on_value(self.language, words.switch)
         self.widget = self._laid_out()
         words.bind(self._write)
         self._look()
@@ -110,7 +111,7 @@ class Panel:
         return [(self.photo.fitted(height=one.height or 0, width=one.width or 0), one, None) for one in settings]
 
     def _run(self, wanted: Sequence[tuple[Any, ClipSettings, ClipSettings | None]], *, then: Any) -> bool:
-        about = {"photo": self.photo.name, "fit": {"fit_mode": self.photo.mode.value, "focus": self.photo.focus_point}}
+        about: dict[str, Any] = {"photo": self.photo.name, "fit": {"fit_mode": self.photo.mode.value, "focus": self.photo.focus_point}}
 
         def work(tell: Tell, stop: threading.Event) -> list[Made]:
             made = []
@@ -214,7 +215,7 @@ class Panel:
             self.studio.prepare(tell)
             tell(News(kind="loaded"))
 
-        self.runner.start(work, then=lambda result: None)
+        self.runner.start(work, then=id)
 
     def __repr__(self) -> str:
         return f"Panel({self.studio.info.name}, {len(self.results.made)} clips)"
@@ -233,10 +234,10 @@ def panel(
     pipe: Any = None,
     *,
     folder: str | Path | None = "outputs/panel",
-    language: str = "en",
+    language: str | None = None,
     background: bool | None = None,
-    hourly_price: float = 0.0,
-    currency: str = "USD",
+    hourly_price: float | None = None,
+    currency: str | None = None,
 ) -> Panel:
     """Show sliders and buttons for making clips: what the functions of svdkit do, without writing them.
 
@@ -244,11 +245,11 @@ def panel(
         pipe: A pipeline from ``svdkit.load``; or what it takes (a name, a folder, LoadSettings), which is then loaded
             when the first clip is wanted. None: the pipeline that ``svdkit app`` holds, else micro.
         folder: Where "Save" writes, made then; None for a download only.
-        language: ``"en"`` or ``"zh"``; a switch is in the panel.
+        language: ``"en"`` or ``"zh"``; a switch is in the panel. None: as ``svdkit app`` was started, else English.
         background: Whether runs are threads, so that they can be stopped and the notebook stays free. None: yes, but
             for Colab, where updates from a thread do not show.
-        hourly_price: Of this machine, for what a clip costs; it can be changed in the panel.
-        currency: ISO 4217 code of the price.
+        hourly_price: Of this machine, from 0, for what a clip costs; it can be changed in the panel.
+        currency: ISO 4217 code of the price; US dollars when left out.
 
     Returns:
         The panel; a notebook shows it when it is a cell's last line.
@@ -262,15 +263,20 @@ def panel(
     """
     if background is None:
         background = notebook_kind() != "colab"
-    port, key = os.environ.get("SVDKIT_APP_PORT"), os.environ.get("SVDKIT_APP_KEY")
-    if pipe is None and port and key:
-        studio: Studio | RemoteStudio = RemoteStudio(port=int(port), key=bytes.fromhex(key))
+    app = json.loads(os.environ.get(APP, "{}")) if pipe is None else {}
+    studio: Studio | RemoteStudio
+    if app:
+        studio = RemoteStudio(port=app["port"], key=bytes.fromhex(app["key"]))
     else:
         studio = Studio("micro" if pipe is None else pipe)
-    place = None if folder is None else Path(folder)
     made = Panel(
-        studio, folder=place, language=language, background=background, hourly_price=hourly_price, currency=currency
+        studio,
+        folder=None if folder is None else Path(folder),
+        language=language or app.get("language", "en"),
+        background=background,
+        hourly_price=app.get("hourly_price", 0.0) if hourly_price is None else hourly_price,
+        currency=currency or app.get("currency", "USD"),
     )
-    if isinstance(studio, RemoteStudio):
+    if app:
         made.prepare()
     return made

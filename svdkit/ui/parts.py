@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-import weakref
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from svdkit.errors import ImageError
@@ -18,6 +18,16 @@ class Upload(NamedTuple):
 
     name: str
     data: bytes
+
+
+def on_click(button: Any, action: Callable[[], object]) -> None:
+    """Call an action without arguments at each click."""
+    button.on_click(lambda _: action())
+
+
+def on_value(widget: Any, action: Callable[[Any], object]) -> None:
+    """Call an action with the new value whenever it changes."""
+    widget.observe(lambda change: action(change["new"]), "value")
 
 
 def set_tooltip(widget: Any, text: str) -> None:
@@ -49,9 +59,9 @@ def read_upload(widget: Any) -> Upload | None:
     empty_upload(widget)
     if len(data) < max(1, size):
         raise ImageError(
-            f"{name} ({format_bytes(size)}) arrived with {format_bytes(len(data))}: the connection to the notebook takes "
-            f"about {format_bytes(LARGEST_UPLOAD_BYTES)} at a time. Copy the file to this machine and give its path, "
-            "or make it smaller."
+            f"{name} ({format_bytes(size)}) arrived with {format_bytes(len(data))}: the connection to the notebook "
+            f"takes about {format_bytes(LARGEST_UPLOAD_BYTES)} at a time. Copy the file to this machine and give its "
+            "path, or make it smaller."
         )
     return Upload(name, data)
 
@@ -87,9 +97,6 @@ def box(*children: Any, class_: str, row: bool = False) -> Any:
     made = (w.HBox if row else w.VBox)(list(children))
     made.add_class(class_)
     return made
-
-
-_LINKS: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
 class Knob:

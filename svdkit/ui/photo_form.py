@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import SvdkitError
 from svdkit.image import Frame, fit, preview_fit, read_image, sample_photos
-from svdkit.ui.parts import LARGEST_UPLOAD_BYTES, Knob, as_html, box, empty_upload, read_upload, safe
+from svdkit.ui.parts import LARGEST_UPLOAD_BYTES, Knob, as_html, box, empty_upload, on_value, read_upload, safe
 from svdkit.units import format_bytes
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class PhotoForm:
         self.name, self.is_upload = sample_photos()[0], False
         self.image: Image.Image | None = None
         self._small: Image.Image | None = None
-        self.sample = w.Dropdown(options=list(sample_photos()))
+        self.sample = w.Dropdown(options=[("–", ""), *((name, name) for name in sample_photos())], value=self.name)
         self.upload = w.FileUpload(accept="image/*", multiple=False)
         self.hint = as_html(class_="svdkit-hint")
         self.source = w.Text(continuous_update=False)
@@ -61,14 +61,14 @@ class PhotoForm:
         self.focus = {axis: Knob(low=0, high=100, step=1, value=50) for axis in "xy"}
         self.picture = as_html(class_="svdkit-photo")
         self.note = as_html(class_="svdkit-hint")
-        self.sample.observe(lambda change: self._quiet or self.open(change["new"]), "value")
-        self.upload.observe(lambda change: self._take_upload(), "value")
-        self.source.observe(lambda change: change["new"].strip() and self.open(change["new"].strip()), "value")
-        self.mode.observe(lambda change: self._quiet or self._refit(), "value")
-        self.size.observe(lambda change: self._choose_size(change["new"]), "value")
+        on_value(self.sample, self._choose)
+        on_value(self.upload, lambda _: self._take_upload())
+        on_value(self.source, self._choose)
+        on_value(self.mode, lambda _: self._refit())
+        on_value(self.size, self._choose_size)
         for axis, knob in self.focus.items():
             knob.widget.add_class(f"svdkit-focus-{axis}")
-            knob.field.observe(lambda change: self._refit(), "value")
+            on_value(knob.field, lambda _: self._refit())
         fields = (self.sample, self.upload, self.hint, self.source, self.mode, self.size)
         focus = (knob.widget for knob in self.focus.values())
         self.widget = box(self.picture, self.note, *fields, *focus, class_="svdkit-form")
@@ -96,6 +96,7 @@ class PhotoForm:
             image.info = {}  # the file's name stays with the user
         self.image, self.is_upload = image, is_upload
         self.name = "" if is_upload else str(photo)
+        self._show_source()
         self._small = image.copy()
         self._small.thumbnail((_LOOK_SIDE, _LOOK_SIDE))
         self._on_error(None)
@@ -113,8 +114,15 @@ class PhotoForm:
     def forget(self) -> None:
         """Take the photo off the page; a sample takes its place."""
         empty_upload(self.upload)
-        self.source.value = ""
-        self.open(self.sample.value)
+        self.open(sample_photos()[0])
+
+    def _show_source(self) -> None:
+        """Let the fields say where the photo is from, so that each of the others can be chosen again."""
+        quiet, self._quiet = self._quiet, True
+        is_sample = self.name in sample_photos()
+        self.sample.value = self.name if is_sample else ""
+        self.source.value = "" if is_sample else self.name
+        self._quiet = quiet
 
     def _take_upload(self) -> None:
         try:
@@ -125,6 +133,10 @@ class PhotoForm:
         if upload is not None:
             self.open(upload.data, is_upload=True)
 
+    def _choose(self, name: str) -> None:
+        if name.strip() and not self._quiet:
+            self.open(name.strip())
+
     def _choose_size(self, name: str) -> None:
         if not self._quiet and name in self.sizes:
             self.height, self.width = self.sizes[name]
@@ -133,7 +145,7 @@ class PhotoForm:
 
     def _refit(self) -> None:
         """Draw what will be cut, and tell."""
-        if self._small is None:
+        if self._small is None or self._quiet:
             return
         how = {"mode": self.mode.value, "focus": self.focus_point}
         shown = preview_fit(self._small, height=self.height, width=self.width, **how)

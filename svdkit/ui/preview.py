@@ -92,7 +92,8 @@ def colours(latents: npt.NDArray[np.float32], photo: Image.Image) -> npt.NDArray
     first = cells[0]
     square = first.T @ first + _RIDGE * len(first) * np.eye(channels + 1, dtype=np.float32)
     painted = cells @ np.linalg.solve(square, first.T @ wanted)
-    return painted.clip(0, 255).round().astype(np.uint8).reshape(frames, height, width, 3)
+    pixels: npt.NDArray[np.uint8] = painted.clip(0, 255).round().astype(np.uint8)
+    return pixels.reshape(frames, height, width, 3)
 
 
 def animate(frames: npt.NDArray[np.uint8], *, fps: float) -> bytes:

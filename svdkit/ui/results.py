@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from svdkit.sweep.player import sync_player
-from svdkit.ui.parts import as_html, box, safe
+from svdkit.ui.parts import as_html, box, on_click, on_value, safe
 from svdkit.ui.recipe import python_code, sweep_file, video_bytes
 from svdkit.units import format_seconds
 
@@ -82,8 +82,8 @@ class Results:
         self.title, self.hint = as_html(class_="svdkit-heading"), as_html(class_="svdkit-hint")
         self.compare = w.Button(disabled=True, icon="columns")
         self.compared = as_html(class_="svdkit-compared")
-        self.save.on_click(lambda button: self.save_newest())
-        self.compare.on_click(lambda button: self.compare_chosen())
+        on_click(self.save, self.save_newest)
+        on_click(self.compare, self.compare_chosen)
         self._after = box(self.save, self.saved, self.recipes, class_="svdkit-after")
         self._history = box(self.title, self.hint, self.list, self.compare, self.compared, class_="svdkit-history")
         stage = box(self.player, picture, class_="svdkit-stage")
@@ -110,7 +110,9 @@ class Results:
         if len(drafts) > 1:
             clips = [draft.clip for draft in drafts]
             columns = 2 if len(drafts) == 4 else None
-            self.player.value = sync_player(clips, labels=[draft.label for draft in drafts], columns=columns)._repr_html_()
+            self.player.value = sync_player(
+                clips, labels=[draft.label for draft in drafts], columns=columns
+            )._repr_html_()
         buttons = []
         for draft in drafts:
             assert draft.finish is not None  # noqa: S101 - drafts have it
@@ -161,7 +163,7 @@ class Results:
             f'<a class="svdkit-button" download="{safe(made.file_name)}" href="{video}">{safe(download)}</a>'
         )
         self.saved.value = ""
-        about = {"photo": made.photo, "fit": made.fit}
+        about: dict[str, Any] = {"photo": made.photo, "fit": made.fit}
         self.code.value, self.sweep.value = python_code(made.clip, **about), sweep_file(made.clip, **about)
 
     def _list(self) -> None:
@@ -170,7 +172,7 @@ class Results:
         marks = []
         for made in self.made:
             mark = w.Checkbox(value=made is self.made[-1], description=made.label, indent=False)
-            mark.observe(lambda change: self._enable_compare(), "value")
+            on_value(mark, lambda _: self._enable_compare())
             marks.append(mark)
         self.list.children = tuple(marks)
         self._enable_compare()

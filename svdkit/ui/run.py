@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import Cancelled, SvdkitError
-from svdkit.ui.parts import as_html, box, safe
+from svdkit.ui.parts import as_html, box, on_click, safe
 from svdkit.units import format_seconds
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Runner:
         self.bar = as_html(class_="svdkit-bar")
         self.state = as_html(class_="svdkit-state")
         self.picture = as_html(class_="svdkit-picture")
-        self.stop.on_click(lambda button: self.ask_to_stop())
+        on_click(self.stop, self.ask_to_stop)
         self.widget = box(self.state, self.bar, class_="svdkit-run")
         self._show_bar(None)
         self._say("ready")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from svdkit.settings import ClipSettings, clip_preset, presets
-from svdkit.ui.parts import Knob, box, set_tooltip
+from svdkit.ui.parts import Knob, box, on_click, on_value, set_tooltip
 
 if TYPE_CHECKING:
     from svdkit.models import ModelInfo
@@ -64,14 +64,14 @@ class SettingsForm:
         self.knobs: dict[str, Knob] = {}
         for name, limits in {**_SIMPLE, **_ADVANCED}.items():
             self.knobs[name] = Knob(**limits._asdict(), value=getattr(self.own, name))
-            self.knobs[name].field.observe(lambda change: self._changed(), "value")
+            on_value(self.knobs[name].field, lambda _: self._changed())
         self.seed = w.BoundedIntText(min=0, max=_LARGEST_SEED, value=secrets.randbelow(2**32))
-        self.seed.observe(lambda change: self._changed(), "value")
+        on_value(self.seed, lambda _: self._changed())
         self.dice = w.Button(icon="random")
-        self.dice.on_click(lambda button: self.draw_seed())
+        on_click(self.dice, self.draw_seed)
         self.lock = w.Checkbox(value=True, indent=False)
         self.preset = w.Dropdown(options=[""])
-        self.preset.observe(self._choose_preset, "value")
+        on_value(self.preset, self._choose_preset)
         seed = box(self.seed, self.dice, self.lock, class_="svdkit-seed", row=True)
         self.simple = box(self.preset, *(self.knobs[name].widget for name in _SIMPLE), seed, class_="svdkit-form")
         more = box(*(self.knobs[name].widget for name in _ADVANCED), class_="svdkit-form")
@@ -109,11 +109,11 @@ class SettingsForm:
         if not self._quiet:
             self._on_change()
 
-    def _choose_preset(self, change: Any) -> None:
+    def _choose_preset(self, name: str) -> None:
         if self._quiet:
             return
         size = {"height": self.knobs["height"].value, "width": self.knobs["width"].value}
-        asked = clip_preset(change["new"]) if change["new"] else ClipSettings()
+        asked = clip_preset(name) if name else ClipSettings()
         self.show(asked.replace(**size))
 
     def _write(self) -> None:

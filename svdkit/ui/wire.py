@@ -7,6 +7,7 @@ of its own, in which a :class:`RemoteStudio` stands for the studio. The connecti
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -25,11 +26,12 @@ from svdkit.image import Frame
 from svdkit.models import find_model
 from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.ui.news import News, Tell
-from svdkit.ui.studio import Studio
 
 if TYPE_CHECKING:
     from svdkit.models import ModelInfo
+    from svdkit.ui.studio import Studio
 
+APP = "SVDKIT_APP"  # the environment variable by which a kernel learns of the studio: port, key and more, as JSON
 _SECONDS_BETWEEN_LOOKS = 0.05  # at whether the user pressed stop
 _GONE = "the process that holds the model has ended; start `svdkit app` again"
 
@@ -132,19 +134,18 @@ def _answer(studio: Studio, line: Connection) -> None:
                 send({"load": studio.load.to_dict(), "model": studio.load.model, "loaded": studio.loaded})
                 return
             threading.Thread(target=_await_stop, args=(line, stop), daemon=True).start()
-            studio_end: dict[str, Any] = {"kind": "end"}
+            about: dict[str, Any] = {}
+            pixels = b""
             if header["want"] == "load":
                 studio.prepare(tell)
-                data = b""
             else:
                 with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
                     frame = Frame.from_dict(header["frame"], image=picture.convert("RGB"))
                 clip = studio.run(frame, ClipSettings.from_dict(header["settings"]), tell=tell, stop=stop)
                 assert clip.provenance is not None  # noqa: S101 - clips of generate have it
                 about = {"shape": clip.frames.shape, "fps": clip.fps, "provenance": clip.provenance.to_dict()}
-                studio_end |= about
-                data = clip.frames.tobytes()
-            send({**studio_end, "load": studio.load.to_dict()}, data)
+                pixels = clip.frames.tobytes()
+            send({**about, "kind": "end", "load": studio.load.to_dict()}, pixels)
         except (OSError, EOFError):
             return  # the panel is gone, and with it whoever wanted an answer
         except Exception as error:  # noqa: BLE001 - whatever it is, the panel says it
@@ -153,10 +154,8 @@ def _answer(studio: Studio, line: Connection) -> None:
 
 def _await_stop(line: Connection, stop: threading.Event) -> None:
     """Wait for the panel to say stop, or to go away: both mean that nobody waits for the clip."""
-    try:
+    with contextlib.suppress(OSError, EOFError):
         line.recv_bytes()
-    except (OSError, EOFError):
-        pass
     stop.set()
 
 

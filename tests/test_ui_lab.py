@@ -1,0 +1,127 @@
+"""The quickstart notebook in JupyterLab as a person uses it: run all cells, then the panel; and what gets saved."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from svdkit.image import sample_photo
+from tests.browser import needs_chromium
+from tests.ui_pages import PanelPage, browser, lab, open_page
+
+pytestmark = [needs_chromium, pytest.mark.slow, pytest.mark.xdist_group("browser")]
+QUICKSTART = Path(__file__).parents[1] / "notebooks" / "01_quickstart.ipynb"
+NOTEBOOK = "quickstart.ipynb"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the quickstart, its steps fewer so that the cells before the panel are quick."""
+    found = tmp_path_factory.mktemp("lab")
+    notebook = json.loads(QUICKSTART.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if cell["id"] == "parameters":
+            cell["source"] = "".join(cell["source"]).replace("num_inference_steps = 25", "num_inference_steps = 2")
+    (found / NOTEBOOK).write_text(json.dumps(notebook), encoding="utf-8")
+    return found
+
+
+@pytest.fixture(scope="module")
+def panel(folder: Path) -> Iterator[PanelPage]:
+    """The panel of the notebook, after all cells have run; one browser and one kernel for all tests."""
+    with browser() as running, lab(folder) as address, open_page(running, f"{address}/lab/tree/{NOTEBOOK}") as page:
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()  # the kernel is up
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.locator("[data-command='runmenu:run-all']").click()
+        page.locator(".svdkit-panel").wait_for(state="attached", timeout=180_000)
+        panel = PanelPage(page, scroll=True)
+        panel.shoot("lab-panel")
+        yield panel
+
+
+def test_from_an_upload_to_a_clip(panel: PanelPage, tmp_path: Path) -> None:
+    """Upload, a slider by keyboard, start, progress, stop, start again, clip."""
+    path = tmp_path / "holiday.jpg"
+    sample_photo("coffee").resize((1200, 900)).save(path, quality=90)
+    before = panel.photo()
+    panel.upload(path)
+    panel.new_photo(before)
+    steps = panel.slider("Steps")
+    steps.focus()
+    steps.press("ArrowRight")
+    panel.page.wait_for_function("[...document.querySelectorAll('input')].some((one) => one.value === '26')")
+    panel.set("Steps", 60)
+    panel.button("Make the clip").click()
+    panel.wait_state("denoising: [1-9]")
+    panel.root.locator(".svdkit-picture img").wait_for()
+    panel.button("Stop").click()
+    panel.wait_state("^Stopped")
+    panel.set("Steps", 5)
+    panel.button("Make the clip").click()
+    panel.wait_state("^Done in")
+    found = panel.video()
+    assert (found["width"], found["height"]) == (128, 72)
+    assert found["seconds"] == pytest.approx(2, abs=0.08)
+    panel.shoot("lab-done")
+
+
+def test_save_writes_into_the_folder(panel: PanelPage, folder: Path) -> None:
+    panel.set("Steps", 2)
+    panel.button("Make the clip").click()
+    panel.wait_state("^Done in")
+    panel.button("Save to outputs/panel").click()
+    panel.root.get_by_text("Saved as outputs/panel/").wait_for()
+    names = sorted(path.suffix for path in (folder / "outputs" / "panel").iterdir())
+    assert ".mp4" in names
+
+
+def test_the_notebook_is_free_while_a_clip_is_made(panel: PanelPage) -> None:
+    """The run is a thread: the kernel is idle to JupyterLab, and a slider is answered meanwhile."""
+    panel.set("Steps", 60)
+    panel.button("Make the clip").click()
+    panel.wait_state("denoising: [1-9]")
+    before = panel.root.locator(".svdkit-outlook").inner_text()
+    panel.set("Steps", 30)
+    panel.page.wait_for_function("before => document.querySelector('.svdkit-outlook').innerText !== before", arg=before)
+    assert panel.state.startswith("denoising")
+    panel.button("Stop").click()
+    panel.wait_state("^Stopped")
+
+
+def test_an_upload_is_not_in_the_saved_notebook(panel: PanelPage, folder: Path, tmp_path: Path) -> None:
+    """Saved as JupyterLab saves by default: neither the file, nor its name, nor the picture shown of it."""
+    path = tmp_path / "private-holiday.png"
+    sample_photo("cat").save(path)
+    before = panel.photo()
+    panel.upload(path)
+    shown = panel.new_photo(before)
+    target = folder / NOTEBOOK
+    old = target.stat().st_mtime_ns
+    panel.page.keyboard.press("Control+s")
+    for _ in range(100):
+        if target.stat().st_mtime_ns != old:
+            break
+        panel.page.wait_for_timeout(100)
+    text = target.read_text(encoding="utf-8")
+    assert target.stat().st_mtime_ns != old
+    assert "svdkit" in text
+    assert base64.b64encode(path.read_bytes()).decode()[100:400] not in text
+    assert "private-holiday" not in text
+    assert shown[2000:2300] not in text
+
+
+def test_a_screen_reader_finds_its_way(panel: PanelPage) -> None:
+    from tests.test_ui_page import violations
+
+    assert violations(panel.page) == []
+
+
+def test_sliders_are_labelled(panel: PanelPage) -> Any:
+    names = panel.root.get_by_role("slider").evaluate_all("all => all.map((one) => one.getAttribute('aria-label'))")
+    assert names
+    assert all(names)
