@@ -22,7 +22,8 @@ WORKERS ?= 2
 PYTEST ?=
 NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 APP ?=
-COLAB_TESTS := $(wildcard tests/test_ui_*.py) tests/test_quickstart.py tests/test_app.py tests/test_colab.py
+# What touches widgets or a kernel, and the notebooks that show the panel.
+COLAB_TESTS := $(addprefix tests/test_,colab.py app.py quickstart.py ui_parts.py ui_forms.py ui_results.py ui_run.py ui_panel.py)
 OUT := outputs
 
 .PHONY: help demo test test-colab check notebooks app clean
@@ -56,7 +57,7 @@ app: $(READY) ## show the panel as a web page, on the built-in model where there
 
 test-colab: $(READY_COLAB) ## test the panel and its notebooks with Colab's widgets: ipywidgets 7.7.1, ipykernel 6.17
 	@mkdir -p build
-	build/colab/bin/python -m pytest -q --junitxml build/colab.xml $(COLAB_TESTS) $(PYTEST)
+	SVDKIT_COLAB=1 build/colab/bin/python -m pytest -n $(WORKERS) --dist loadfile --junitxml build/colab.xml $(COLAB_TESTS) $(PYTEST)
 
 clean: ## remove what was made here, but keep .venv
 	rm -rf build dist $(OUT) .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -85,5 +86,6 @@ $(READY_COLAB): $(READY) Makefile
 	@rm -rf build/colab && mkdir -p build
 	@$(BIN)/python -m venv build/colab
 	@build/colab/bin/python -m pip --disable-pip-version-check -qq install ipywidgets==7.7.1 ipykernel==6.17.1 ipython==7.34.0
-	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(build/colab/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_venv.pth"
+	@printf '%s\n' "$(CURDIR)" "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+		> "$$(build/colab/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_venv.pth"
 	@touch $@

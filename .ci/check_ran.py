@@ -1,4 +1,4 @@
-"""Fail when a test that must run was skipped: python .ci/check_ran.py build/tests.xml.
+"""Fail when a test that must run was skipped: python .ci/check_ran.py build/tests.xml [tests/test_of_this.py ...].
 
 pytest calls a run green in which everything was skipped. This reads its junit file and fails when a test was
 skipped for a reason that is not about the machine, or when a whole file of tests ran nothing.
@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 # Only hardware, systems and optional packages that this machine may lack; anything else has to run.
-ALLOWED = re.compile(r"^needs (a GPU|CUDA|MPS|Windows|macOS|a user who is not root|pillow-heif|voila|DeepCache)\b")
+ALLOWED = re.compile(r"^needs (a GPU|CUDA|MPS|Windows|macOS|a user who is not root|pillow-heif|DeepCache)\b")
 
 
-def complaints(report: Path, *, tests: Path) -> list[str]:
+def complaints(report: Path, *, files: Iterable[Path]) -> list[str]:
     """Say which tests did not run though they must.
 
     Args:
         report: The junit file that pytest wrote.
-        tests: The folder with the test files that have to appear in it.
+        files: The test files that have to appear in it.
 
     Returns:
         One sentence a fault, empty when all is well.
@@ -29,7 +30,7 @@ def complaints(report: Path, *, tests: Path) -> list[str]:
     found = [f"{name(case)} was skipped: {why}" for case in cases for why in reasons(case) if not ALLOWED.match(why)]
     # A case is in its file or in a class of it: tests.test_clip, tests.test_clip.TestSave.
     ran = {part for case in cases if case.find("skipped") is None for part in case.get("classname", "").split(".")}
-    return found + [f"{path.name} ran no test" for path in sorted(tests.rglob("test_*.py")) if path.stem not in ran]
+    return found + [f"{path.name} ran no test" for path in sorted(files) if path.stem not in ran]
 
 
 def name(case: ET.Element) -> str:
@@ -43,8 +44,9 @@ def reasons(case: ET.Element) -> list[str]:
 
 
 def main() -> int:
-    """Check the report named on the command line; the exit status is 1 when something is wrong."""
-    found = complaints(Path(sys.argv[1]), tests=Path("tests"))
+    """Check the report and the files named on the command line, else all files; 1 when something is wrong."""
+    files = map(Path, sys.argv[2:]) if sys.argv[2:] else Path("tests").rglob("test_*.py")
+    found = complaints(Path(sys.argv[1]), files=files)
     print("\n".join(found) or "every test that must run has run")
     return int(bool(found))
 

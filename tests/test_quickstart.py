@@ -47,7 +47,7 @@ def test_it_opens_on_colab_by_a_badge() -> None:
 
 def test_each_heading_is_a_question() -> None:
     headings = re.findall(r"^## (.+)$", "\n".join(cell["source"] for cell in cells()), re.MULTILINE)
-    assert len(headings) == 13
+    assert len(headings) == 14
     assert all(heading.endswith("?") for heading in headings)
 
 
@@ -59,7 +59,7 @@ def test_after_a_result_there_is_something_to_notice() -> None:
         for cell, after in itertools.pairwise(shown)
         if cell["cell_type"] == "code" and cell["id"] not in {"install", "parameters"}
     }
-    assert len(followers) == 10
+    assert len(followers) == 11
     assert [name for name, text in followers.items() if not text.startswith("**Things to notice**")] == []
 
 

@@ -63,7 +63,7 @@ def app(folder: Path, *options: str) -> Iterator[str]:
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     command = [
-        str(Path(sys.executable).with_name("svdkit")),
+        *(sys.executable, "-m", "svdkit"),
         "app",
         "--model",
         "micro",

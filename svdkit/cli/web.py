@@ -26,6 +26,7 @@ from svdkit.cli.outcome import FAILED, RefusedInput, judging_input
 if TYPE_CHECKING:
     from svdkit.ui.studio import Studio
 
+_SECONDS_TO_END = 10  # for Voilà to end its kernels
 _PAGE = FOLDER / "app.ipynb"  # in a checkout; an installed svdkit writes the same two lines
 
 
@@ -163,7 +164,10 @@ def show_page(
     try:
         return running.wait()
     except KeyboardInterrupt:
-        running.wait()
         return 0
     finally:
         running.terminate()
+        try:
+            running.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            running.kill()

@@ -101,7 +101,7 @@ class RemoteStudio:
 
 
 def serve(studio: Studio, listener: Listener) -> None:
-    """Answer panels until the process ends; each on a thread of its own, all in one line for the pipeline."""
+    """Answer panels until the listener is closed; each on a thread of its own, all in one line for the pipeline."""
     from multiprocessing import AuthenticationError
 
     while True:
@@ -109,6 +109,8 @@ def serve(studio: Studio, listener: Listener) -> None:
             line = listener.accept()
         except (AuthenticationError, EOFError, ConnectionError):
             continue  # somebody without the key, or who left at once
+        except OSError:
+            return  # the listener was closed
         threading.Thread(target=_answer, args=(studio, line), daemon=True).start()
 
 

@@ -1,0 +1,119 @@
+"""The notebook behind `svdkit app` runs from top to bottom; the command says no where it must."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from svdkit.cli.notebook import run_notebook
+from svdkit.cli.outcome import RefusedInput
+from svdkit.cli.web import check_access, free_port, is_loopback, shown_host, write_page
+from tests.test_cli import run as invoke
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "app.ipynb"
+
+
+def test_the_notebook_runs_by_itself(tmp_path: Path) -> None:
+    """Without `svdkit app` it shows the panel on micro."""
+    executed = run_notebook(NOTEBOOK, tmp_path / "app.ipynb", parameters={"model": "micro"})
+    kinds = [kind for cell in executed.cells for out in cell.get("outputs", []) for kind in out.get("data", {})]
+    assert "application/vnd.jupyter.widget-view+json" in kinds
+
+
+def test_the_notebook_of_an_installed_svdkit_runs_too(tmp_path: Path) -> None:
+    page = write_page(tmp_path)
+    executed = run_notebook(page, tmp_path / "executed.ipynb", parameters={})
+    assert "svdkit.panel(folder=None)" in nbformat.writes(executed)
+
+
+@pytest.mark.parametrize(("host", "own"), [("127.0.0.1", True), ("localhost", True), ("::1", True)])
+def test_this_machine_needs_no_token(host: str, own: bool) -> None:
+    assert is_loopback(host) is own
+    check_access(host, None)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "example.org", "::"])
+def test_another_host_needs_a_token_and_says_why(host: str) -> None:
+    assert not is_loopback(host)
+    with pytest.raises(RefusedInput, match=r"whoever reaches the page can use this machine's GPU, read pictures on it"):
+        check_access(host, None)
+    check_access(host, "a-long-random-word")
+
+
+def test_a_port_in_use_is_refused_before_a_model_is_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(RefusedInput, match=rf"cannot listen on 127.0.0.1:{port} .* give another --port, or 0"):
+            free_port("127.0.0.1", port)
+    assert free_port("127.0.0.1", 0) > 0
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("box", "box")]
+)
+def test_the_address_can_be_opened(host: str, shown: str) -> None:
+    assert shown_host(host) == shown
+
+
+def test_without_voila_the_command_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = invoke("app", "--no-browser")
+    assert done.exit_code == 2
+    assert "pip install 'svdkit[app]'" in done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--language", "fr"], "language='fr' is not one of the panel's; give 'en' (English), 'zh' (中文)"),
+        (["--model", "svd-x"], "did you mean"),
+        (["--host", "0.0.0.0"], "Add --token"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(options: list[str], says: str) -> None:
+    done = invoke("app", "--no-browser", *options)
+    assert done.exit_code == 2
+    assert says in " ".join(done.output.split())
+
+
+@pytest.mark.slow
+def test_a_token_keeps_strangers_out_and_the_end_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The page answers 403 without the token; SIGTERM ends the command and Voilà with it."""
+    port = free_port("127.0.0.1", 0)
+    command = [sys.executable, "-m", "svdkit", "app", "--model", "micro", "--no-browser"]
+    command += ["--port", str(port), "--host", "0.0.0.0", "--token", "open-sesame"]
+    started = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        for _ in range(300):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.2)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/voila/static/nothing", timeout=30)
+        assert refused.value.code == 403
+        refused.value.close()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
+            text = answer.read().decode()
+        assert "svdkit-panel" not in text
+        assert "token" in answer.url or "login" in answer.url
+    finally:
+        started.send_signal(signal.SIGTERM)
+        assert started.wait(20) == 0
+    for _ in range(50):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            time.sleep(0.2)
+            continue
+        break
+    else:
+        raise AssertionError("the page still answers")

@@ -1,0 +1,301 @@
+"""What the next clip will take: seconds once one was made, money, memory, and what would fit where it does not."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+from svdkit.bench.forecast import NotCountedError, predict
+from svdkit.bench.forecast.cards import of_memory
+from svdkit.models import find_model
+from svdkit.settings import ClipSettings, LoadSettings
+from svdkit.ui import outlook as module
+from svdkit.ui.outlook import Outlook
+from svdkit.ui.words import Words
+from tests.clips import SETTINGS, micro_clip, provenance
+from tests.ui_toys import TOY, plain, wait_for
+
+SIZE = {"height": 72, "width": 128, "num_frames": 14, "decode_chunk_size": 7, "max_guidance_scale": 1.0}
+CLIP = ClipSettings(seed=1, **SIZE, playback_fps=7.0)  # type: ignore[arg-type]
+MACHINE = "a machine of the tests"
+
+
+@pytest.fixture(autouse=True)
+def _machine(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same machine everywhere, of which nothing was measured; no test reads or writes the user's cache."""
+    monkeypatch.setenv("SVDKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(predict, "this_machine", lambda: (of_memory(MACHINE, 16), "cpu"))
+
+
+def small_gpu(monkeypatch: pytest.MonkeyPatch, gib: float) -> None:
+    monkeypatch.setattr(predict, "this_machine", lambda: (of_memory("a small card", gib), "cuda"))
+
+
+def outlook(model: str = "micro", **more: Any) -> Outlook:
+    values: dict[str, Any] = {"currency": "USD", "hourly_price": 0.0, "on_apply": id, "background": False}
+    return Outlook(find_model(model), Words(), **values | more)
+
+
+def full(model: str) -> ClipSettings:
+    info = find_model(model)
+    size = {"height": info.height, "width": info.width, "num_frames": info.num_frames}
+    return ClipSettings(seed=1).resolve(**size, max_guidance_scale=info.max_guidance_scale)
+
+
+def made(*, steps: int = 25, seconds: float = 10.0, **changes: Any) -> Any:
+    """A clip of micro that took so many seconds to denoise, on this machine."""
+    settings = SETTINGS | SIZE | {"num_inference_steps": steps, "max_guidance_scale": 1.0, "fps": 7, "playback_fps": 7.0}
+    about = provenance(
+        settings=settings,
+        load=LoadSettings(model="micro", dtype="fp32", memory="resident", device="cpu").to_dict(),
+        stage_seconds={"encode": 0.5, "denoise": seconds, "decode": 1.0},
+        environment={"cpu": MACHINE, "gpu": None},
+        **changes,
+    )
+    return micro_clip(provenance=about)
+
+
+def hidden(one: Outlook) -> bool:
+    return "svdkit-hidden" in one.apply._dom_classes
+
+
+@pytest.fixture
+def _started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Stand in for the process that counts: it ends when the test says so."""
+    started = list[Any]()
+
+    class Process:
+        def __init__(self, command: list[str], **options: Any) -> None:
+            self.command, self.options, self.end = command, options, threading.Event()
+            started.append(self)
+
+        def wait(self) -> int:
+            assert self.end.wait(10)
+            return 0
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    return started
+
+
+def test_memory_is_known_before_anything_ran() -> None:
+    """Time is not, and is said to come."""
+    one = outlook()
+    one.show(CLIP, LoadSettings(model="micro"))
+    text = plain(one.text.value)
+    assert "time: known after the first clip on this machine" in text
+    assert re.search(r"[\d.]+ MiB\s+of 16\.0 GiB memory", text), text
+    assert one.forecast is not None
+    assert one.forecast.fits
+    assert hidden(one)
+
+
+def test_time_is_known_after_the_first_clip() -> None:
+    """As many seconds as it took, with a range and where that is from; twice the steps take nearly twice as long."""
+    one = outlook()
+    one.show(CLIP, LoadSettings(model="micro"))
+    one.learn(made(seconds=10.0))
+    assert one.forecast is not None
+    assert one.forecast.seconds == pytest.approx(11.5, rel=0.05)
+    text = plain(one.text.value)
+    assert re.search(r"about\s+11\.\d s\s+\([\d.]+ s to [\d.]+ s\)", text), text
+    assert "from " in text
+    one.show(CLIP.replace(num_inference_steps=50), LoadSettings(model="micro"))
+    assert one.forecast.seconds == pytest.approx(21.5, rel=0.05)
+
+
+def test_the_newest_clips_count() -> None:
+    """Twenty of them: what was slow once, as a first run is, is forgotten in the end."""
+    one = outlook()
+    for _ in range(30):
+        one.learn(made())
+    assert len(one._records) == 20
+
+
+def test_clips_that_say_nothing_of_their_time_are_passed_over() -> None:
+    one = outlook()
+    one.show(CLIP, LoadSettings(model="micro"))
+    one.learn(micro_clip(provenance=None))
+    one.learn(micro_clip(provenance=provenance(stage_seconds={})))
+    assert one._records == []
+
+
+def test_clips_of_a_pipeline_that_svdkit_did_not_load() -> None:
+    """Such a clip says next to nothing of its model; learning from it must not end the run that made it."""
+    one = outlook()
+    one.show(CLIP, LoadSettings(model="micro"))
+    one.learn(micro_clip(provenance=provenance(kind="svd", load={}, model={"name": "own pipeline", "weights": "unknown"})))
+    assert "time: known after the first clip" in plain(one.text.value)
+
+
+def test_what_a_clip_costs() -> None:
+    """Price an hour times seconds; nothing of money without a price, and the price can be changed in the panel."""
+    one = outlook(hourly_price=36.0, currency="CNY")
+    one.show(CLIP, LoadSettings(model="micro"))
+    assert "a clip" not in plain(one.text.value)  # its seconds are not known yet
+    one.learn(made())
+    assert one.forecast is not None
+    assert one.forecast.cost == pytest.approx(0.115, rel=0.05)
+    assert re.search(r"CNY.*0?\.1\d+.* a clip|0?\.1\d+ CNY.* a clip", plain(one.text.value)), one.text.value
+    assert one.price.description == "CNY an hour"
+    one.price.value = 72.0
+    assert one.forecast.cost == pytest.approx(0.23, rel=0.05)
+    one.price.value = 0
+    assert one.forecast.cost is None
+    assert "a clip" not in plain(one.text.value)
+
+
+def test_a_size_that_was_never_counted_is_counted_in_another_process(_started: list[Any]) -> None:
+    """It is said so meanwhile, each shape is counted once, and the settings go with the command."""
+    one = outlook()
+    odd = CLIP.replace(height=200, width=128)
+    one.show(odd, LoadSettings(model="micro"))
+    assert one.text.value == "this size has never been counted: that takes some seconds, in the background"
+    assert one.forecast is None
+    one.show(odd.replace(seed=9, motion_bucket_id=3), LoadSettings(model="micro"))
+    (process,) = _started
+    assert process.command[:2] == [sys.executable, "-c"]
+    assert process.command[3] == "micro"
+    assert ClipSettings.from_dict(json.loads(process.command[4])) == odd.replace(seed=0)
+    assert process.options == {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    one.show(odd.replace(num_frames=12), LoadSettings(model="micro"))
+    assert len(_started) == 2
+
+
+def test_what_was_counted_shows_by_itself(_started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the other process has ended, the outlook looks again, whatever is asked for by then."""
+    one = outlook(background=True)
+    one.show(CLIP.replace(height=200, width=128), LoadSettings(model="micro"))
+    assert "never been counted" in one.text.value
+    make = module.forecast
+
+    def counted(model: str, *, clip: ClipSettings, **more: Any) -> Any:
+        return make(model, clip=clip.replace(height=72), **more)
+
+    monkeypatch.setattr(module, "forecast", counted)
+    assert "never been counted" in one.text.value
+    _started[0].end.set()
+    wait_for(lambda: one.forecast)
+    wait_for(lambda: "MiB" in one.text.value)
+
+
+def test_what_cannot_be_counted_is_not_promised_for_ever(_started: list[Any]) -> None:
+    """The other process failed: the text says so, or counting is tried again; it does not say "some seconds" still."""
+    one = outlook(background=True)
+    odd = CLIP.replace(height=200, width=128)
+    one.show(odd, LoadSettings(model="micro"))
+    before = set(threading.enumerate())
+    _started[0].end.set()
+    wait_for(lambda: not any(thread.is_alive() and "_wait" in repr(thread) for thread in before), seconds=5)
+    one.show(odd, LoadSettings(model="micro"))
+    assert len(_started) > 1 or "never been counted" not in one.text.value
+
+
+def test_the_command_that_counts_is_python() -> None:
+    """It is a text here: this compiles it, and finds what it imports."""
+    compile(module._COUNT, "count", "exec")
+    found = subprocess.run(
+        [sys.executable, "-c", module._COUNT, "no-such-model", json.dumps(CLIP.to_dict())],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "ModelError: model 'no-such-model' is not known" in found.stderr
+
+
+@pytest.mark.parametrize("gib", [2, 3, 6])
+def test_what_fits_is_offered(monkeypatch: pytest.MonkeyPatch, gib: float) -> None:
+    """The warning, and a button that says what it would change; those settings do fit."""
+    small_gpu(monkeypatch, gib)
+    applied = list[ClipSettings]()
+    one = outlook("svd-xt", on_apply=applied.append)
+    asked = full("svd-xt")
+    one.show(asked, LoadSettings(model="svd-xt"))
+    assert one.forecast is not None
+    assert one.forecast.fits is False
+    assert "This will probably run out of memory." in one.text.value
+    assert not hidden(one)
+    one.apply.click()
+    (smaller,) = applied
+    changed = {name: value for name, value in smaller.to_dict().items() if value != asked.to_dict()[name]}
+    assert one.apply.description == "Use what fits: " + ", ".join(f"{name} {value}" for name, value in changed.items())
+    assert set(changed) <= {"height", "width", "num_frames", "decode_chunk_size"}
+    one.show(smaller, LoadSettings(model="svd-xt"))
+    assert one.forecast.fits
+    assert hidden(one)
+    assert "run out of memory" not in one.text.value
+
+
+def test_an_upright_clip_stays_upright(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_gpu(monkeypatch, 2)
+    applied = list[ClipSettings]()
+    one = outlook("svd-xt", on_apply=applied.append)
+    one.show(full("svd-xt").replace(height=1024, width=576), LoadSettings(model="svd-xt"))
+    one.apply.click()
+    assert [(clip.height, clip.width) for clip in applied] == [(576, 320)]
+
+
+def test_where_nothing_fits_it_is_warned_of_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to offer then, but to run out of memory is what will happen."""
+    small_gpu(monkeypatch, 0.1)
+    one = outlook("micro")
+    one.show(full("micro"), LoadSettings(model="micro"))
+    assert one.forecast is not None
+    assert one.forecast.fits is False
+    assert hidden(one)
+    assert "This will probably run out of memory." in one.text.value
+
+
+def test_the_button_does_nothing_when_all_fits() -> None:
+    one = outlook(on_apply=lambda _: pytest.fail("there was nothing to apply"))
+    one.show(CLIP, LoadSettings(model="micro"))
+    one.apply.click()
+
+
+def test_a_model_that_cannot_be_forecast_says_why() -> None:
+    """The reason is escaped; the panel works without a forecast."""
+    one = Outlook(TOY._replace(name="<toy>") if hasattr(TOY, "_replace") else TOY, Words(), currency="USD",
+                  hourly_price=0, on_apply=id, background=False)  # fmt: skip
+    one.show(CLIP, LoadSettings(model="toy"))
+    assert one.text.value.startswith("no forecast: model &#x27;toy&#x27; is not known")
+    assert one.forecast is None
+    assert hidden(one)
+
+
+def test_reasons_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError("<script>alert(1)</script>")
+
+    monkeypatch.setattr(module, "forecast", fail)
+    one = outlook()
+    one.show(CLIP, LoadSettings(model="micro"))
+    assert one.text.value == "no forecast: &lt;script&gt;alert(1)&lt;/script&gt;"
+
+
+def test_another_language_says_it_again() -> None:
+    words = Words()
+    one = Outlook(find_model("micro"), words, currency="CNY", hourly_price=0, on_apply=id, background=False)
+    one.show(CLIP, LoadSettings(model="micro"))
+    words.switch("zh")
+    assert "时间：在本机生成第一段视频后即可预计" in one.text.value
+    assert "memory" not in plain(one.text.value)
+    assert one.price.description == "每小时价格 CNY"
+
+
+def test_nothing_is_counted_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting changes torch's defaults for some seconds: not while clips are made on a thread beside it."""
+    asked = list[bool]()
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: None)
+
+    def watched(*_: Any, count: bool, **__: Any) -> Any:
+        asked.append(count)
+        raise NotCountedError("not counted")
+
+    monkeypatch.setattr(module, "forecast", watched)
+    outlook().show(CLIP, LoadSettings(model="micro"))
+    assert asked == [False]

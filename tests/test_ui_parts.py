@@ -1,0 +1,220 @@
+"""Small pieces of widgets: uploads of ipywidgets 7 and 8, knobs, tooltips, escaping."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import ipywidgets
+import pytest
+
+from svdkit.errors import ImageError
+from svdkit.image import sample_photo
+from svdkit.ui.parts import (
+    LARGEST_UPLOAD_BYTES,
+    Knob,
+    as_html,
+    box,
+    empty_upload,
+    on_click,
+    on_value,
+    read_upload,
+    safe,
+    set_tooltip,
+)
+from tests.ui_toys import IPYWIDGETS, close_all, jpeg, put, state
+
+PHOTO = jpeg(sample_photo("cat"))
+MARK = "aGVsbG8="  # what base64 makes of b"hello"
+
+
+class OldUpload:
+    """FileUpload as ipywidgets 7.7.1 has it: ``_counter`` makes the value of metadata and data, both lists."""
+
+    def __init__(self) -> None:
+        self.metadata: list[dict[str, Any]] = []
+        self.data: list[bytes] = []
+        self.value: dict[str, Any] = {}
+        self.count = 0
+        self.held: list[str] = []
+        self._held = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in {"metadata", "data", "_counter"} and getattr(self, "_held", False):
+            self.held.append(name)
+        object.__setattr__(self, name, value)
+        if name == "_counter":
+            assert len(self.metadata) == len(self.data)
+            files = zip(self.metadata, self.data, strict=True)
+            self.value = {one["name"]: {"metadata": one, "content": content} for one, content in files}
+
+    @contextlib.contextmanager
+    def hold_sync(self) -> Iterator[None]:
+        self._held = True
+        yield
+        self._held = False
+
+    def receive(self, *files: tuple[str, bytes, int]) -> None:
+        self.metadata = [{"name": name, "type": "image/jpeg", "size": size} for name, _, size in files]
+        self.data = [data for _, data, _ in files]
+        self._counter = len(files)
+
+
+class TestUpload:
+    def test_a_file_is_read_and_the_widget_emptied(self) -> None:
+        """With the FileUpload of the ipywidgets that is installed; a notebook that is saved has nothing of it."""
+        close_all()
+        upload = ipywidgets.FileUpload(accept="image/*", multiple=False)
+        put(upload, "holiday.jpg", b"hello")
+        assert MARK in state()
+        assert "holiday" in state()
+        assert read_upload(upload) == ("holiday.jpg", b"hello")
+        assert not upload.value
+        assert MARK not in state()
+        assert "holiday" not in state()
+        assert read_upload(upload) is None
+
+    def test_the_next_file_comes_as_the_first_did(self) -> None:
+        """Emptying does not wear the widget out: each of three files is told of once."""
+        upload, seen = ipywidgets.FileUpload(), list[Any]()
+        on_value(upload, lambda _: seen.append(read_upload(upload)))
+        for number in range(3):
+            put(upload, f"{number}.jpg", bytes([number]))
+        assert [one for one in seen if one] == [(f"{number}.jpg", bytes([number])) for number in range(3)]
+        assert not upload.value
+
+    def test_a_file_that_arrived_empty_was_too_large(self) -> None:
+        """The browser knows its size; the text says how much fits and what to do."""
+        upload = ipywidgets.FileUpload()
+        put(upload, "huge.png", b"", size=25 * 2**20)
+        with pytest.raises(ImageError) as caught:
+            read_upload(upload)
+        assert str(caught.value) == (
+            "huge.png (25.0 MiB) arrived with 0 B: the connection to the notebook takes about 8.6 MiB at a time. "
+            "Copy the file to this machine and give its path, or make it smaller."
+        )
+        assert not upload.value
+
+    @pytest.mark.parametrize("arrived", [b"", PHOTO[:1000]], ids=["empty", "cut"])
+    def test_ipywidgets_7_says_it_too(self, arrived: bytes) -> None:
+        upload = OldUpload()
+        upload.receive(("huge.png", arrived, len(PHOTO)))
+        with pytest.raises(ImageError, match=r"huge\.png \(.* arrived with .* B: the connection to the notebook takes"):
+            read_upload(upload)
+        assert upload.value == {}
+
+    def test_an_empty_file_is_no_photo(self) -> None:
+        upload = ipywidgets.FileUpload()
+        put(upload, "empty.jpg", b"")
+        with pytest.raises(ImageError, match=r"empty\.jpg \(0 B\) arrived with 0 B"):
+            read_upload(upload)
+
+    def test_the_shape_of_ipywidgets_7(self) -> None:
+        """A dict by name; it is emptied in one message, so that the browser never sees half of it."""
+        upload = OldUpload()
+        upload.receive(("older.jpg", b"old", 3), ("holiday.jpg", PHOTO, len(PHOTO)))
+        assert read_upload(upload) == ("holiday.jpg", PHOTO)
+        assert (upload.value, upload.metadata, upload.data) == ({}, [], [])
+        assert sorted(upload.held) == ["_counter", "data", "metadata"]
+        assert read_upload(upload) is None
+
+    @pytest.mark.skipif(IPYWIDGETS < 8, reason="ipywidgets 7 gives bytes")
+    def test_content_may_be_a_view_of_memory(self) -> None:
+        """As ipywidgets 8 gives it; what comes out are bytes of our own."""
+        upload, given = ipywidgets.FileUpload(), bytearray(b"hello")
+        put(upload, "a.jpg", given)
+        read = read_upload(upload)
+        assert read is not None
+        given[:] = b"xxxxx"
+        assert read.data == b"hello"
+
+    def test_emptying_what_is_empty(self) -> None:
+        upload = ipywidgets.FileUpload()
+        empty_upload(upload)
+        assert not upload.value
+        assert LARGEST_UPLOAD_BYTES < 10 * 2**20
+
+
+class TestKnob:
+    def test_field_and_slider_follow_each_other(self) -> None:
+        knob = Knob(low=1, high=100, step=1, value=25)
+        knob.field.value = 30
+        assert knob.slider.value == 30
+        knob.slider.value = 40
+        assert (knob.field.value, knob.value) == (40, 40)
+        knob.value = 50
+        assert (knob.field.value, knob.slider.value) == (50, 50)
+
+    def test_each_change_is_told_once(self) -> None:
+        knob, seen = Knob(low=0.0, high=1.0, step=0.01, value=0.02), list[float]()
+        on_value(knob.field, seen.append)
+        knob.slider.value = 0.5
+        knob.field.value = 0.25
+        knob.value = 0.25
+        assert seen == [0.5, 0.25]
+
+    def test_whole_steps_make_whole_numbers(self) -> None:
+        whole, other = Knob(low=1, high=30, step=1, value=7), Knob(low=1.0, high=60.0, step=0.5, value=7)
+        assert isinstance(whole.value, int)
+        assert isinstance(other.value, float)
+
+    @pytest.mark.parametrize(("given", "kept"), [(0, 1), (1000, 100), (100, 100)])
+    def test_values_stay_within_the_limits(self, given: int, kept: int) -> None:
+        assert Knob(low=1, high=100, step=1, value=given).value == kept
+        knob = Knob(low=1, high=100, step=1, value=25)
+        knob.value = given
+        assert (knob.value, knob.slider.value) == (kept, kept)
+        knob.field.value = given
+        assert (knob.value, knob.slider.value) == (kept, kept)
+
+    def test_a_value_is_sent_when_the_slider_rests(self) -> None:
+        """Else a drag would be a forecast for each pixel."""
+        assert Knob(low=1, high=100, step=1, value=25).slider.continuous_update is False
+
+    def test_label_and_tooltip(self) -> None:
+        """The field has the label; both have the tooltip, which is the label where there is no other."""
+        name = "tooltip" if IPYWIDGETS >= 8 else "description_tooltip"
+        knob = Knob(low=1, high=100, step=1, value=25)
+        knob.label("Steps", "time grows with it")
+        assert (knob.field.description, knob.slider.description) == ("Steps", "")
+        assert {getattr(one, name) for one in (knob.field, knob.slider)} == {"time grows with it"}
+        knob.label("步数")
+        assert getattr(knob.slider, name) == "步数"
+
+
+def test_tooltips_are_called_differently() -> None:
+    """By version, and in version 7 by widget."""
+    button, text = ipywidgets.Button(), ipywidgets.Text()
+    set_tooltip(button, "press me")
+    set_tooltip(text, "write here")
+    assert button.tooltip == "press me"
+    assert getattr(text, "tooltip" if IPYWIDGETS >= 8 else "description_tooltip") == "write here"
+    set_tooltip(ipywidgets.VBox(), "no place for it in version 7, and no error")
+
+
+def test_actions_get_what_they_need() -> None:
+    """A click brings nothing, a change the new value."""
+    button, field, seen = ipywidgets.Button(), ipywidgets.IntText(value=1), list[Any]()
+    on_click(button, lambda: seen.append("clicked"))
+    on_value(field, seen.append)
+    button.click()
+    field.value = 2
+    field.value = 2
+    field.description = "not a value"
+    assert seen == ["clicked", 2]
+
+
+def test_texts_are_made_safe() -> None:
+    assert safe("<script>\"'&\nnext") == "&lt;script&gt;&quot;&#x27;&amp;<br>next"
+    assert safe(3) == "3"
+
+
+def test_boxes_and_html_have_their_class() -> None:
+    """The one that panel.css knows them by."""
+    inside = as_html("<b>safe</b>", class_="svdkit-hint")
+    column, row = box(inside, class_="a"), box(class_="b", row=True)
+    assert (type(column), type(row)) == (ipywidgets.VBox, ipywidgets.HBox)
+    assert column.children == (inside,)
+    assert (column._dom_classes, row._dom_classes, inside._dom_classes) == (("a",), ("b",), ("svdkit-hint",))
+    assert as_html()._dom_classes == ()

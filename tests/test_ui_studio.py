@@ -1,0 +1,181 @@
+"""A pipeline that panels share: the same clips as generate, news on the way, one run at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from svdkit.errors import Cancelled, ModelError, SettingsError
+from svdkit.generate import generate
+from svdkit.image import fit
+from svdkit.settings import LoadSettings
+from svdkit.ui.news import News
+from svdkit.ui.studio import Studio
+from tests.toy import toy_pipeline
+from tests.ui_toys import SETTINGS, TOY, Told, as_loaded, wait_for
+
+FRAME = fit("rocket", height=64, width=64)
+
+
+def run(studio: Studio, settings: Any = SETTINGS, *, tell: Any = id, stop: threading.Event | None = None) -> Any:
+    return studio.run(FRAME, settings, tell=tell, stop=stop or threading.Event())
+
+
+def stopping(stop: threading.Event, *, stage: str, step: int) -> Told:
+    """Press stop when a stage has come so far."""
+
+    def look(news: News) -> None:
+        if news.progress is not None and (news.progress.stage, news.progress.step) == (stage, step):
+            stop.set()
+
+    return Told(look)
+
+
+def test_the_clip_is_that_of_generate(toy_pipe: Any) -> None:
+    """Bit for bit, with its provenance: telling and looking on change nothing."""
+    clip = run(Studio(toy_pipe))
+    same = generate(toy_pipe, FRAME, SETTINGS, progress=False)
+    assert np.array_equal(clip.frames, same.frames)
+    assert clip == same
+    assert run(Studio(toy_pipe), SETTINGS.replace(seed=4)) != same
+
+
+def test_a_model_is_loaded_when_the_first_clip_is_wanted() -> None:
+    """News in their order, the report of loading among them; the second clip loads nothing."""
+    studio, told = Studio("micro"), Told()
+    assert not studio.loaded
+    assert (studio.info.name, studio.load.dtype) == ("micro", "auto")
+    frame, settings = fit("rocket", height=72, width=128), SETTINGS.replace(height=72, width=128)
+    clip = studio.run(frame, settings, tell=told, stop=threading.Event())
+    assert told.kinds[:3] == ["loading", "loaded", "progress"]
+    assert "micro (trained weights" in told.news[1].text
+    stages = [news.progress.stage for news in told.news if news.progress is not None]
+    assert list(dict.fromkeys(stages)) == ["encode", "denoise", "decode"]
+    assert told.steps("denoise") == [0, 1, 2]
+    assert studio.loaded
+    assert (studio.load.dtype, studio.load.device) == ("fp32", "cpu")
+    again = Told()
+    assert studio.run(frame, settings, tell=again, stop=threading.Event()) == clip
+    assert again.kinds == ["progress"]
+
+
+def test_loading_happens_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads = []
+
+    def load(*, settings: LoadSettings) -> Any:
+        loads.append(settings)
+        time.sleep(0.1)
+        pipe = toy_pipeline()
+        with as_loaded(pipe):
+            report = pipe.svdkit
+        pipe.svdkit = report
+        return pipe
+
+    monkeypatch.setattr("svdkit.pipeline.load", load)
+    studio, pipes = Studio("micro"), list[Any]()
+    threads = [threading.Thread(target=lambda: pipes.append(studio.prepare(id))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(loads) == 1
+    assert len(pipes) == 3
+    assert len(set(map(id, pipes))) == 1
+
+
+def test_a_load_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch, toy_pipe: Any) -> None:
+    """No network at the first clip, and a network at the second."""
+
+    def fail(*, settings: LoadSettings) -> Any:
+        raise ModelError("no network; connect, then try again")
+
+    monkeypatch.setattr("svdkit.pipeline.load", fail)
+    studio = Studio("micro")
+    with pytest.raises(ModelError, match="no network; connect"):
+        run(studio)
+    assert not studio.loaded
+    with as_loaded(toy_pipe):
+        monkeypatch.setattr("svdkit.pipeline.load", lambda *, settings: toy_pipe)
+        assert run(studio).num_frames == 4
+
+
+def test_stop_between_steps_and_the_next_run_works(toy_pipe: Any) -> None:
+    stop = threading.Event()
+    told = stopping(stop, stage="denoise", step=2)
+    with pytest.raises(Cancelled, match="stopped; nothing was kept of this clip"):
+        run(Studio(toy_pipe), SETTINGS.replace(num_inference_steps=20), tell=told, stop=stop)
+    assert told.steps("denoise")[-1] == 2
+    assert told.steps("decode") == []
+    assert run(Studio(toy_pipe)) == generate(toy_pipe, FRAME, SETTINGS, progress=False)
+
+
+def test_stop_between_chunks_of_frames(toy_pipe: Any) -> None:
+    stop = threading.Event()
+    told = stopping(stop, stage="decode", step=1)
+    with pytest.raises(Cancelled, match="nothing was kept"):
+        run(Studio(toy_pipe), SETTINGS.replace(decode_chunk_size=1), tell=told, stop=stop)
+    assert told.steps("decode") == [0, 1]
+
+
+def test_a_stop_after_the_last_chunk_comes_too_late(toy_pipe: Any) -> None:
+    """The clip is there by then: it would be a waste to throw it away."""
+    stop = threading.Event()
+    told = stopping(stop, stage="decode", step=4)
+    clip = run(Studio(toy_pipe), SETTINGS.replace(decode_chunk_size=1), tell=told, stop=stop)
+    assert stop.is_set()
+    assert clip.num_frames == 4
+
+
+def test_two_studios_of_one_pipeline_share_a_line(toy_pipe: Any) -> None:
+    """The second is told its place, and runs only when the first has ended."""
+    first_inside, go_on = threading.Event(), threading.Event()
+
+    def hold(news: News) -> None:
+        if news.progress is not None and news.progress.step == 1:
+            first_inside.set()
+            assert go_on.wait(10)
+
+    first, second = Told(hold), Told()
+    threads = [threading.Thread(target=run, args=(Studio(toy_pipe),), kwargs={"tell": first})]
+    threads.append(threading.Thread(target=run, args=(Studio(toy_pipe),), kwargs={"tell": second}))
+    threads[0].start()
+    assert first_inside.wait(10)
+    threads[1].start()
+    wait_for(lambda: second.news)
+    assert second.news == [News(kind="waiting", place=1)]
+    go_on.set()
+    for thread in threads:
+        thread.join(20)
+    assert second.kinds == ["waiting", "progress"]
+    assert "waiting" not in first.kinds
+
+
+def test_studios_of_different_pipelines_do_not_wait_for_each_other(toy_pipe: Any) -> None:
+    assert Studio(toy_pipe)._turns is Studio(toy_pipe)._turns
+    assert Studio(toy_pipe)._turns is not Studio("micro")._turns
+    assert Studio("micro")._turns is not Studio("micro")._turns
+
+
+def test_a_run_that_fails_lets_the_next_one_in(toy_pipe: Any) -> None:
+    studio = Studio(toy_pipe)
+    with pytest.raises(SettingsError, match="64"):
+        run(studio, SETTINGS.replace(height=128))
+    assert run(studio).num_frames == 4
+
+
+def test_what_a_studio_may_be_made_of(toy_pipe: Any) -> None:
+    """A pipeline of svdkit or another, a name, or settings to load with."""
+    assert Studio(toy_pipe).info.title == "a pipeline that svdkit did not load"
+    assert Studio(toy_pipe).loaded
+    with as_loaded(toy_pipe):
+        assert Studio(toy_pipe).info == TOY
+        assert Studio(toy_pipe).load.dtype == "fp32"
+    asked = LoadSettings(model="svd-xt", weights="random")
+    assert Studio(asked).load == asked
+    assert Studio(asked).info.num_frames == 25
+    with pytest.raises(ModelError, match="svd-xxt"):
+        Studio("svd-xxt")
