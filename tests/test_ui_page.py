@@ -92,6 +92,10 @@ def test_the_clip_can_be_made_again_from_the_code_shown(panel: PanelPage) -> Non
     code = panel.root.locator(".svdkit-code textarea").first.input_value()
     assert "pipe = svdkit.load('micro'" in code
     assert "num_inference_steps=2," in code
+    panel.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    panel.button("Copy").first.click()
+    assert panel.page.evaluate("navigator.clipboard.readText()") == code
+    assert panel.root.locator(".svdkit-code textarea").first.get_attribute("aria-label") == "As Python code"
 
 
 def test_stop_and_start_again(panel: PanelPage) -> None:

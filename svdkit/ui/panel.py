@@ -111,7 +111,10 @@ class Panel:
         return [(self.photo.fitted(height=one.height or 0, width=one.width or 0), one, None) for one in settings]
 
     def _run(self, wanted: Sequence[tuple[Any, ClipSettings, ClipSettings | None]], *, then: Any) -> bool:
-        about: dict[str, Any] = {"photo": self.photo.name, "fit": {"fit_mode": self.photo.mode.value, "focus": self.photo.focus_point}}
+        about: dict[str, Any] = {
+            "photo": self.photo.name,
+            "fit": {"fit_mode": self.photo.mode.value, "focus": self.photo.focus_point},
+        }
 
         def work(tell: Tell, stop: threading.Event) -> list[Made]:
             made = []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from svdkit.sweep.player import sync_player
 from svdkit.ui.parts import as_html, box, on_click, on_value, safe
 from svdkit.ui.recipe import python_code, sweep_file, video_bytes
-from svdkit.units import format_seconds
+from svdkit.units import format_count, format_seconds
 
 if TYPE_CHECKING:
     from svdkit.clip import Clip
@@ -42,8 +42,9 @@ class Made:
 
     @property
     def label(self) -> str:
-        """One line."""
-        return f"#{self.number} {self.clip.label}"
+        """One line; with the steps, which tell a draft from what became of it."""
+        steps = self.clip.provenance.settings["num_inference_steps"] if self.clip.provenance else 0
+        return f"#{self.number} {self.clip.label} · {format_count(steps, 'step')}"
 
     @property
     def file_name(self) -> str:
@@ -76,7 +77,9 @@ class Results:
         self.code, self.sweep = w.Textarea(disabled=False), w.Textarea(disabled=False)
         for area in (self.code, self.sweep):
             area.add_class("svdkit-code")
-        self.recipes = w.Accordion(children=[self.code, self.sweep], selected_index=None)
+        self.copies = [as_html(class_="svdkit-copy") for _ in range(2)]
+        pages = [box(*pair, class_="svdkit-recipe") for pair in zip((self.code, self.sweep), self.copies, strict=True)]
+        self.recipes = w.Accordion(children=pages, selected_index=None)
         self.drafts = box(class_="svdkit-drafts", row=True)
         self.list = box(class_="svdkit-list")
         self.title, self.hint = as_html(class_="svdkit-heading"), as_html(class_="svdkit-hint")
@@ -193,6 +196,8 @@ class Results:
         self.save.description = words("save", folder=self._folder)
         self.recipes.set_title(0, words("code"))
         self.recipes.set_title(1, words("sweep"))
+        for copy in self.copies:  # panel.js shows it, and does it
+            copy.value = f'<button type="button" class="jupyter-button" hidden>{safe(words("copy"))}</button>'
         self.title.value, self.hint.value = f"<h3>{safe(words('history'))}</h3>", safe(words("compare_hint"))
         self.compare.description = words("compare")
         if self.made:

@@ -17,9 +17,10 @@
       });
     }
     for (const area of root.querySelectorAll(".svdkit-code textarea")) {
-      const name = area.closest(".jp-Collapse, .p-Collapse, .lm-Collapse, .widget-accordion")?.querySelector(".jp-Collapse-header, .p-Collapse-header")?.textContent;
+      const name = area.closest(".jupyter-widget-Collapse, .p-Collapse, .lm-Collapse")?.querySelector('[class*="Collapse-header"]')?.textContent;
       if (name && area.getAttribute("aria-label") !== name) area.setAttribute("aria-label", name);
     }
+    for (const button of root.querySelectorAll(".svdkit-copy button[hidden]")) button.hidden = false;
     if (document.body.dataset.voila) document.documentElement.lang = language(root);
   };
 
@@ -40,6 +41,13 @@
     const down = (event.clientY - frame.top - frame.height / 2) / (image.naturalHeight * scale);
     type(root, "x", 100 * (across + 0.5));
     type(root, "y", 100 * (down + 0.5));
+  };
+
+  const copy = (event) => {
+    const area = event.target.closest(".svdkit-copy button") && event.target.closest(".svdkit-recipe")?.querySelector("textarea");
+    if (!area) return;
+    area.select();
+    (navigator.clipboard?.writeText(area.value) ?? Promise.reject()).catch(() => document.execCommand("copy"));
   };
 
   const weigh = (root, event) => {
@@ -70,6 +78,7 @@
     label(root);
     new MutationObserver(() => label(root)).observe(root, { childList: true, subtree: true, characterData: true });
     root.addEventListener("click", (event) => point(root, event));
+    root.addEventListener("click", (event) => copy(event));
     root.addEventListener("click", (event) => event.target.closest(".widget-upload") && catchInput(root), true);
   };
   const waiting = setInterval(() => {

@@ -1,0 +1,463 @@
+"""The whole panel without a browser: from a photo to a clip, drafts, languages, errors, and what it keeps to itself."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import html
+import json
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from multiprocessing.connection import Listener
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import svdkit
+from svdkit.bench.forecast import predict
+from svdkit.bench.forecast.cards import of_memory
+from svdkit.errors import ModelError, SettingsError
+from svdkit.generate import generate
+from svdkit.image import sample_photo, sample_photos
+from svdkit.settings import ClipSettings
+from svdkit.ui import panel as make_panel
+from svdkit.ui.panel import Panel
+from svdkit.ui.studio import Studio
+from svdkit.ui.wire import APP, serve
+from svdkit.ui.words import TEXTS
+from tests.ui_toys import IPYWIDGETS, as_loaded, close_all, jpeg, plain, put, state, tree, wait_for
+
+MODULE = sys.modules[Panel.__module__]  # svdkit.ui.panel is the function
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture(autouse=True)
+def _machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same machine everywhere; no test reads or writes the user's cache, or what an app left in the environment."""
+    close_all()
+    monkeypatch.setenv("SVDKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv(APP, raising=False)
+    monkeypatch.setattr(predict, "this_machine", lambda: (of_memory("a machine of the tests", 16), "cpu"))
+
+
+@pytest.fixture
+def pipe(toy_pipe: Any) -> Iterator[Any]:
+    with as_loaded(toy_pipe):
+        yield toy_pipe
+
+
+@pytest.fixture
+def panel(pipe: Any, tmp_path: Path) -> Panel:
+    """A panel of the toy, with clips of two steps; runs are threads."""
+    made = make_panel(pipe, folder=tmp_path / "clips", background=True)
+    made.form.knobs["num_inference_steps"].value = 2
+    made.form.seed.value = 7
+    return made
+
+
+def finish(panel: Panel) -> str:
+    """Wait for the end of a run; give the line of state."""
+    wait_for(lambda: not panel.runner.busy, seconds=30)
+    return plain(panel.runner.state.value)
+
+
+def texts(panel: Panel) -> list[tuple[str, str]]:
+    """Every text a person may see or hear: (where, text)."""
+    names = ("description", "value", "placeholder", "tooltip", *(("description_tooltip",) if IPYWIDGETS < 8 else ()))
+    found = []
+    for widget in tree(panel.widget):
+        kind = type(widget).__name__
+        for name in names:
+            value = getattr(widget, name, None)
+            if isinstance(value, str) and value and not (name == "value" and kind in {"Text", "Textarea", "Dropdown"}):
+                value = re.sub(r"data:[^\"]+", "", value)
+                found.append((f"{kind}.{name}", value))
+        if kind == "Accordion":
+            found += [("Accordion.title", widget.get_title(number)) for number in range(len(widget.children))]
+        if kind == "Dropdown" and widget is not panel.language:
+            found += [("Dropdown.option", label) for label, _ in widget.options]
+    return found
+
+
+def english_in(text: str) -> list[str]:
+    """Names of the English texts that stand in a text: whole, or a telling piece of one with blanks."""
+    found = []
+    for name, (english, chinese) in TEXTS.items():
+        pieces = [piece for piece in re.split(r"\{\w+\}|<[^>]+>", english) if len(piece.strip()) > 6]
+        if english != chinese and (text == english or any(piece in html.unescape(text) for piece in pieces)):
+            found.append(name)
+    return found
+
+
+def test_from_a_photo_to_a_clip(panel: Panel, pipe: Any) -> None:
+    """The clip of generate, bit for bit; it plays, is listed, counts for the forecast, and can be saved."""
+    assert panel.make()
+    assert re.fullmatch(r"Done in [\d.]+ m?s\.", finish(panel)), panel.runner.state.value
+    (made,) = panel.results.made
+    settings = ClipSettings(num_inference_steps=2, seed=7, num_frames=4, height=64, width=64)
+    same = generate(pipe, sample_photos()[0], settings, progress=False)
+    assert np.array_equal(made.clip.frames, same.frames)
+    assert made.photo == sample_photos()[0]
+    assert "data:video/mp4" in panel.results.player.value
+    assert len(panel.outlook._records) == 1
+    path = panel.results.save_newest()
+    assert path is not None
+    assert path.is_file()
+    assert repr(panel) == "Panel(toy, 1 clips)"
+
+
+def test_in_the_foreground_it_is_there_when_the_click_is_over(pipe: Any) -> None:
+    """As on Colab."""
+    panel = make_panel(pipe, folder=None, background=False)
+    panel.form.knobs["num_inference_steps"].value = 2
+    panel.start.click()
+    assert not panel.runner.busy
+    assert len(panel.results.made) == 1
+    assert any("Colab saves what widgets show" in text for _, text in texts(panel))
+
+
+def test_a_pipeline_that_svdkit_did_not_load(toy_pipe: Any) -> None:
+    """One's own: there is no forecast for it, and clips all the same."""
+    panel = make_panel(toy_pipe, folder=None, background=False)
+    panel.make(ClipSettings(num_inference_steps=2, seed=1, num_frames=4, height=64, width=64))
+    assert "Done in" in panel.runner.state.value, plain(panel.runner.state.value)
+    assert len(panel.results.made) == 1
+    assert "no forecast" in panel.outlook.text.value
+
+
+def test_the_buttons_rest_while_it_runs(panel: Panel) -> None:
+    """A second click starts nothing, and afterwards all can be pressed again."""
+    inside, go_on = threading.Event(), threading.Event()
+    run = panel.studio.run
+
+    def hold(*args: Any, **more: Any) -> Any:
+        inside.set()
+        assert go_on.wait(10)
+        return run(*args, **more)
+
+    panel.studio.run = hold  # type: ignore[method-assign]
+    panel.start.click()
+    assert inside.wait(10)
+    assert (panel.start.disabled, panel.drafts.disabled, panel.runner.stop.disabled) == (True, True, False)
+    assert not panel.make()
+    assert not panel.make_drafts()
+    go_on.set()
+    finish(panel)
+    assert (panel.start.disabled, panel.drafts.disabled, panel.runner.stop.disabled) == (False, False, True)
+    assert len(panel.results.made) == 1
+
+
+def test_stop_keeps_nothing_and_the_next_run_works(panel: Panel) -> None:
+    panel.form.knobs["num_inference_steps"].value = 100
+    before = panel.form.settings
+    panel.start.click()
+    wait_for(lambda: "denoising" in panel.runner.state.value)
+    panel.runner.stop.click()
+    assert finish(panel) == "Stopped. Nothing was kept; the settings are as they were."
+    assert (panel.results.made, panel.form.settings) == ([], before)
+    panel.form.knobs["num_inference_steps"].value = 2
+    panel.start.click()
+    assert finish(panel).startswith("Done in")
+
+
+def test_the_seed_is_kept_or_drawn(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the box beside it says; what was drawn stands in the form, so that the clip can be made again."""
+    ran = list[ClipSettings]()
+    monkeypatch.setattr(panel.studio, "run", lambda frame, settings, **_: ran.append(settings) or 1 / 0)
+    panel.make()
+    finish(panel)
+    panel.form.lock.value = False
+    for _ in range(2):
+        panel.make()
+        finish(panel)
+        assert ran[-1].seed == panel.form.seed.value
+    assert ran[0].seed == 7
+    assert len({settings.seed for settings in ran}) == 3
+
+
+def test_four_drafts_and_one_of_them_finished(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four seeds, the form's first, with few steps; the button makes that seed's clip with all steps."""
+    monkeypatch.setattr(MODULE, "_DRAFT_STEPS", 1)
+    panel.form.lock.value = False
+    assert panel.make_drafts()
+    assert finish(panel).startswith("Done in")
+    drafts = panel.results.made
+    seeds = [made.clip.provenance.settings["seed"] for made in drafts if made.clip.provenance]
+    assert len(set(seeds)) == 4
+    assert seeds[0] == 7
+    assert {made.clip.provenance.settings["num_inference_steps"] for made in drafts if made.clip.provenance} == {1}
+    assert len({made.clip.frames.tobytes() for made in drafts}) == 4
+    assert [button.description for button in panel.results.drafts.children] == [f"Finish seed {seed}" for seed in seeds]
+    assert panel.results.player.value.startswith("<iframe ")
+    panel.results.drafts.children[2].click()
+    finish(panel)
+    made = panel.results.made[-1].clip.provenance
+    assert made is not None
+    assert (made.settings["seed"], made.settings["num_inference_steps"]) == (seeds[2], 2)
+    assert panel.form.settings.seed == seeds[2]
+    assert panel.form.lock.value
+
+
+def test_drafts_may_be_small(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half the size in multiples of 8, and never more steps than the clip itself has; finished, it is whole."""
+    ran = list[tuple[Any, ClipSettings]]()
+    monkeypatch.setattr(panel.studio, "run", lambda frame, settings, **_: ran.append((frame, settings)) or 1 / 0)
+    panel.small.value = True
+    panel.make_drafts()
+    finish(panel)
+    ((frame, draft),) = ran
+    assert (frame.height, frame.width, draft.height, draft.width, draft.num_inference_steps) == (32, 32, 32, 32, 2)
+    full = ClipSettings(height=72, width=128, num_inference_steps=25)
+    small = panel._draft_of(full)
+    assert (small.height, small.width, small.num_inference_steps) == (32, 64, 8)
+    panel.small.value = False
+    assert panel._draft_of(full) == full.replace(num_inference_steps=8)
+
+
+def test_drafts_are_told_by_number(panel: Panel) -> None:
+    seen = list[str]()
+    panel.runner.state.observe(lambda change: seen.append(plain(change["new"])), "value")
+    panel.make_drafts()
+    finish(panel)
+    for number in range(1, 5):
+        assert any(text.startswith(f"draft {number} of 4 · denoising") for text in seen)
+    assert seen[-1].startswith("Done in")
+
+
+def test_settings_that_do_not_go_together(panel: Panel) -> None:
+    """The error stands in the panel at once, nothing starts, and it goes when it is mended."""
+    panel.form.knobs["max_guidance_scale"].value = 1
+    panel.form.knobs["min_guidance_scale"].value = 3
+    said = panel.runner.state.value
+    assert 'role="alert"' in said
+    assert "min_guidance_scale=3 with max_guidance_scale=1: diffusers switches guidance off" in plain(said)
+    assert not panel.make()
+    assert not panel.make_drafts()
+    assert panel.results.made == []
+    assert "min_guidance_scale=3" in panel.runner.state.value
+    panel.form.knobs["max_guidance_scale"].value = 3
+    assert 'role="alert"' not in panel.runner.state.value
+
+
+def test_a_size_chosen_while_settings_do_not_go_together(panel: Panel) -> None:
+    """It raises nothing in the callback, where nobody would see it, and the size is taken."""
+    panel.form.knobs["max_guidance_scale"].value = 1
+    panel.form.knobs["min_guidance_scale"].value = 3
+    panel.photo.sizes["portrait"] = (128, 64)
+    panel.photo.size.value = "portrait"
+    assert (panel.form.knobs["height"].value, panel.form.knobs["width"].value) == (128, 64)
+
+
+def test_a_photo_that_cannot_be_read_is_said(panel: Panel) -> None:
+    """In words that are escaped; the last one stays and a clip can be made of it."""
+    panel.photo.source.value = f"{HOSTILE}.png"
+    assert 'role="alert"' in panel.runner.state.value
+    assert "&lt;script&gt;" in panel.runner.state.value
+    assert HOSTILE not in panel.runner.state.value
+    assert panel.photo.name == sample_photos()[0]
+    panel.photo.sample.value = "cat"
+    assert plain(panel.runner.state.value) == "Ready."
+
+
+def test_an_error_of_the_run_is_said_and_the_panel_goes_on(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(panel.studio, "run", lambda *_, **__: 1 / 0)
+        panel.make()
+        assert finish(panel).endswith("ZeroDivisionError: division by zero")
+    panel.make()
+    assert finish(panel).startswith("Done in")
+
+
+def test_the_size_is_the_same_in_both_forms(panel: Panel) -> None:
+    """Chosen by name or by number; the photo is fitted to it."""
+    panel.photo.sizes["portrait"] = (128, 64)
+    panel.photo.size.value = "portrait"
+    assert (panel.form.settings.height, panel.form.settings.width) == (128, 64)
+    panel.form.knobs["height"].value = 64
+    assert (panel.photo.height, panel.photo.width) == (64, 64)
+    assert panel.photo.size.value in {"landscape", "portrait", "square"}
+    panel.form.knobs["width"].value = 80
+    assert panel.photo.size.value == "own_size"
+
+
+def test_what_fits_is_put_into_the_form(panel: Panel) -> None:
+    smaller = panel.form.settings.replace(decode_chunk_size=1)
+    panel._apply(smaller)
+    assert panel.form.settings == smaller
+
+
+def test_another_language_writes_everything_anew(panel: Panel) -> None:
+    """With clips, drafts and a comparison on the page: no English is left among the texts."""
+    panel.make()
+    finish(panel)
+    panel.form.knobs["num_inference_steps"].value = 1
+    panel.make_drafts()
+    finish(panel)
+    assert [text for _, text in texts(panel) if english_in(text)]
+    panel.language.value = "zh"
+    left = [(where, english_in(text)) for where, text in texts(panel) if english_in(text)]
+    assert left == []
+    assert panel.start.description == "生成视频"
+    assert 'data-language="zh"' in panel.title.value
+    panel.language.value = "en"
+    assert panel.start.description == "Make the clip"
+
+
+def test_it_may_begin_in_chinese(pipe: Any) -> None:
+    panel = make_panel(pipe, language="zh", background=False)
+    assert panel.language.value == "zh"
+    assert [(where, english_in(text)) for where, text in texts(panel) if english_in(text)] == []
+
+
+def test_an_upload_stays_with_its_owner(panel: Panel) -> None:
+    """Its name is nowhere, its bytes neither; the small picture is the one trace, and the clip that was asked for."""
+    data = jpeg(sample_photo("cat").resize((500, 400)))
+    put(panel.photo.upload, "anna-on-holiday.jpg", data)
+    panel.make()
+    finish(panel)
+    held = state()
+    (made,) = panel.results.made
+    assert made.clip.provenance is not None
+    for where in (held, json.dumps(made.clip.provenance.to_dict()), panel.results.code.value, repr(made)):
+        assert "anna" not in where
+    for start in range(0, len(data) - 3000, 3000):
+        assert base64.b64encode(data[start : start + 300]).decode() not in held
+    assert made.photo == ""
+    assert not panel.photo.upload.value
+    pictures = re.findall(r"data:image/(?:jpeg|png|webp);base64,", held)
+    assert len(pictures) == 2  # what will be cut, and the poster of the clip
+
+
+def test_clearing_leaves_nothing(panel: Panel) -> None:
+    """Only the sample's picture; no clip, no recipe."""
+    put(panel.photo.upload, "anna.jpg", jpeg(sample_photo("cat")))
+    panel.make()
+    finish(panel)
+    seen = panel.photo.picture.value[-400:]
+    panel.forget.click()
+    left = state()
+    assert "data:video" not in left
+    assert "ClipSettings(" not in left
+    assert seen not in left
+    assert len(re.findall(r"data:image/", left)) == 1
+    assert (panel.results.made, panel.photo.name) == ([], sample_photos()[0])
+
+
+def test_no_text_of_a_user_becomes_a_tag(panel: Panel, tmp_path: Path) -> None:
+    """A file with a hostile name, through a whole run."""
+    path = tmp_path / "<img src=x onerror=alert(1)>.png"
+    sample_photo("cat").save(path)
+    panel.photo.source.value = str(path)
+    panel.make()
+    finish(panel)
+    pages = [widget.value for widget in tree(panel.widget) if type(widget).__name__ == "HTML"]
+    assert not any("onerror" in page for page in pages)
+    assert str(path) in panel.results.code.value
+
+
+def test_a_change_is_forecast_once(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A preset changes many knobs; a change during a run is forecast too."""
+    asked = list[ClipSettings]()
+    monkeypatch.setattr(panel.outlook, "show", lambda clip, load: asked.append(clip))
+    panel.form.preset.value = "comfyui"
+    assert len(asked) == 1
+    assert asked[0].fps == 6
+    panel.form.knobs["fps"].slider.value = 9
+    assert [clip.fps for clip in asked] == [6, 9]
+
+
+class TestMake:
+    def test_micro_is_the_one_without_a_pipeline(self) -> None:
+        """Nothing is loaded for it."""
+        panel = make_panel()
+        assert panel.studio.info.name == "micro"
+        assert not panel.studio.loaded
+        assert "The built-in model" in panel.title.value
+
+    def test_it_is_a_name_of_svdkit(self) -> None:
+        assert svdkit.panel is make_panel
+
+    def test_random_weights_are_said(self) -> None:
+        loaded = make_panel(svdkit.LoadSettings(model="micro", weights="random"), background=False)
+        assert "Random weights: time and memory are real, the clip is noise." in loaded.title.value
+
+    def test_what_it_does_not_know(self) -> None:
+        with pytest.raises(SettingsError, match="language='de' is not one of the panel's; give 'en'"):
+            make_panel(language="de")
+        with pytest.raises(ModelError, match="svd-xxt"):
+            make_panel("svd-xxt")
+
+    @pytest.mark.parametrize(("kind", "background"), [("colab", False), ("jupyter", True), ("terminal", True)])
+    def test_where_runs_are_threads(self, kind: str, background: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(MODULE, "notebook_kind", lambda: kind)
+        assert make_panel().runner.background == background
+        assert make_panel(background=True).runner.background
+
+    def test_in_an_app_it_takes_the_apps_pipeline(self, pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Language, price and currency too, unless the call says otherwise; a pipeline of one's own comes first."""
+        pipe.svdkit = dataclasses.replace(pipe.svdkit, settings=pipe.svdkit.settings.replace(model="micro"))
+        listener = Listener(("127.0.0.1", 0), authkey=b"key")
+        threading.Thread(target=serve, args=(Studio(pipe), listener), daemon=True).start()
+        about = {"port": listener.address[1], "key": b"key".hex(), "language": "zh", "hourly_price": 2.5}
+        monkeypatch.setenv(APP, json.dumps({**about, "currency": "CNY"}))
+        panel = make_panel(folder=None)
+        assert type(panel.studio).__name__ == "RemoteStudio"
+        assert (panel.language.value, panel.outlook.price.value) == ("zh", 2.5)
+        assert panel.outlook.price.description == "每小时价格 CNY"
+        panel.photo.resize(height=64, width=64)
+        assert panel.make(ClipSettings(num_inference_steps=1, seed=1, num_frames=4, height=64, width=64))
+        assert finish(panel).startswith("完成")
+        assert len(panel.results.made) == 1
+        other = make_panel(folder=None, language="en", hourly_price=0, currency="EUR")
+        assert (other.language.value, other.outlook.price.value) == ("en", 0)
+        assert other.outlook.price.description == "EUR an hour"
+        assert type(make_panel(pipe).studio).__name__ == "Studio"
+
+
+def test_while_an_app_loads_its_model_the_buttons_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A button that looks ready and does nothing would be worse."""
+    panel = make_panel(background=True)
+    go_on = threading.Event()
+    monkeypatch.setattr(panel.studio, "prepare", lambda tell: go_on.wait(10))
+    panel.prepare()
+    while_loading = (panel.runner.busy, panel.start.disabled, panel.drafts.disabled)
+    go_on.set()
+    finish(panel)
+    assert while_loading == (True, True, True)
+    assert not panel.start.disabled
+
+
+def test_it_shows_itself_in_a_terminal_as_a_text() -> None:
+    """Both versions of ipywidgets; there is no notebook here, so IPython prints."""
+    from IPython.utils.capture import capture_output
+
+    panel = make_panel()
+    with capture_output() as captured:
+        panel._ipython_display_()
+    assert "HTML object" in captured.stdout
+    assert "VBox(" in captured.stdout
+
+
+def test_it_shows_itself_in_a_notebook() -> None:
+    """A real kernel: first style and script, which know this panel by its class, then the widgets."""
+    import nbclient
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    code = "import svdkit\n\npanel = svdkit.panel()\npanel"
+    notebook = new_notebook(cells=[new_code_cell(code), new_code_cell("print(panel.widget._dom_classes[1])")])
+    nbclient.NotebookClient(notebook, kernel_name="python3", timeout=60).execute()
+    style, widgets = notebook.cells[0].outputs
+    (class_,) = (output.text.strip() for output in notebook.cells[1].outputs)
+    assert re.fullmatch("svdkit-[0-9a-f]{12}", class_)
+    page = style.data["text/html"]
+    assert page.startswith("<style>")
+    assert ".svdkit-panel" in page
+    script = page.partition("<script>")[2]
+    assert class_ in script
+    assert "PANEL" not in script
+    assert "application/vnd.jupyter.widget-view+json" in widgets.data
+    assert not re.search(r"(src|href)=.https?://|@import|url\(http", page)

@@ -1,0 +1,319 @@
+"""The clips of a panel: played, listed, compared, saved, taken elsewhere as code or a sweep, and forgotten."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import svdkit
+from svdkit.clip import Clip
+from svdkit.generate import generate
+from svdkit.settings import ClipSettings, LoadSettings
+from svdkit.sweep import plan_sweep, read_sweep
+from svdkit.ui.parts import as_html
+from svdkit.ui.recipe import python_code, sweep_file, video_bytes
+from svdkit.ui.results import Made, Results
+from svdkit.ui.words import Words
+from tests.clips import SETTINGS, micro_clip, provenance
+from tests.ui_toys import close_all, state, tree
+
+HOSTILE = "</textarea></script><script>alert(1)</script>'\"\\{{ 7*7 }}\n- a: b.jpg"
+FIT: dict[str, Any] = {"fit_mode": "crop", "focus": (0.5, 0.25)}
+LOAD = LoadSettings(model="micro", dtype="fp32", memory="resident", device="cpu").to_dict()
+
+
+def clip_of(*, seed: int = 1, load: dict[str, Any] | None = None, **changes: Any) -> Clip:
+    settings = ClipSettings(seed=seed, **changes).resolve(height=32, width=48, num_frames=4, max_guidance_scale=1.0)
+    about = provenance(settings=settings.to_dict(), load=LOAD if load is None else load)
+    return micro_clip(provenance=about)
+
+
+def made(*, seed: int = 1, photo: str = "rocket", **more: Any) -> Made:
+    return Made(clip=clip_of(seed=seed), photo=photo, fit=FIT, **more)
+
+
+def results(folder: Path | None = None, *, words: Words | None = None, on_finish: Any = id) -> Results:
+    return Results(words or Words(), picture=as_html(), folder=folder, on_finish=on_finish)
+
+
+def shown(part: Any) -> bool:
+    return part.layout.display != "none"
+
+
+class TestCode:
+    def test_it_makes_the_same_clip(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Run as it stands, on the real micro: bit for bit the frames it was written for."""
+        import torch  # this test needs the model
+
+        pipe = svdkit.load("micro")
+        assert isinstance(pipe.unet, torch.nn.Module)
+        settings = ClipSettings(num_frames=3, num_inference_steps=2, seed=9, motion_bucket_id=60, fps=9)
+        clip = generate(pipe, "cat", settings, fit_mode="crop", focus=(0.25, 0.75), progress=False)
+        code = python_code(clip, photo="cat", fit={"fit_mode": "crop", "focus": (0.25, 0.75)})
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(svdkit, "load", lambda model, **load: pipe)
+        names: dict[str, Any] = {}
+        exec(code, names)
+        assert names["clip"] == clip
+        assert np.array_equal(names["clip"].frames, clip.frames)
+        assert Clip.read("clip.mp4").provenance == clip.provenance
+
+    def test_the_call_loads_what_was_loaded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Every setting of loading that is not the usual one is in the call, and svdkit.load takes it."""
+        asked = list[Any]()
+        monkeypatch.setattr(svdkit, "load", lambda model, **load: asked.append(LoadSettings(model=model, **load)))
+        monkeypatch.setattr(svdkit, "generate", lambda *_, **__: clip_of())
+        monkeypatch.setattr(Clip, "save", lambda *_, **__: None)
+        load = LoadSettings(model="svd-xt", weights="random", dtype="bf16", memory="offload", device="cuda")
+        exec(python_code(clip_of(load=load.to_dict()), photo="rocket", fit=FIT), {})
+        assert asked == [load]
+
+    def test_what_it_looks_like(self) -> None:
+        code = python_code(clip_of(seed=7), photo="rocket", fit=FIT)
+        assert code.startswith(
+            "import svdkit\n\npipe = svdkit.load('micro', dtype='fp32', memory='resident', device='cpu')\n"
+        )
+        assert (
+            "photo = 'rocket'\nclip = svdkit.generate(pipe, photo, settings, fit_mode='crop', focus=(0.5, 0.25))\n"
+            in code
+        )
+        assert code.endswith('clip.save("clip.mp4")\n')
+        assert "    seed=7,\n" in code
+
+    def test_an_upload_has_no_name_in_it(self) -> None:
+        code = python_code(clip_of(), photo="", fit=FIT)
+        assert "photo = 'photo.jpg'  # where your upload is\n" in code
+
+    def test_a_hostile_name_is_a_text(self) -> None:
+        """It comes out as the photo it is called, and nothing of it runs."""
+        code = python_code(clip_of(), photo=HOSTILE, fit=FIT)
+        (line,) = [line for line in code.splitlines() if line.startswith("photo = ")]
+        names: dict[str, Any] = {}
+        exec(line, names)
+        assert names["photo"] == HOSTILE
+
+    def test_a_pipeline_that_svdkit_did_not_load_is_not_said_to_be_micro(self) -> None:
+        """Nobody knows how it was made: code that loads another model would make another clip."""
+        about = provenance(kind="svd", load={}, model={"name": "own pipeline", "revision": None, "weights": "unknown"})
+        code = python_code(micro_clip(provenance=about), photo="rocket", fit=FIT)
+        compile(code, "code", "exec")
+        assert "svdkit.load('micro'" not in code
+
+
+class TestSweep:
+    def plan(self, text: str, path: Path) -> Any:
+        file = path / "sweep.yml"
+        file.write_text(text, encoding="utf-8")
+        return plan_sweep(**read_sweep(file), forecast=False)
+
+    def test_svdkit_sweep_takes_it(self, tmp_path: Path) -> None:
+        """Three motions by three seeds around the clip, all else as it was."""
+        clip = clip_of(seed=7, motion_bucket_id=100, noise_aug_strength=0.05)
+        plan = self.plan(sweep_file(clip, photo="rocket", fit=FIT), tmp_path)
+        clips = [run.clip for run in plan.jobs]
+        assert sorted({one.motion_bucket_id for one in clips}) == [50, 100, 150]
+        assert sorted({one.seed for one in clips}) == [7, 8, 9]
+        assert len(clips) == 9
+        assert {one.noise_aug_strength for one in clips} == {0.05}
+        assert {(one.height, one.width, one.num_frames) for one in clips} == {(32, 48, 4)}
+        assert {run.load.model for run in plan.jobs} == {"micro"}
+        assert {(run.frame.mode, run.frame.focus) for run in plan.jobs} == {("crop", (0.5, 0.25))}
+
+    @pytest.mark.parametrize(("bucket", "expected"), [(1, [1]), (127, [63, 127, 190]), (255, [127, 255])])
+    def test_motion_stays_within_what_is_useful(self, bucket: int, expected: list[int], tmp_path: Path) -> None:
+        text = sweep_file(clip_of(motion_bucket_id=bucket), photo="rocket", fit=FIT)
+        assert yaml.safe_load(text)["axes"]["motion_bucket_id"] == expected
+        assert len(self.plan(text, tmp_path).jobs) == 3 * len(expected)
+
+    def test_a_photo_with_an_awkward_name(self, tmp_path: Path) -> None:
+        """Written so that YAML reads it back as it was."""
+        for name in (HOSTILE, "照片 #1.jpg", "yes", "1e3", ": x"):
+            values = yaml.safe_load(sweep_file(clip_of(), photo=name, fit=FIT))
+            assert values["photos"] == [name]
+        file = tmp_path / "照片 #1: a.png"
+        micro_clip().photo.save(file)  # type: ignore[union-attr]
+        assert len(self.plan(sweep_file(clip_of(), photo=str(file), fit=FIT), tmp_path).jobs) == 9
+
+    def test_it_says_how_to_run_it(self) -> None:
+        assert sweep_file(clip_of(), photo="", fit=FIT).startswith(
+            "# svdkit sweep this_file.yml\nphotos: [photo.jpg]\n"
+        )
+
+
+def test_the_video_says_how_it_was_made_and_has_no_photo(tmp_path: Path) -> None:
+    """The bytes of an mp4 that svdkit reads back."""
+    path = tmp_path / "a.mp4"
+    path.write_bytes(video_bytes(clip_of(seed=5)))
+    read = Clip.read(path)
+    assert read.provenance == clip_of(seed=5).provenance
+    assert read.photo is None
+    assert read.num_frames == 4
+
+
+class TestShown:
+    def test_at_first_there_is_nothing(self) -> None:
+        one = results()
+        assert one.player.value == '<div class="svdkit-empty">The clip will be here.</div>'
+        assert (shown(one._after), shown(one._history), shown(one.save)) == (False, False, False)
+
+    def test_a_clip_plays_at_once(self) -> None:
+        """With a poster, its shape, a caption, and a download under a name that says the seed."""
+        one = results()
+        added = one.add(made(seed=42))
+        text = one.player.value
+        assert re.search(r'<video controls loop muted autoplay playsinline aria-label="#1 micro · 4 frames', text)
+        assert "aspect-ratio:1.5000" in text
+        assert 'poster="data:image/jpeg;base64,' in text
+        video, download = re.findall(r'(?:src|href)="data:video/mp4;base64,([^"]+)"', text)
+        assert video == download
+        assert base64.b64decode(video)[4:8] == b"ftyp"
+        assert 'download="clip-1-seed-42.mp4"' in text
+        assert added.label == "#1 micro · 4 frames · 7 fps · bucket 127 · seed 42"
+        assert "2.8 s</figcaption>" in text
+        assert (shown(one._after), shown(one._history)) == (True, False)
+        assert "seed=42" in one.code.value
+        assert yaml.safe_load(one.sweep.value)["axes"]["seed"] == [42, 43, 44]
+
+    def test_at_most_twelve_are_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The newest; their numbers go on."""
+        one = results()
+        monkeypatch.setattr(one, "_play", id)  # fifteen videos would take seconds
+        for seed in range(15):
+            one.add(made(seed=seed))
+        assert [kept.number for kept in one.made] == list(range(4, 16))
+        assert [mark.description.split()[0] for mark in one.list.children] == [f"#{number}" for number in range(4, 16)]
+
+    def test_two_clips_can_be_compared(self) -> None:
+        """Not one alone, and only those that are chosen."""
+        one = results()
+        one.add(made(seed=1))
+        assert one.compare.disabled
+        one.add(made(seed=2))
+        one.add(made(seed=3))
+        assert shown(one._history)
+        assert [mark.value for mark in one.list.children] == [False, False, True]
+        assert one.compare.disabled
+        one.list.children[0].value = True
+        assert not one.compare.disabled
+        one.compare.click()
+        page = html.unescape(one.compared.value)
+        assert one.compared.value.startswith("<iframe ")
+        assert ("seed 1" in page, "seed 2" in page, "seed 3" in page) == (True, False, True)
+
+    def test_drafts_are_offered_to_be_finished(self) -> None:
+        """A button each, which hands on the settings of the full clip."""
+        wanted = [ClipSettings(seed=seed) for seed in (5, 6)]
+        finished = list[ClipSettings]()
+        one = results(on_finish=finished.append)
+        drafts = [one.add(made(seed=clip.seed or 0, finish=clip), alone=False) for clip in wanted]
+        one.show_drafts(drafts)
+        assert [button.description for button in one.drafts.children] == ["Finish seed 5", "Finish seed 6"]
+        assert "seed 6" in html.unescape(one.player.value)
+        one.drafts.children[1].click()
+        assert finished == [wanted[1]]
+        one.add(made(seed=6))
+        assert one.drafts.children == ()
+
+    def test_hostile_names_are_texts_everywhere(self) -> None:
+        """In no widget of HTML is anything of them a tag; in a text field they are what they are."""
+        one = results()
+        about = provenance(load=LOAD, model={"name": "<script>alert(2)</script>", "revision": "a", "weights": "trained"},
+                           settings=SETTINGS | {"height": 32, "width": 48, "num_frames": 4, "seed": 3})  # fmt: skip
+        hostile = Made(clip=micro_clip(provenance=about), photo=HOSTILE, fit=FIT)
+        one.add(hostile)
+        one.add(hostile)
+        one.list.children[0].value = True
+        one.compare_chosen()
+        pages = [widget.value for widget in tree(one.widget) if type(widget).__name__ == "HTML"]
+        assert any(pages)
+        assert not any("<script>alert" in page for page in pages)
+        assert f"photo = {HOSTILE!r}\n" in one.code.value
+
+    def test_another_language(self) -> None:
+        words = Words()
+        one = results(Path("out"), words=words)
+        one.show_drafts([one.add(made(seed=seed, finish=ClipSettings(seed=seed)), alone=False) for seed in (5, 6)])
+        words.switch("zh")
+        assert "下载视频" in one.player.value
+        assert one.save.description == "保存到 out"
+        assert (one.recipes.get_title(0), one.recipes.get_title(1)) == ("Python 代码", "批量实验文件")
+        assert one.title.value == "<h3>已生成的视频</h3>"
+        assert [button.description for button in one.drafts.children] == ["用种子 5 完成", "用种子 6 完成"]
+
+
+class TestSave:
+    def test_the_newest_is_saved(self, tmp_path: Path) -> None:
+        """The folder is made only then; a sample's photo goes beside the clip."""
+        folder = tmp_path / "outputs" / "panel"
+        one = results(folder)
+        one.add(made(seed=1))
+        one.add(made(seed=2))
+        assert not folder.exists()
+        one.save.click()
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "clip-2-seed-2.json",
+            "clip-2-seed-2.mp4",
+            "clip-2-seed-2.photo.png",
+        ]
+        assert one.saved.value == f"Saved as {folder / 'clip-2-seed-2.mp4'}"
+        assert Clip.read(folder / "clip-2-seed-2.mp4").provenance == clip_of(seed=2).provenance
+
+    def test_the_photo_of_an_upload_is_left_out(self, tmp_path: Path) -> None:
+        one = results(tmp_path)
+        one.add(made(photo=""))
+        one.save.click()
+        assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".mp4"]
+        assert "photo" not in [path.stem for path in tmp_path.rglob("*.png")]
+
+    def test_without_a_folder_or_a_clip_there_is_nothing_to_save(self, tmp_path: Path) -> None:
+        assert results(tmp_path).save_newest() is None
+        one = results(None)
+        one.add(made())
+        assert one.save_newest() is None
+        assert not shown(one.save)
+
+    def test_a_folder_that_cannot_be_made_is_said_to_be(self, tmp_path: Path) -> None:
+        """An error of a callback vanishes in a log that nobody reads."""
+        (tmp_path / "file").write_text("in the way", encoding="utf-8")
+        one = results(tmp_path / "file" / "panel")
+        one.add(made())
+        one.save.click()
+        assert "file" in one.saved.value
+        assert "Saved as" not in one.saved.value
+
+    def test_a_folder_with_a_hostile_name(self, tmp_path: Path) -> None:
+        one = results(tmp_path / "<b>bold")
+        one.add(made())
+        one.save.click()
+        assert "<b>" not in one.saved.value
+        assert "&lt;b&gt;bold" in one.saved.value
+
+
+def test_forgetting_leaves_nothing_behind() -> None:
+    """No picture, no video, no recipe in any widget that is left, so that a saved notebook has none."""
+    close_all()
+    one = results(Path("out"))
+    drafts = [made(seed=seed, photo="secret.jpg", finish=ClipSettings(seed=seed)) for seed in (5, 6)]
+    one.show_drafts([one.add(draft, alone=False) for draft in drafts])
+    for mark in one.list.children:
+        mark.value = True
+    one.compare_chosen()
+    assert "data:video" in state()
+    assert "secret.jpg" in state()
+    one.forget()
+    left = state()
+    assert "data:" not in left
+    assert "base64," not in left
+    assert "secret.jpg" not in left
+    assert one.made == []
+    assert "The clip will be here." in one.player.value
+    assert not shown(one._after)
+    one.add(made(seed=8))
+    assert one.made[0].number == 3
