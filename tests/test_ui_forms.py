@@ -22,7 +22,7 @@ from svdkit.settings import ClipSettings, clip_preset, presets
 from svdkit.ui import settings_form
 from svdkit.ui.photo_form import PhotoForm, sizes_for
 from svdkit.ui.settings_form import MOTION_ON_MICRO, SettingsForm
-from svdkit.ui.words import Words
+from svdkit.ui.words import TEXTS, Words
 from tests.ui_toys import IPYWIDGETS, close_all, jpeg, put, state
 
 ROOT = Path(__file__).parents[1]
@@ -107,7 +107,7 @@ class TestSettings:
         """By the button, below 2**32, which is short enough to type; two forms begin with two seeds."""
         assert Form().seed.value != Form().seed.value
         form = Form()
-        monkeypatch.setattr(settings_form.secrets, "randbelow", lambda limit: limit - 1)
+        monkeypatch.setattr("secrets.randbelow", lambda limit: limit - 1)
         form.dice.click()
         assert form.settings.seed == 2**32 - 1
         assert form.changes == 1
@@ -137,7 +137,7 @@ class TestSettings:
             found.setdefault(record["clip"]["motion_bucket_id"], []).append(motion)
         assert {len(values) for values in found.values()} == {8}
         ends = (min(found), max(found))
-        assert MOTION_ON_MICRO == {bucket: round(statistics.mean(found[bucket]), 1) for bucket in ends}
+        assert {bucket: round(statistics.mean(found[bucket]), 1) for bucket in ends} == MOTION_ON_MICRO
 
     def test_only_micro_is_explained_by_measurements_of_micro(self) -> None:
         tip = getattr(Form().knobs["motion_bucket_id"].field, TIP)
@@ -336,9 +336,9 @@ class TestPhoto:
         form.changes = 0
         form.words.switch("zh")
         assert (form.mode.value, form.size.value, form.changes) == ("pad", "portrait", 0)
-        assert form.mode.label == "填充：保留全部，补上边缘"
+        assert form.mode.label == form.words("pad") == TEXTS["pad"][1]
         assert form.note.value == "没有裁掉任何内容。"
-        assert 'alt="照片，阴影部分会被裁掉"' in form.picture.value
+        assert f'alt="{TEXTS["photo_alt"][1]}"' in form.picture.value
 
     def test_a_large_photo_is_fitted_from_all_its_pixels(self, tmp_path: Path) -> None:
         """What is shown comes from a smaller copy, what the model gets does not."""

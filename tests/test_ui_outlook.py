@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from svdkit.bench.forecast import NotCountedError, predict
+from svdkit.bench.forecast import forecast as make_forecast
 from svdkit.bench.forecast.cards import of_memory
 from svdkit.models import find_model
 from svdkit.settings import ClipSettings, LoadSettings
@@ -131,9 +132,8 @@ def test_clips_of_a_pipeline_that_svdkit_did_not_load() -> None:
     """Such a clip says next to nothing of its model; learning from it must not end the run that made it."""
     one = outlook()
     one.show(CLIP, LoadSettings(model="micro"))
-    one.learn(
-        micro_clip(provenance=provenance(kind="svd", load={}, model={"name": "own pipeline", "weights": "unknown"}))
-    )
+    model = {"name": "own pipeline", "revision": None, "weights": "unknown"}
+    one.learn(micro_clip(provenance=provenance(kind="svd", load={}, model=model)))
     assert "time: known after the first clip" in plain(one.text.value)
 
 
@@ -176,7 +176,7 @@ def test_what_was_counted_shows_by_itself(started: list[Any], monkeypatch: pytes
     one = outlook(background=True)
     one.show(CLIP.replace(height=200, width=128), LoadSettings(model="micro"))
     assert "never been counted" in one.text.value
-    make = module.forecast
+    make = make_forecast
 
     def counted(model: str, *, clip: ClipSettings, **more: Any) -> Any:
         return make(model, clip=clip.replace(height=72), **more)
@@ -285,7 +285,7 @@ def test_another_language_says_it_again() -> None:
     one = Outlook(find_model("micro"), words, currency="CNY", hourly_price=0, on_apply=id, background=False)
     one.show(CLIP, LoadSettings(model="micro"))
     words.switch("zh")
-    assert "时间：在本机生成第一段视频后即可预计" in one.text.value
+    assert "在本机生成第一段视频后即可预计" in one.text.value
     assert "memory" not in plain(one.text.value)
     assert one.price.description == "每小时价格 CNY"
 

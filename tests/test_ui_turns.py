@@ -11,6 +11,10 @@ from svdkit.ui.turns import Turns
 from tests.ui_toys import wait_for
 
 
+def told(place: int) -> None:
+    pytest.fail(f"nobody was ahead, but it was told of {place}")
+
+
 class Run:
     """A run on a thread of its own, which ends when the test says so."""
 
@@ -85,7 +89,7 @@ def test_an_error_inside_frees_the_turn() -> None:
     turns, stop = Turns(), threading.Event()
     with pytest.raises(ZeroDivisionError), turns.turn(on_place=print, stop=stop):
         raise ZeroDivisionError
-    with turns.turn(on_place=pytest.fail, stop=stop):
+    with turns.turn(on_place=told, stop=stop):
         pass
 
 
@@ -101,7 +105,7 @@ def test_an_error_of_the_one_who_is_told_frees_the_place() -> None:
     with pytest.raises(ConnectionResetError), turns.turn(on_place=gone, stop=threading.Event()):
         pytest.fail("it was not its turn")
     first.finish()
-    with turns.turn(on_place=pytest.fail, stop=threading.Event()):
+    with turns.turn(on_place=told, stop=threading.Event()):
         log.append("next")
     assert log[-1] == "next"
 
@@ -110,6 +114,6 @@ def test_a_stop_that_comes_too_late_does_not_matter_to_the_line() -> None:
     """Whoever has the turn keeps it: to stop is then the run's own affair."""
     stop = threading.Event()
     stop.set()
-    with Turns().turn(on_place=pytest.fail, stop=stop):
+    with Turns().turn(on_place=told, stop=stop):
         reached = True
     assert reached

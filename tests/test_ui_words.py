@@ -80,7 +80,7 @@ def test_texts_are_filled_in() -> None:
     words = Words()
     assert words("waiting", place=2) == "waiting: 2 ahead of you"
     words.switch("zh")
-    assert words("waiting", place=2) == "排队中：前面还有 2 个"
+    assert words("waiting", place=2).endswith("前面还有 2 个")
 
 
 def test_what_is_bound_is_written_now_and_at_every_switch() -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import io
 import json
 import re
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets
-from PIL import Image
 
 from svdkit.models import ModelInfo
 from svdkit.pipeline import LoadReport
 from svdkit.settings import ClipSettings, LoadSettings
-from svdkit.ui.news import News
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from svdkit.ui.news import News
 
 IPYWIDGETS = int(ipywidgets.__version__.split(".")[0])
 SETTINGS = ClipSettings(height=64, width=64, num_frames=4, num_inference_steps=2, seed=3)
@@ -94,7 +97,7 @@ def put(upload: Any, name: str, data: bytes | bytearray, *, size: int | None = N
     """Do what the browser does when a file is chosen; a size that differs is what became of one too large."""
     size = len(data) if size is None else size
     if IPYWIDGETS >= 8:
-        when = datetime.datetime(2024, 5, 1, tzinfo=datetime.timezone.utc)
+        when = dt.datetime(2024, 5, 1, tzinfo=dt.timezone.utc)
         file = {"name": name, "type": "image/jpeg", "size": size, "content": memoryview(data), "last_modified": when}
         upload.value = (file,)
     else:
