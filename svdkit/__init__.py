@@ -112,7 +112,7 @@ if TYPE_CHECKING:
     from svdkit.sweep import sweep as sweep
     from svdkit.sweep.player import sync_player as sync_player
     from svdkit.sweep.report import write_report as write_report
-    from svdkit.ui import panel as panel
+    from svdkit.ui.panel import panel as panel
 
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604 - the names are the keys above
 

@@ -82,6 +82,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             assert self.end.wait(10)
             return 0
 
+        def poll(self) -> int | None:
+            return self.wait() if self.end.is_set() else None
+
     monkeypatch.setattr(subprocess, "Popen", Process)
     return started
 

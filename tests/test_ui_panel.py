@@ -298,7 +298,8 @@ def test_the_size_is_the_same_in_both_forms(panel: Panel) -> None:
 
 def test_what_fits_is_put_into_the_form(panel: Panel) -> None:
     smaller = panel.form.settings.replace(decode_chunk_size=1)
-    panel._apply(smaller)
+    panel.outlook._fitting = smaller
+    panel.outlook.apply.click()
     assert panel.form.settings == smaller
 
 
@@ -414,8 +415,8 @@ class TestMake:
     def test_in_an_app_it_takes_the_apps_pipeline(self, pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """Language, price and currency too, unless the call says otherwise; a pipeline of one's own comes first."""
         pipe.svdkit = dataclasses.replace(pipe.svdkit, settings=pipe.svdkit.settings.replace(model="micro"))
-        listener = Listener(("127.0.0.1", 0), authkey=b"key")
-        threading.Thread(target=serve, args=(Studio(pipe), listener), daemon=True).start()
+        listener = Listener(("127.0.0.1", 0))
+        threading.Thread(target=serve, args=(Studio(pipe), listener, b"key"), daemon=True).start()
         about = {"port": listener.address[1], "key": b"key".hex(), "language": "zh", "hourly_price": 2.5}
         monkeypatch.setenv(APP, json.dumps({**about, "currency": "CNY"}))
         panel = make_panel(folder=None)

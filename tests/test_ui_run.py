@@ -269,7 +269,7 @@ def test_waiting_and_loading_are_said(clock: Clock) -> None:
             tell(one)
 
     seen = shown(work, clock)
-    assert seen[1:3] == ["waiting: 2 ahead of you", "loading the model"]
+    assert seen[2:4] == ["waiting: 2 ahead of you", "loading the model"]
     assert not any("micro" in text for text in seen)
 
 

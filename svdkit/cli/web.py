@@ -65,9 +65,9 @@ def web(
         studio = Studio(LoadSettings(model=model or usual_model(), weights=weights))
     port = free_port(host, port)
     key = secrets.token_bytes(32)
-    with Listener(("127.0.0.1", 0), authkey=key) as listener, tempfile.TemporaryDirectory() as folder:
+    with Listener(("127.0.0.1", 0)) as listener, tempfile.TemporaryDirectory() as folder:
         page = _PAGE if _PAGE.is_file() else write_page(Path(folder))
-        for work, arguments in ((serve, (studio, listener)), (prepare, (studio,))):
+        for work, arguments in ((serve, (studio, listener, key)), (prepare, (studio,))):
             threading.Thread(target=work, args=arguments, daemon=True).start()
         inner = {"port": listener.address[1], "key": key.hex(), "language": language}
         inner |= {"hourly_price": price, "currency": currency}

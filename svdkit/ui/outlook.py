@@ -61,7 +61,7 @@ class Outlook:
         self._model = info.name if info.name in known else str(info.folder or info.name)
         self._records: list[Record] = []
         self._asked: tuple[ClipSettings, LoadSettings] | None = None
-        self._counting: set[str] = set()
+        self._counting: dict[str, subprocess.Popen[bytes]] = {}
         self._fitting: ClipSettings | None = None
         self.forecast: Forecast | None = None
         self.text = as_html(class_="svdkit-outlook")
@@ -81,20 +81,20 @@ class Outlook:
             self.forecast = self._forecast(clip, load, count=False)
             text = self._described(self.forecast)
         except NotCountedError:
-            text = self._words("counting")
-            self._count(clip)
+            text = self._words("counting" if self._count(clip) else "not_counted")
         except (SvdkitError, OSError) as error:
             text = self._words("no_forecast", why=safe(error))
         self._offer(clip, load)
-        warning = f'<p class="svdkit-warning">{self._words("will_not_fit")}</p>' if self._fitting else ""
+        fits = self.forecast is None or self.forecast.fits is not False
+        warning = "" if fits else f'<p class="svdkit-warning">{self._words("will_not_fit")}</p>'
         self.text.value = f"{text}{warning}"
 
     def learn(self, clip: Clip) -> None:
         """Take the seconds of a clip that was made here into the next forecasts."""
-        if clip.provenance is None or not clip.provenance.stage_seconds:
-            return
-        made, model = clip.provenance, {**clip.provenance.model, "weights": clip.provenance.model["weights"]}
-        same: dict[str, Any] = {"load": made.load, "clip": made.settings, "model": model}
+        made = clip.provenance
+        if made is None or not made.load or not made.stage_seconds:
+            return  # of a pipeline that svdkit did not load nobody knows what it is
+        same: dict[str, Any] = {"load": made.load, "clip": made.settings, "model": made.model}
         samples = {"timed": {stage: [seconds] for stage, seconds in made.stage_seconds.items()}}
         record = Record(
             **same,
@@ -151,18 +151,18 @@ class Outlook:
         what = ", ".join(f"{name} {now[name]}" for name in now if now[name] != given[name])
         self.apply.description = self._words("apply_fit", what=what)
 
-    def _count(self, clip: ClipSettings) -> None:
-        """Count in another process; when it is done, look again."""
+    def _count(self, clip: ClipSettings) -> bool:
+        """Count in another process, and look again when it is done; False if that was tried and failed."""
         settings = json.dumps(clip.replace(seed=0).to_dict())
         shape = json.dumps([clip.height, clip.width, clip.num_frames, clip.decode_chunk_size, clip.max_guidance_scale])
         if shape in self._counting:
-            return
-        self._counting.add(shape)
+            return self._counting[shape].poll() is None
         command = [sys.executable, "-c", _COUNT, self._model, settings]
         quiet: Mapping[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        running = subprocess.Popen(command, **quiet)
+        self._counting[shape] = running = subprocess.Popen(command, **quiet)
         if self._background:
             threading.Thread(target=partial(self._wait, running), daemon=True).start()
+        return True
 
     def _wait(self, running: subprocess.Popen[bytes]) -> None:
         running.wait()

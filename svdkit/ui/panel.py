@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from svdkit.environment import notebook_kind
 from svdkit.errors import SettingsError, SvdkitError
-from svdkit.ui.news import News, Tell
 from svdkit.ui.outlook import Outlook
 from svdkit.ui.parts import as_html, box, on_click, on_value, safe, set_tooltip
 from svdkit.ui.photo_form import PhotoForm
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from svdkit.settings import ClipSettings
+    from svdkit.ui.news import Tell
 
 _ASSETS = Path(__file__).parent / "assets"
 _DRAFTS, _DRAFT_STEPS = 4, 8  # at 8 steps the scene and its motion are those of 25, and the details are not
@@ -59,12 +59,13 @@ class Panel:
         self.words = Words(language)
         self.studio = studio
         words, info = self.words, studio.info
+        self._clash = False  # whether the error shown is of settings that do not go together
         self._id = f"svdkit-{uuid.uuid4().hex[:12]}"
         self.runner = Runner(words, background=background, on_idle=self._look)
         self.results = Results(words, picture=self.runner.picture, folder=folder, on_finish=self._finish)
         money: dict[str, Any] = {"hourly_price": hourly_price, "currency": currency}
-        self.outlook = Outlook(info, words, on_apply=self._apply, background=background, **money)
         self.form = SettingsForm(info, words, on_change=self._look)
+        self.outlook = Outlook(info, words, on_apply=self.form.show, background=background, **money)
         self.photo = PhotoForm(
             info, words, on_change=lambda: None, on_size=self._take_size, on_error=self.runner.show_error
         )
@@ -91,7 +92,7 @@ class Panel:
         except SvdkitError as error:
             self.runner.show_error(error)
             return False
-        return self._run(made, then=self._show_clip)
+        return self._run(made, then=id)  # it plays already
 
     def make_drafts(self) -> bool:
         """Make four quick clips with different seeds, to choose one from; False if a run is going on already."""
@@ -104,7 +105,7 @@ class Panel:
             self.runner.show_error(error)
             return False
         each = [(*draft[:2], settings) for draft, settings in zip(drafts, finished, strict=True)]
-        return self._run(each, then=self._show_drafts)
+        return self._run(each, then=self.results.show_drafts)
 
     def _prepared(self, settings: Sequence[ClipSettings]) -> list[tuple[Any, ClipSettings, ClipSettings | None]]:
         """Fit the photo for each: frame, settings, and what a draft is finished with."""
@@ -122,19 +123,13 @@ class Panel:
                 if len(wanted) > 1:
                     self.runner.part(self.words("draft_of", number=number, count=len(wanted)))
                 clip = self.studio.run(frame, settings, tell=tell, stop=stop)
-                self.outlook.learn(clip)
                 made.append(self.results.add(Made(clip=clip, finish=finish, **about), alone=len(wanted) == 1))
+                self.outlook.learn(clip)
             return made
 
         started = self.runner.start(work, then=then)
         self._enable()
         return started
-
-    def _show_clip(self, made: Any) -> None:
-        del made  # it plays already
-
-    def _show_drafts(self, made: Any) -> None:
-        self.results.show_drafts(made)
 
     def _finish(self, settings: ClipSettings) -> None:
         """Make the clip of a draft at full quality, its seed kept in the form."""
@@ -149,11 +144,8 @@ class Panel:
         half = {side: max(16, getattr(settings, side) // 16 * 8) for side in ("height", "width")}
         return settings.replace(num_inference_steps=steps, **half)
 
-    def _apply(self, settings: ClipSettings) -> None:
-        self.form.show(settings)
-
     def _take_size(self, height: int, width: int) -> None:
-        self.form.show(self.form.settings.replace(height=height, width=width))
+        self.form.set(height=height, width=width)
 
     def _forget(self) -> None:
         self.photo.forget()
@@ -166,8 +158,12 @@ class Panel:
         try:
             settings = self.form.settings
         except SettingsError as error:
+            self._clash = True
             self.runner.show_error(error)
             return
+        if self._clash:
+            self._clash = False
+            self.runner.show_error(None)
         if not self.runner.busy:
             self.photo.resize(height=settings.height or 0, width=settings.width or 0)
         self.outlook.show(settings, self.studio.load)
@@ -216,9 +212,9 @@ class Panel:
         def work(tell: Tell, stop: threading.Event) -> None:
             del stop
             self.studio.prepare(tell)
-            tell(News(kind="loaded"))
 
-        self.runner.start(work, then=id)
+        self.runner.start(work, then=id, doing="idle_loading")
+        self._enable()
 
     def __repr__(self) -> str:
         return f"Panel({self.studio.info.name}, {len(self.results.made)} clips)"

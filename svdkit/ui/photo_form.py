@@ -145,26 +145,22 @@ class PhotoForm:
 
     def _refit(self) -> None:
         """Draw what will be cut, and tell."""
-        if self._small is None or self._quiet:
+        if self._small is not None and not self._quiet:
+            self._draw()
+            self._on_change()
+
+    def _draw(self) -> None:
+        if self._small is None:
             return
+        cuts, buffer = self.mode.value == "crop", io.BytesIO()
         how = {"mode": self.mode.value, "focus": self.focus_point}
         shown = preview_fit(self._small, height=self.height, width=self.width, **how)
-        self.picture.value = self._drawn(shown)
-        cuts = self.mode.value == "crop"
+        shown.save(buffer, "JPEG", quality=82)
+        source = base64.b64encode(buffer.getvalue()).decode()
+        self.picture.value = f'<img alt="{safe(self._words("photo_alt"))}" src="data:image/jpeg;base64,{source}">'
+        self.note.value = safe(self._words("focus_hint" if cuts else "nothing_cut"))
         for knob in self.focus.values():
             knob.field.disabled = knob.slider.disabled = not cuts
-        self._say()
-        self._on_change()
-
-    def _drawn(self, image: Image.Image) -> str:
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=82)
-        source = base64.b64encode(buffer.getvalue()).decode()
-        # The fixed shape keeps the page still while another photo is read.
-        return f'<img alt="{safe(self._words("photo_alt"))}" src="data:image/jpeg;base64,{source}">'
-
-    def _say(self) -> None:
-        self.note.value = safe(self._words("focus_hint" if self.mode.value == "crop" else "nothing_cut"))
 
     def _write(self) -> None:
         words, self._quiet = self._words, True
@@ -183,8 +179,7 @@ class PhotoForm:
         self.hint.value = safe(words("upload_hint", limit=format_bytes(LARGEST_UPLOAD_BYTES)))
         self.focus["x"].label(words("focus_x"))
         self.focus["y"].label(words("focus_y"))
-        if self._small is not None:
-            self._say()
+        self._draw()
 
 
 def sizes_for(info: ModelInfo) -> dict[str, tuple[int, int]]:

@@ -88,7 +88,8 @@ def colours(latents: npt.NDArray[np.float32], photo: Image.Image) -> npt.NDArray
     frames, channels, height, width = latents.shape
     wanted = np.asarray(photo.resize((width, height), Image.Resampling.BOX), np.float32).reshape(-1, 3)
     cells = latents.transpose(0, 2, 3, 1).reshape(frames, -1, channels)
-    cells = np.nan_to_num(np.concatenate([cells, np.ones_like(cells[..., :1])], axis=-1))
+    cells = np.concatenate([cells, np.ones_like(cells[..., :1])], axis=-1)
+    cells = np.nan_to_num(cells, nan=0.0, posinf=0.0, neginf=0.0)
     first = cells[0]
     square = first.T @ first + _RIDGE * len(first) * np.eye(channels + 1, dtype=np.float32)
     painted = cells @ np.linalg.solve(square, first.T @ wanted)

@@ -48,6 +48,8 @@ def sweep_file(clip: Clip, *, photo: str, fit: dict[str, Any]) -> str:
     assert clip.provenance is not None  # noqa: S101 - clips of generate have it
     settings = dict(clip.provenance.settings)
     bucket, seed = settings.pop("motion_bucket_id"), settings.pop("seed")
+    if not clip.provenance.load:
+        return "# a sweep loads its model itself: it cannot use a pipeline that svdkit did not load\n"
     values = {
         "photos": [photo or _UPLOAD],
         "load": _changed(clip.provenance.load),
@@ -77,6 +79,8 @@ def _changed(load: dict[str, Any]) -> dict[str, Any]:
 
 
 def _load_call(load: dict[str, Any]) -> str:
+    if not load:
+        return "...  # your own pipeline, which svdkit did not load"
     values = {name: value for name, value in _changed(load).items() if name != "model"}
     rest = "".join(f", {name}={value!r}" for name, value in values.items())
     return f"svdkit.load({load.get('model', 'micro')!r}{rest})"

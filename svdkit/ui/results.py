@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from svdkit.errors import SvdkitError
 from svdkit.sweep.player import sync_player
 from svdkit.ui.parts import as_html, box, on_click, on_value, safe
 from svdkit.ui.recipe import python_code, sweep_file, video_bytes
@@ -71,6 +73,7 @@ class Results:
         self._words, self._folder, self._on_finish = words, folder, on_finish
         self.made: list[Made] = []
         self._count = 0
+        self._drafts: Sequence[Made] = ()
         self.player = as_html(class_="svdkit-result")
         self.save = w.Button(icon="save")
         self.saved = as_html(class_="svdkit-hint")
@@ -101,7 +104,7 @@ class Results:
         self.made = [*self.made[1 - _KEPT :], made]
         self._play(made)
         if alone:
-            self.drafts.children = ()
+            self._drafts, self.drafts.children = (), ()
         self._list()
         self._show_or_hide()
         return made
@@ -110,6 +113,7 @@ class Results:
         """Play drafts in step, with a button under them for each."""
         import ipywidgets as w
 
+        self._drafts = drafts
         if len(drafts) > 1:
             clips = [draft.clip for draft in drafts]
             columns = 2 if len(drafts) == 4 else None
@@ -129,8 +133,12 @@ class Results:
         if not self.made or self._folder is None:
             return None
         newest = self.made[-1]
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = newest.clip.save(self._folder / newest.file_name, keep_photo=bool(newest.photo))
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path = newest.clip.save(_free(self._folder / newest.file_name), keep_photo=bool(newest.photo))
+        except (SvdkitError, OSError) as error:  # one of a callback would vanish
+            self.saved.value = f'<span role="alert">{safe(error)}</span>'
+            return None
         self.saved.value = safe(self._words("saved", path=path))
         return path
 
@@ -144,7 +152,7 @@ class Results:
         """Take all clips off the page."""
         self.made = []
         self.compared.value = self.saved.value = self.code.value = self.sweep.value = ""
-        self.drafts.children = ()
+        self._drafts, self.drafts.children = (), ()
         self.player.value = self._empty()
         self._list()
         self._show_or_hide()
@@ -200,7 +208,15 @@ class Results:
             copy.value = f'<button type="button" class="jupyter-button" hidden>{safe(words("copy"))}</button>'
         self.title.value, self.hint.value = f"<h3>{safe(words('history'))}</h3>", safe(words("compare_hint"))
         self.compare.description = words("compare")
-        if self.made:
+        if self._drafts:
+            self.show_drafts(self._drafts)
+        elif self.made:
             self._play(self.made[-1])
         else:
             self.player.value = self._empty()
+
+
+def _free(path: Path) -> Path:
+    """Give a path that no earlier panel has used: with -2, -3 and so on where it has."""
+    names = itertools.chain([path], (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2)))
+    return next(name for name in names if not name.exists())

@@ -15,6 +15,7 @@ from svdkit.ui.parts import as_html, box, on_click, safe
 from svdkit.units import format_seconds
 
 if TYPE_CHECKING:
+    from svdkit.generate import Progress
     from svdkit.ui.news import News
     from svdkit.ui.words import Words
 
@@ -54,12 +55,14 @@ class Runner:
         self.picture = as_html(class_="svdkit-picture")
         on_click(self.stop, self.ask_to_stop)
         self.widget = box(self.state, self.bar, class_="svdkit-run")
-        self._show_bar(None)
+        self._progress: Progress | None = None
         self._say("ready")
         words.bind(self._write)
 
-    def start(self, work: Work, *, then: Callable[[object], object]) -> bool:
+    def start(self, work: Work, *, then: Callable[[Any], object], doing: str = "starting") -> bool:
         """Run ``work(tell, stop)``, then hand its result on; False if a run is going on already.
+
+        ``doing`` names the text to show until there is news.
 
         Errors of any kind are shown in the panel, which can be used again afterwards.
         """
@@ -70,6 +73,7 @@ class Runner:
         self._stop.clear()
         self._stage, self._prefix, self.handler_seconds = "", "", 0.0
         self.stop.disabled = not self.background
+        self._say(doing)
         if self.background:
             self.thread = threading.Thread(target=self._run, args=(work, then), daemon=True)
             self.thread.start()
@@ -91,6 +95,8 @@ class Runner:
 
     def show_error(self, error: BaseException | None) -> None:
         """Show an error in plain words; None takes it away."""
+        if error is None and self.busy:
+            return
         if error is None:
             self.state.value = self._state(self._words("ready"))
             return
@@ -98,7 +104,7 @@ class Runner:
         title = safe(self._words("failed"))
         self.state.value = f'<div class="svdkit-error" role="alert"><b>{title}</b><br>{safe(kind)}{safe(error)}</div>'
 
-    def _run(self, work: Work, then: Callable[[object], object]) -> None:
+    def _run(self, work: Work, then: Callable[[Any], object]) -> None:
         start = time.perf_counter()
         try:
             result = work(self._tell, self._stop)
@@ -107,10 +113,12 @@ class Runner:
             self._prefix = ""
             self._say("done", seconds=format_seconds(time.perf_counter() - start))
         except (Cancelled, KeyboardInterrupt):
+            self._prefix = ""
             self._say("stopped")
         except Exception as error:  # noqa: BLE001 - a panel shows errors, for those of a callback vanish
             self.show_error(error)
         finally:
+            self._progress = None
             self._show_bar(None)
             self.picture.value = ""
             self.stop.disabled = True
@@ -145,7 +153,8 @@ class Runner:
             self._stage = news.kind
             self._say(news.kind, place=news.place)
         elif news.progress is not None:
-            progress, self._stage = news.progress, news.progress.stage
+            progress = self._progress = news.progress
+            self._stage = progress.stage
             if progress.step not in {0, progress.steps} and now - self._told < _SECONDS_BETWEEN:
                 return
             self._told = now
@@ -157,7 +166,7 @@ class Runner:
                 told = {"step": progress.step, "steps": progress.steps, "left": left}
                 self._say("progress", stage=self._words(progress.stage), **told)
 
-    def _show_bar(self, progress: Any) -> None:
+    def _show_bar(self, progress: Progress | None) -> None:
         value, most = (0, 1) if progress is None else (progress.step, progress.steps)
         name = safe(self._words("denoise" if progress is None else progress.stage))
         hidden = " hidden" if progress is None else ""
@@ -172,6 +181,7 @@ class Runner:
 
     def _write(self) -> None:
         self.stop.description = self._words("stop")
+        self._show_bar(self._progress)
         if not self.busy:
             self._say("ready")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from svdkit.settings import ClipSettings, clip_preset, presets
 from svdkit.ui.parts import Knob, box, on_click, on_value, set_tooltip
@@ -86,16 +86,21 @@ class SettingsForm:
 
     def show(self, settings: ClipSettings) -> None:
         """Put settings into the form; what they leave open becomes the model's own."""
-        full = self._fill(settings)
-        self._quiet = True
-        try:
-            for name, knob in self.knobs.items():
-                knob.value = getattr(full, name)
-            if settings.seed is not None:
-                self.seed.value = settings.seed
-        finally:
-            self._quiet = False
+        full = self._fill(settings).to_dict()
+        if settings.seed is not None:
+            self._set_quietly(self.seed, settings.seed)
+        self.set(**{name: full[name] for name in self.knobs})
+
+    def set(self, **values: float) -> None:
+        """Put single values into the form, and tell once."""
+        for name, value in values.items():
+            self._set_quietly(self.knobs[name], value)
         self._changed()
+
+    def _set_quietly(self, widget: Any, value: float) -> None:
+        self._quiet = True
+        widget.value = value
+        self._quiet = False
 
     def draw_seed(self) -> None:
         """Put another seed into the form."""
@@ -123,7 +128,7 @@ class SettingsForm:
             low, high = (f"{value:g} %" for value in MOTION_ON_MICRO.values())
             curve = words("curve_micro", low=low, high=high)
         for name, knob in self.knobs.items():
-            tip = words(f"tip_{name}", curve=curve, own=self._info.num_frames)
+            tip = words(f"tip_{name}", curve=curve, own=self._info.num_frames).replace("  ", " ")
             knob.label(words(name), tip)
         self.seed.description, self.lock.description = words("seed"), words("lock")
         set_tooltip(self.seed, words("tip_seed"))

@@ -27,6 +27,7 @@ class Studio:
     """Makes clips on a pipeline, which may be loaded only when the first clip is wanted.
 
     Attributes:
+        model: Its name, or its folder as it was given.
         info: What is known of the model.
         load: The settings it was, or will be, loaded with.
         loaded: Whether it is.
@@ -57,6 +58,7 @@ class Studio:
             self.info = find_model(self.load.model)
         else:
             self.info = self._pipe.svdkit.model if hasattr(self._pipe, "svdkit") else _OWN
+        self.model = self.load.model  # as asked: of a folder, settings keep only the name once it is loaded
         self._turns = Turns() if self._pipe is None else _TURNS.setdefault(self._pipe, Turns())
 
     @property

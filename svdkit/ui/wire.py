@@ -12,7 +12,8 @@ import dataclasses
 import io
 import json
 import threading
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection, Listener, answer_challenge, deliver_challenge
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,74 +50,89 @@ class RemoteStudio:
 
     def __init__(self, *, port: int, key: bytes) -> None:
         self._where = {"address": ("127.0.0.1", port), "authkey": key}
-        with self._connect({"want": "about"}) as line:
-            about, _ = _receive(line)
-        self.load = LoadSettings.from_dict(about["load"])
+        about, _ = self._ask({"want": "about"})
         self.info: ModelInfo = find_model(about["model"])
-        self.loaded: bool = about["loaded"]
 
     def prepare(self, tell: Tell) -> None:
         """Wait until the model is loaded."""
-        with self._connect({"want": "load"}) as line:
-            self._listen(line, tell, threading.Event())
+        self._ask({"want": "load"}, tell=tell)
 
     def run(self, frame: Frame, settings: ClipSettings, *, tell: Tell, stop: threading.Event) -> Clip:
         """Make one clip over there; the arguments and errors are those of ``Studio.run``."""
         png = io.BytesIO()
         frame.image.save(png, "PNG", compress_level=1)
         asked = {"want": "clip", "frame": frame.to_dict(), "settings": settings.to_dict()}
-        with self._connect(asked, png.getvalue()) as line:
-            about, pixels = self._listen(line, tell, stop)
+        about, pixels = self._ask(asked, png.getvalue(), tell=tell, stop=stop)
         frames = np.frombuffer(pixels, np.uint8).reshape(about["shape"])
         made = Provenance.from_dict(about["provenance"])
         return Clip(frames=frames, fps=about["fps"], provenance=made, photo=frame.image)
 
-    def _connect(self, header: dict[str, Any], data: bytes = b"") -> Connection:
+    def _ask(
+        self, header: dict[str, Any], data: bytes = b"", *, tell: Tell = id, stop: threading.Event | None = None
+    ) -> tuple[dict[str, Any], bytes]:
+        """Ask for something, pass news on, and give the answer."""
         try:
-            line = Client(**self._where)  # type: ignore[arg-type]  # the types of both values are right
-        except (OSError, EOFError) as error:
+            with Client(**self._where) as line:  # type: ignore[arg-type]  # the types of both values are right
+                _send(line, header, data)
+                about, answer = self._listen(line, tell, stop or threading.Event())
+        except (OSError, EOFError, AuthenticationError) as error:
             raise PipelineError(_GONE) from error
-        _send(line, header, data)
-        return line
+        self.load, self.loaded = LoadSettings.from_dict(about["load"]), bool(about["loaded"])
+        return about, answer
 
     def _listen(self, line: Connection, tell: Tell, stop: threading.Event) -> tuple[dict[str, Any], bytes]:
         """Pass news on until the end comes; pass a stop on to the other side."""
         asked_to_stop = False
-        try:
-            while True:
-                if stop.is_set() and not asked_to_stop:
-                    line.send_bytes(b"stop")
-                    asked_to_stop = True
-                if not line.poll(_SECONDS_BETWEEN_LOOKS):
-                    continue
-                header, data = _receive(line)
-                if header["kind"] == "end":
-                    self.load, self.loaded = LoadSettings.from_dict(header["load"]), True
-                    return header, data
-                if header["kind"] == "error":
-                    raise _error(header)
-                tell(_news(header, data))
-        except (OSError, EOFError) as error:
-            raise PipelineError(_GONE) from error
+        while True:
+            if stop.is_set() and not asked_to_stop:
+                line.send_bytes(b"stop")
+                asked_to_stop = True
+            if not line.poll(_SECONDS_BETWEEN_LOOKS):
+                continue
+            header, data = _receive(line)
+            if header["kind"] == "end":
+                return header, data
+            if header["kind"] == "error":
+                raise _error(header)
+            tell(_news(header, data))
 
 
-def serve(studio: Studio, listener: Listener) -> None:
-    """Answer panels until the listener is closed; each on a thread of its own, all in one line for the pipeline."""
-    from multiprocessing import AuthenticationError
+def serve(studio: Studio, listener: Listener, key: bytes) -> None:
+    """Answer panels that know the key until the listener is closed; all stand in one line for the pipeline.
 
+    The listener has no key of its own: it would ask for it between two visitors, and one who says nothing would keep
+    all others out.
+    """
     while True:
         try:
             line = listener.accept()
-        except (AuthenticationError, EOFError, ConnectionError):
-            continue  # somebody without the key, or who left at once
+        except (EOFError, ConnectionError):
+            continue  # somebody who left at once
         except OSError:
             return  # the listener was closed
-        threading.Thread(target=_answer, args=(studio, line), daemon=True).start()
+        threading.Thread(target=_answer, args=(studio, line, key), daemon=True).start()
 
 
-def _answer(studio: Studio, line: Connection) -> None:
-    """Do what one panel asks for; if it goes away, stop."""
-    stop, sending = threading.Event(), threading.Lock()
+def _answer(studio: Studio, line: Connection, key: bytes) -> None:
+    """Hear what one visitor wants, if he knows the key."""
+    with line:
+        try:
+            deliver_challenge(line, key)
+            answer_challenge(line, key)
+            header, data = _receive(line)
+        except (AuthenticationError, OSError, EOFError, ValueError):
+            return
+        stop, done = threading.Event(), threading.Event()
+        listening = threading.Thread(target=_await_stop, args=(line, stop, done), daemon=True)
+        listening.start()
+        _serve_one(studio, line, header, data, stop=stop)
+        done.set()
+        listening.join()  # before the line is closed: its number may be another's at once
+
+
+def _serve_one(studio: Studio, line: Connection, header: dict[str, Any], data: bytes, *, stop: threading.Event) -> None:
+    """Do what a panel asks for; if it goes away, stop."""
+    sending = threading.Lock()
 
     def send(header: dict[str, Any], data: bytes = b"") -> None:
         try:
@@ -129,35 +145,32 @@ def _answer(studio: Studio, line: Connection) -> None:
         values = dataclasses.asdict(news)
         send(values, values.pop("picture"))
 
-    with line:
-        try:
-            header, data = _receive(line)
-            if header["want"] == "about":
-                send({"load": studio.load.to_dict(), "model": studio.load.model, "loaded": studio.loaded})
-                return
-            threading.Thread(target=_await_stop, args=(line, stop), daemon=True).start()
-            about: dict[str, Any] = {}
-            pixels = b""
-            if header["want"] == "load":
-                studio.prepare(tell)
-            else:
-                with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-                    frame = Frame.from_dict(header["frame"], image=picture.convert("RGB"))
-                clip = studio.run(frame, ClipSettings.from_dict(header["settings"]), tell=tell, stop=stop)
-                assert clip.provenance is not None  # noqa: S101 - clips of generate have it
-                about = {"shape": clip.frames.shape, "fps": clip.fps, "provenance": clip.provenance.to_dict()}
-                pixels = clip.frames.tobytes()
-            send({**about, "kind": "end", "load": studio.load.to_dict()}, pixels)
-        except (OSError, EOFError):
-            return  # the panel is gone, and with it whoever wanted an answer
-        except Exception as error:  # noqa: BLE001 - whatever it is, the panel says it
-            send({"kind": "error", "error": type(error).__name__, "text": str(error)})
+    about: dict[str, Any] = {}
+    pixels = b""
+    try:
+        if header["want"] == "load":
+            studio.prepare(tell)
+        elif header["want"] == "clip":
+            with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
+                frame = Frame.from_dict(header["frame"], image=picture.convert("RGB"))
+            clip = studio.run(frame, ClipSettings.from_dict(header["settings"]), tell=tell, stop=stop)
+            assert clip.provenance is not None  # noqa: S101 - clips of generate have it
+            about = {"shape": clip.frames.shape, "fps": clip.fps, "provenance": clip.provenance.to_dict()}
+            pixels = clip.frames.tobytes()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the panel says it
+        send({"kind": "error", "error": type(error).__name__, "text": str(error)})
+        return
+    known = {"load": studio.load.to_dict(), "model": studio.model, "loaded": studio.loaded}
+    send({**about, **known, "kind": "end"}, pixels)
 
 
-def _await_stop(line: Connection, stop: threading.Event) -> None:
+def _await_stop(line: Connection, stop: threading.Event, done: threading.Event) -> None:
     """Wait for the panel to say stop, or to go away: both mean that nobody waits for the clip."""
     with contextlib.suppress(OSError, EOFError):
-        line.recv_bytes()
+        while not done.is_set():
+            if line.poll(_SECONDS_BETWEEN_LOOKS):
+                line.recv_bytes()
+                break
     stop.set()
 
 
