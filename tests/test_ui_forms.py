@@ -200,7 +200,7 @@ class TestPhoto:
         assert (form.name, form.is_upload) == (sample_photos()[0], False)
         assert (form.height, form.width) == (72, 128)
         assert alike(form.shown, preview_fit(sample_photos()[0], height=72, width=128)) < 4
-        assert form.fitted(height=72, width=128).sha256 == fit(sample_photos()[0], height=72, width=128).sha256
+        assert form.photo.fitted(height=72, width=128).sha256 == fit(sample_photos()[0], height=72, width=128).sha256
 
     def test_another_sample(self) -> None:
         form = Photo()
@@ -209,7 +209,7 @@ class TestPhoto:
         assert form.name == "cat"
         assert form.picture.value != before
         assert (form.changes, form.errors) == (1, [None])
-        assert form.fitted(height=72, width=128) == fit("cat", height=72, width=128)
+        assert form.photo.fitted(height=72, width=128) == fit("cat", height=72, width=128)
 
     def test_a_path(self, tmp_path: Path) -> None:
         """Blanks around it do not matter; the sample is no longer the one chosen, so that it can be chosen again."""
@@ -218,7 +218,7 @@ class TestPhoto:
         form = Photo()
         form.source.value = f"  {path} "
         assert (form.name, form.sample.value, form.source.value) == (str(path), "", str(path))
-        assert form.fitted(height=72, width=128).source == "holiday.png"
+        assert form.photo.fitted(height=72, width=128).source == "holiday.png"
         form.sample.value = sample_photos()[0]
         assert (form.name, form.source.value) == (sample_photos()[0], "")
 
@@ -245,7 +245,7 @@ class TestPhoto:
         data = jpeg(sample_photo("cat"))
         put(form.upload, "holiday-with-anna.jpg", data)
         assert (form.name, form.is_upload, form.sample.value, form.source.value) == ("", True, "", "")
-        frame = form.fitted(height=72, width=128)
+        frame = form.photo.fitted(height=72, width=128)
         assert frame.source is None
         assert alike(frame.image, fit("cat", height=72, width=128).image) < 4
         assert not form.upload.value
@@ -273,7 +273,7 @@ class TestPhoto:
         put(form.upload, "a.jpg", jpeg(sample_photo("cat")))
         form.sample.value = sample_photos()[0]
         assert (form.name, form.is_upload) == (sample_photos()[0], False)
-        assert form.fitted(height=72, width=128).source == sample_photos()[0]
+        assert form.photo.fitted(height=72, width=128).source == sample_photos()[0]
 
     @pytest.mark.parametrize(("axis", "photo"), [("x", (600, 100)), ("y", (100, 600))])
     def test_the_focus_moves_what_is_cut(self, axis: str, photo: tuple[int, int], tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ class TestPhoto:
         assert form.picture.value != before
         assert form.changes == 1
         assert form.focus_point == ((0.0, 0.5) if axis == "x" else (0.5, 0.0))
-        assert form.fitted(height=64, width=64).box[0 if axis == "x" else 1] == 0
+        assert form.photo.fitted(height=64, width=64).box[0 if axis == "x" else 1] == 0
 
     def test_only_cropping_has_a_focus(self) -> None:
         form = Photo()
@@ -296,7 +296,7 @@ class TestPhoto:
             form.mode.value = mode
             assert {form.focus["x"].field.disabled, form.focus["y"].slider.disabled} == {mode != "crop"}
             assert (form.note.value == "Nothing is cut.") == (mode != "crop")
-            assert form.fitted(height=64, width=64).mode == mode
+            assert form.photo.fitted(height=64, width=64).mode == mode
 
     def test_a_size_is_told_and_shown(self) -> None:
         form = Photo()
@@ -348,7 +348,7 @@ class TestPhoto:
         form.source.value = str(path)
         assert form._small is not None
         assert form._small.size == (1536, 1152)
-        assert form.fitted(height=72, width=128) == fit(path, height=72, width=128)
+        assert form.photo.fitted(height=72, width=128) == fit(path, height=72, width=128)
 
     def test_the_picture_is_described(self) -> None:
         assert 'alt="The photo, with what will be cut in the shade"' in Photo().picture.value

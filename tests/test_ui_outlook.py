@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -69,7 +70,7 @@ def hidden(one: Outlook) -> bool:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """Stand in for the process that counts: it ends when the test says so."""
     started = list[Any]()
 
@@ -82,11 +83,16 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             assert self.end.wait(10)
             return 0
 
+        def terminate(self) -> None:
+            self.end.set()
+
         def poll(self) -> int | None:
             return self.wait() if self.end.is_set() else None
 
     monkeypatch.setattr(subprocess, "Popen", Process)
-    return started
+    yield started
+    for process in started:
+        process.end.set()  # so that no thread waits for it after the test
 
 
 def test_memory_is_known_before_anything_ran() -> None:
@@ -159,7 +165,7 @@ def test_what_a_clip_costs() -> None:
 
 def test_a_size_that_was_never_counted_is_counted_in_another_process(started: list[Any]) -> None:
     """It is said so meanwhile, each shape is counted once, and the settings go with the command."""
-    one = outlook()
+    one = outlook(background=True)
     odd = CLIP.replace(height=200, width=128)
     one.show(odd, LoadSettings(model="micro"))
     assert one.text.value == "this size has never been counted: that takes some seconds, in the background"

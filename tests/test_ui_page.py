@@ -138,7 +138,8 @@ def test_drafts_then_one_of_them_finished_then_compared(panel: PanelPage) -> Non
     panel.wait_state("denoising: . of 9")
     panel.wait_state("^Done in", seconds=120)
     assert panel.field("Seed").input_value() == seed.group()
-    panel.root.locator(".svdkit-list input").first.check()
+    panel.root.locator(".svdkit-list input").nth(2).check()
+    panel.root.locator(".svdkit-list input").nth(4).check()
     panel.button("Compare the chosen ones").click()
     panel.root.locator(".svdkit-compared iframe").scroll_into_view_if_needed()
     panel.page.frame_locator(".svdkit-compared iframe").locator("video.ready").nth(1).wait_for()
@@ -172,7 +173,7 @@ def test_an_upload_too_large_for_the_connection_gets_a_word(panel: PanelPage, tm
     alert = panel.root.get_by_role("alert")
     alert.wait_for()
     assert "large.png is larger than 9 MB" in alert.inner_text()
-    assert "path or address" in alert.inner_text()
+    assert "give its path below" in alert.inner_text()
     assert panel.photo() == before
     panel.set("Motion", 30)  # the connection still stands
     panel.page.wait_for_function(

@@ -113,7 +113,7 @@ def test_from_a_photo_to_a_clip(panel: Panel, pipe: Any) -> None:
     settings = ClipSettings(num_inference_steps=2, seed=7, num_frames=4, height=64, width=64)
     same = generate(pipe, sample_photos()[0], settings, progress=False)
     assert np.array_equal(made.clip.frames, same.frames)
-    assert made.photo == sample_photos()[0]
+    assert made.photo.name == sample_photos()[0]
     assert "data:video/mp4" in panel.results.player.value
     assert len(panel.outlook._records) == 1
     path = panel.results.save_newest()
@@ -129,7 +129,9 @@ def test_in_the_foreground_it_is_there_when_the_click_is_over(pipe: Any) -> None
     panel.start.click()
     assert not panel.runner.busy
     assert len(panel.results.made) == 1
-    assert any("Colab saves what widgets show" in text for _, text in texts(panel))
+    said = [text for _, text in texts(panel)]
+    assert any("Here a run is stopped by interrupting the kernel" in text for text in said)
+    assert any("clear photo and clips before you share it" in text for text in said)
 
 
 def test_a_pipeline_that_svdkit_did_not_load(toy_pipe: Any) -> None:
@@ -244,15 +246,15 @@ def test_settings_that_do_not_go_together(panel: Panel) -> None:
     """The error stands in the panel at once, nothing starts, and it goes when it is mended."""
     panel.form.knobs["max_guidance_scale"].value = 1
     panel.form.knobs["min_guidance_scale"].value = 3
-    said = panel.runner.state.value
+    said = panel.runner.error.value
     assert 'role="alert"' in said
     assert "min_guidance_scale=3 with max_guidance_scale=1: diffusers switches guidance off" in plain(said)
     assert not panel.make()
     assert not panel.make_drafts()
     assert panel.results.made == []
-    assert "min_guidance_scale=3" in panel.runner.state.value
+    assert "min_guidance_scale=3" in panel.runner.error.value
     panel.form.knobs["max_guidance_scale"].value = 3
-    assert 'role="alert"' not in panel.runner.state.value
+    assert 'role="alert"' not in panel.runner.error.value
 
 
 def test_a_size_chosen_while_settings_do_not_go_together(panel: Panel) -> None:
@@ -267,9 +269,9 @@ def test_a_size_chosen_while_settings_do_not_go_together(panel: Panel) -> None:
 def test_a_photo_that_cannot_be_read_is_said(panel: Panel) -> None:
     """In words that are escaped; the last one stays and a clip can be made of it."""
     panel.photo.source.value = f"{HOSTILE}.png"
-    assert 'role="alert"' in panel.runner.state.value
-    assert "&lt;script&gt;" in panel.runner.state.value
-    assert HOSTILE not in panel.runner.state.value
+    assert 'role="alert"' in panel.runner.error.value
+    assert "&lt;script&gt;" in panel.runner.error.value
+    assert HOSTILE not in panel.runner.error.value
     assert panel.photo.name == sample_photos()[0]
     panel.photo.sample.value = "cat"
     assert plain(panel.runner.state.value) == "Ready."
@@ -279,9 +281,11 @@ def test_an_error_of_the_run_is_said_and_the_panel_goes_on(panel: Panel, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(panel.studio, "run", lambda *_, **__: 1 / 0)
         panel.make()
-        assert finish(panel).endswith("ZeroDivisionError: division by zero")
+        assert finish(panel) == "Ready."
+        assert plain(panel.runner.error.value).endswith("ZeroDivisionError: division by zero")
     panel.make()
     assert finish(panel).startswith("Done in")
+    assert panel.runner.error.value == ""
 
 
 def test_the_size_is_the_same_in_both_forms(panel: Panel) -> None:
@@ -339,7 +343,7 @@ def test_an_upload_stays_with_its_owner(panel: Panel) -> None:
         assert "anna" not in where
     for start in range(0, len(data) - 3000, 3000):
         assert base64.b64encode(data[start : start + 300]).decode() not in held
-    assert made.photo == ""
+    assert made.photo.name == ""
     assert not panel.photo.upload.value
     pictures = re.findall(r"data:image/(?:jpeg|png|webp);base64,", held)
     assert len(pictures) == 2  # what will be cut, and the poster of the clip
@@ -476,3 +480,49 @@ def test_it_shows_itself_in_a_notebook() -> None:
     assert "PANEL" not in script
     assert "application/vnd.jupyter.widget-view+json" in widgets.data
     assert not re.search(r"(src|href)=.https?://|@import|url\(http", page)
+
+
+def test_a_draft_is_finished_of_its_own_photo(panel: Panel) -> None:
+    """Whatever stands in the form by then; and not while a run is going on."""
+    panel.form.set(num_inference_steps=3)
+    panel.make_drafts()
+    finish(panel)
+    panel.photo.sample.value = "cat"
+    panel.photo.mode.value = "pad"
+    draft = panel.results.made[1]
+    panel.results.drafts.children[1].click()
+    finish(panel)
+    made = panel.results.made[-1]
+    assert made.photo is draft.photo
+    assert made.clip.provenance is not None
+    assert draft.clip.provenance is not None
+    assert made.clip.provenance.image == draft.clip.provenance.image
+    assert made.clip.provenance.settings["num_inference_steps"] == 3
+
+
+def test_drafts_made_before_a_stop_stay_and_can_be_finished(panel: Panel) -> None:
+    add = panel.results.add
+
+    def stop_at_two(made: Any, **more: Any) -> Any:
+        added = add(made, **more)
+        if len(panel.results.made) == 2:
+            panel.runner.ask_to_stop()
+        return added
+
+    panel.results.add = stop_at_two  # type: ignore[method-assign]  # this panel is this test's own
+    panel.make_drafts()
+    assert finish(panel).startswith("Stopped. What was finished before is below")
+    assert len(panel.results.made) == 2
+    assert len(panel.results.drafts.children) == 2
+
+
+def test_clearing_takes_errors_and_the_run_away(panel: Panel) -> None:
+    panel.photo.source.value = "private-holiday.jpg"
+    assert "private-holiday" in panel.runner.error.value
+    panel.form.set(num_inference_steps=100)
+    panel.make()
+    panel.photo.source.value = "private-holiday-2.jpg"
+    panel.forget.click()
+    assert finish(panel).startswith("Stopped")
+    assert panel.runner.error.value == ""
+    assert panel.results.made == []

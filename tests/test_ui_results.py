@@ -15,9 +15,11 @@ import yaml
 import svdkit
 from svdkit.clip import Clip
 from svdkit.generate import generate
+from svdkit.image import sample_photo
 from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.sweep import plan_sweep, read_sweep
 from svdkit.ui.parts import as_html
+from svdkit.ui.photo_form import Photo
 from svdkit.ui.recipe import python_code, sweep_file, video_bytes
 from svdkit.ui.results import Made, Results
 from svdkit.ui.words import Words
@@ -25,7 +27,7 @@ from tests.clips import SETTINGS, micro_clip, provenance
 from tests.ui_toys import close_all, state, tree
 
 HOSTILE = "</textarea></script><script>alert(1)</script>'\"\\{{ 7*7 }}\n- a: b.jpg"
-FIT: dict[str, Any] = {"fit_mode": "crop", "focus": (0.5, 0.25)}
+FOCUS = (0.5, 0.25)
 LOAD = LoadSettings(model="micro", dtype="fp32", memory="resident", device="cpu").to_dict()
 
 
@@ -36,7 +38,11 @@ def clip_of(*, seed: int = 1, load: dict[str, Any] | None = None, **changes: Any
 
 
 def made(*, seed: int = 1, photo: str = "rocket", **more: Any) -> Made:
-    return Made(clip=clip_of(seed=seed), photo=photo, fit=FIT, **more)
+    return Made(clip=clip_of(seed=seed), photo=of(photo), model="micro", **more)
+
+
+def of(name: str) -> Photo:
+    return Photo(sample_photo("cat"), name, "crop", FOCUS)
 
 
 def results(folder: Path | None = None, *, words: Words | None = None, on_finish: Any = id) -> Results:
@@ -56,7 +62,7 @@ class TestCode:
         assert isinstance(pipe.unet, torch.nn.Module)
         settings = ClipSettings(num_frames=3, num_inference_steps=2, seed=9, motion_bucket_id=60, fps=9)
         clip = generate(pipe, "cat", settings, fit_mode="crop", focus=(0.25, 0.75), progress=False)
-        code = python_code(clip, photo="cat", fit={"fit_mode": "crop", "focus": (0.25, 0.75)})
+        code = python_code(clip, Photo(sample_photo("cat"), "cat", "crop", (0.25, 0.75)), model="micro")
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(svdkit, "load", lambda model, **load: pipe)
         names: dict[str, Any] = {}
@@ -72,11 +78,11 @@ class TestCode:
         monkeypatch.setattr(svdkit, "generate", lambda *_, **__: clip_of())
         monkeypatch.setattr(Clip, "save", lambda *_, **__: None)
         load = LoadSettings(model="svd-xt", weights="random", dtype="bf16", memory="offload", device="cuda")
-        exec(python_code(clip_of(load=load.to_dict()), photo="rocket", fit=FIT), {})
+        exec(python_code(clip_of(load=load.to_dict()), of("rocket"), model="svd-xt"), {})
         assert asked == [load]
 
     def test_what_it_looks_like(self) -> None:
-        code = python_code(clip_of(seed=7), photo="rocket", fit=FIT)
+        code = python_code(clip_of(seed=7), of("rocket"), model="micro")
         assert code.startswith(
             "import svdkit\n\npipe = svdkit.load('micro', dtype='fp32', memory='resident', device='cpu')\n"
         )
@@ -88,12 +94,12 @@ class TestCode:
         assert "    seed=7,\n" in code
 
     def test_an_upload_has_no_name_in_it(self) -> None:
-        code = python_code(clip_of(), photo="", fit=FIT)
+        code = python_code(clip_of(), of(""), model="micro")
         assert "photo = 'photo.jpg'  # where your upload is\n" in code
 
     def test_a_hostile_name_is_a_text(self) -> None:
         """It comes out as the photo it is called, and nothing of it runs."""
-        code = python_code(clip_of(), photo=HOSTILE, fit=FIT)
+        code = python_code(clip_of(), of(HOSTILE), model="micro")
         (line,) = [line for line in code.splitlines() if line.startswith("photo = ")]
         names: dict[str, Any] = {}
         exec(line, names)
@@ -102,7 +108,7 @@ class TestCode:
     def test_a_pipeline_that_svdkit_did_not_load_is_not_said_to_be_micro(self) -> None:
         """Nobody knows how it was made: code that loads another model would make another clip."""
         about = provenance(kind="svd", load={}, model={"name": "own pipeline", "revision": None, "weights": "unknown"})
-        code = python_code(micro_clip(provenance=about), photo="rocket", fit=FIT)
+        code = python_code(micro_clip(provenance=about), of("rocket"), model="micro")
         compile(code, "code", "exec")
         assert "svdkit.load('micro'" not in code
 
@@ -116,7 +122,7 @@ class TestSweep:
     def test_svdkit_sweep_takes_it(self, tmp_path: Path) -> None:
         """Three motions by three seeds around the clip, all else as it was."""
         clip = clip_of(seed=7, motion_bucket_id=100, noise_aug_strength=0.05)
-        plan = self.plan(sweep_file(clip, photo="rocket", fit=FIT), tmp_path)
+        plan = self.plan(sweep_file(clip, of("rocket"), model="micro"), tmp_path)
         clips = [run.clip for run in plan.jobs]
         assert sorted({one.motion_bucket_id for one in clips}) == [50, 100, 150]
         assert sorted({one.seed for one in clips}) == [7, 8, 9]
@@ -128,23 +134,25 @@ class TestSweep:
 
     @pytest.mark.parametrize(("bucket", "expected"), [(1, [1]), (127, [63, 127, 190]), (255, [127, 255])])
     def test_motion_stays_within_what_is_useful(self, bucket: int, expected: list[int], tmp_path: Path) -> None:
-        text = sweep_file(clip_of(motion_bucket_id=bucket), photo="rocket", fit=FIT)
+        text = sweep_file(clip_of(motion_bucket_id=bucket), of("rocket"), model="micro")
         assert yaml.safe_load(text)["axes"]["motion_bucket_id"] == expected
         assert len(self.plan(text, tmp_path).jobs) == 3 * len(expected)
 
     def test_a_photo_with_an_awkward_name(self, tmp_path: Path) -> None:
         """Written so that YAML reads it back as it was."""
         for name in (HOSTILE, "照片 #1.jpg", "yes", "1e3", ": x"):
-            values = yaml.safe_load(sweep_file(clip_of(), photo=name, fit=FIT))
+            values = yaml.safe_load(sweep_file(clip_of(), of(name), model="micro"))
             assert values["photos"] == [name]
         file = tmp_path / "照片 #1: a.png"
         micro_clip().photo.save(file)  # type: ignore[union-attr]
-        assert len(self.plan(sweep_file(clip_of(), photo=str(file), fit=FIT), tmp_path).jobs) == 9
+        assert len(self.plan(sweep_file(clip_of(), of(str(file)), model="micro"), tmp_path).jobs) == 9
 
     def test_it_says_how_to_run_it(self) -> None:
-        assert sweep_file(clip_of(), photo="", fit=FIT).startswith(
-            "# svdkit sweep this_file.yml\nphotos: [photo.jpg]\n"
-        )
+        head = "# svdkit sweep this_file.yml\n"
+        assert sweep_file(clip_of(), of("rocket"), model="micro").startswith(f"{head}photos: [rocket]\n")
+        upload = sweep_file(clip_of(), of(""), model="/models/mine")
+        assert upload.startswith(f"{head}# photo.jpg stands for your upload\nphotos: [photo.jpg]\n")
+        assert yaml.safe_load(upload)["load"]["model"] == "/models/mine"
 
 
 def test_the_video_says_how_it_was_made_and_has_no_photo(tmp_path: Path) -> None:
@@ -198,26 +206,27 @@ class TestShown:
         one.add(made(seed=2))
         one.add(made(seed=3))
         assert shown(one._history)
-        assert [mark.value for mark in one.list.children] == [False, False, True]
-        assert one.compare.disabled
+        assert [mark.value for mark in one.list.children] == [False, False, False]
         one.list.children[0].value = True
+        assert one.compare.disabled
+        one.list.children[1].value = True
         assert not one.compare.disabled
         one.compare.click()
         page = html.unescape(one.compared.value)
         assert one.compared.value.startswith("<iframe ")
-        assert ("seed 1" in page, "seed 2" in page, "seed 3" in page) == (True, False, True)
+        assert ("seed 1" in page, "seed 2" in page, "seed 3" in page) == (True, True, False)
 
     def test_drafts_are_offered_to_be_finished(self) -> None:
         """A button each, which hands on the settings of the full clip."""
         wanted = [ClipSettings(seed=seed) for seed in (5, 6)]
-        finished = list[ClipSettings]()
+        finished = list[Made]()
         one = results(on_finish=finished.append)
         drafts = [one.add(made(seed=clip.seed or 0, finish=clip), alone=False) for clip in wanted]
         one.show_drafts(drafts)
         assert [button.description for button in one.drafts.children] == ["Finish seed 5", "Finish seed 6"]
         assert "seed 6" in html.unescape(one.player.value)
         one.drafts.children[1].click()
-        assert finished == [wanted[1]]
+        assert finished == [drafts[1]]
         one.add(made(seed=6))
         assert one.drafts.children == ()
 
@@ -227,10 +236,11 @@ class TestShown:
         settings = SETTINGS | {"height": 32, "width": 48, "num_frames": 4, "seed": 3}
         model = {"name": "<script>alert(2)</script>", "revision": "a", "weights": "trained"}
         about = provenance(load=LOAD, model=model, settings=settings)
-        hostile = Made(clip=micro_clip(provenance=about), photo=HOSTILE, fit=FIT)
+        hostile = Made(clip=micro_clip(provenance=about), photo=of(HOSTILE), model="micro")
         one.add(hostile)
         one.add(hostile)
-        one.list.children[0].value = True
+        for mark in one.list.children:
+            mark.value = True
         one.compare_chosen()
         pages = [widget.value for widget in tree(one.widget) if type(widget).__name__ == "HTML"]
         assert any(pages)

@@ -28,8 +28,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def server(command: list[str], address: str, *, folder: Path, seconds: float = 60) -> Iterator[None]:
-    """Run a server until the block ends; its output is in build/ when it does not come up."""
+def server(command: list[str], address: str, *, folder: Path, seconds: float = 60) -> Iterator[Path]:
+    """Run a server until the block ends; give the file with its output."""
     SHOTS.mkdir(parents=True, exist_ok=True)
     log = SHOTS.parent / f"server-{address.rpartition(':')[2]}.log"
     quiet = {"OMP_NUM_THREADS": "1", "JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_CONFIG_DIR": str(folder / "config")}
@@ -39,7 +39,7 @@ def server(command: list[str], address: str, *, folder: Path, seconds: float = 6
         )
         try:
             wait_for(address, started, seconds=seconds, log=log)
-            yield
+            yield log
         finally:
             os.killpg(started.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -71,8 +71,10 @@ def app(folder: Path, *options: str) -> Iterator[str]:
         "--port",
         str(port),
     ]
-    with server([*command, *options], address, folder=folder):
-        yield address
+    with server([*command, *options], address, folder=folder) as log:
+        printed = re.search(rf"{address}/\?token=\S+", log.read_text(encoding="utf-8"))
+        assert printed is not None
+        yield printed.group()
 
 
 @contextlib.contextmanager

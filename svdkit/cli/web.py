@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import ipaddress
 import json
@@ -13,10 +14,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+import webbrowser
 from collections.abc import Mapping
 from multiprocessing.connection import Listener
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -26,6 +30,10 @@ from svdkit.cli.outcome import FAILED, RefusedInput, judging_input
 if TYPE_CHECKING:
     from svdkit.ui.studio import Studio
 
+EXPOSED = (
+    "whoever reaches the page can use this machine's GPU, read pictures on it by their path, and make it fetch "
+    "addresses"
+)
 _SECONDS_TO_END = 10  # for Voilà to end its kernels
 _PAGE = FOLDER / "app.ipynb"  # in a checkout; an installed svdkit writes the same two lines
 
@@ -35,9 +43,7 @@ def web(
     model: Annotated[
         str | None, typer.Option(help="As for animate; svd-xt with an NVIDIA GPU, else micro.", show_default=False)
     ] = None,
-    weights: Annotated[
-        str, typer.Option(help="trained; or random, for time and memory without a download.")
-    ] = "trained",
+    weights: Annotated[str, typer.Option(help="trained; random needs no download.")] = "trained",
     port: Annotated[int, typer.Option(help="Of the page.", min=0, max=65535)] = 8866,
     host: Annotated[str, typer.Option(help="Any but this machine's own needs --token.")] = "127.0.0.1",
     token: Annotated[
@@ -65,16 +71,22 @@ def web(
         studio = Studio(LoadSettings(model=model or usual_model(), weights=weights))
     port = free_port(host, port)
     key = secrets.token_bytes(32)
+    token = token or secrets.token_urlsafe(18)  # also on loopback: any page in the browser can reach an open port
     with Listener(("127.0.0.1", 0)) as listener, tempfile.TemporaryDirectory() as folder:
         page = _PAGE if _PAGE.is_file() else write_page(Path(folder))
         for work, arguments in ((serve, (studio, listener, key)), (prepare, (studio,))):
             threading.Thread(target=work, args=arguments, daemon=True).start()
         inner = {"port": listener.address[1], "key": key.hex(), "language": language}
         inner |= {"hourly_price": price, "currency": currency}
-        typer.echo(f"{studio.info.title}\nhttp://{shown_host(host)}:{port}{f'/?token={token}' if token else ''}")
-        ended = show_page(
-            page, host=host, port=port, token=token, browser=browser, environment={APP: json.dumps(inner)}
-        )
+        address = f"http://{shown_host(host)}:{port}/?token={quote(token)}"
+        typer.echo(f"{studio.info.title}\n{address}")
+        if not is_loopback(host):
+            typer.echo(f"{EXPOSED}. The token goes over the network as it is: only on networks you trust.", err=True)
+        write_configuration(Path(folder), host=host, port=port, token=token)
+        if browser and is_loopback(host):
+            threading.Thread(target=open_browser, args=(host, port, address), daemon=True).start()
+        places = os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_CONFIG_PATH")]))
+        ended = show_page(page, {APP: json.dumps(inner), "JUPYTER_CONFIG_PATH": places})
     if ended:
         raise typer.Exit(FAILED)
 
@@ -91,9 +103,8 @@ def check_access(host: str, token: str | None) -> None:
     if token or is_loopback(host):
         return
     raise RefusedInput(
-        f"--host {host} lets other machines in: whoever reaches the page can use this machine's GPU, read pictures on "
-        "it by their path, and make it fetch addresses. Add --token with a long random word, which visitors then need; "
-        "or leave --host out and come through an SSH tunnel"
+        f"--host {host} lets other machines in: {EXPOSED}. Add --token with a long random word, which visitors then "
+        "need; or leave --host out and come through an SSH tunnel"
     )
 
 
@@ -119,7 +130,8 @@ def free_port(host: str, port: int) -> int:
         RefusedInput: Somebody does, or the host is no address of this machine.
     """
     try:
-        with socket.create_server((host, port)) as one:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_server((host, port), family=family) as one:
             return int(one.getsockname()[1])
     except OSError as error:
         reason = error.strerror or str(error)
@@ -130,8 +142,6 @@ def free_port(host: str, port: int) -> int:
 
 def prepare(studio: Studio) -> None:
     """Load the model; an error waits for whoever asks for a clip, who gets it too."""
-    import contextlib
-
     with contextlib.suppress(Exception):
         studio.prepare(id)  # the news interest nobody yet
 
@@ -151,15 +161,31 @@ def write_page(folder: Path) -> Path:
     return folder / _PAGE.name
 
 
-def show_page(
-    page: Path, *, host: str, port: int, token: str | None, browser: bool, environment: Mapping[str, str]
-) -> int:
+def write_configuration(folder: Path, *, host: str, port: int, token: str) -> None:
+    """Tell Voilà all by a file that nobody else can read: in its arguments every user here would see the token."""
+    values = {
+        "Voila": {"ip": host, "port": port, "token": token, "open_browser": False, "log_level": "WARN"},
+        "VoilaConfiguration": {"strip_sources": True},
+        # A phone that goes to sleep never says that it left: its process ends some time after the connection.
+        "MappingKernelManager": {"cull_idle_timeout": 1800, "cull_interval": 60, "cull_connected": False},
+    }
+    file = folder / "voila.json"
+    file.touch(mode=0o600)
+    file.write_text(json.dumps(values), encoding="utf-8")
+
+
+def open_browser(host: str, port: int, address: str) -> None:
+    """Open the page as soon as somebody answers there."""
+    for _ in range(100):
+        with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
+            webbrowser.open(address)
+            return
+        time.sleep(0.2)
+
+
+def show_page(page: Path, environment: Mapping[str, str]) -> int:
     """Run Voilà until it ends; return its exit code, 0 after Ctrl-C."""
-    # Voilà would make a token of its own where this is empty; on loopback none is needed.
-    command = [sys.executable, "-m", "voila", str(page), f"--Voila.ip={host}", f"--port={port}"]
-    command += [f"--Voila.token={token or ''}", "--Voila.log_level=WARN", "--strip_sources=True"]
-    command += [] if browser and is_loopback(host) else ["--no-browser"]
-    running = subprocess.Popen(command, env={**os.environ, **environment})
+    running = subprocess.Popen([sys.executable, "-m", "voila", str(page)], env={**os.environ, **environment})
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else a service that is stopped leaves the page behind
     try:
         return running.wait()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from svdkit.bench.forecast import Forecast, NotCountedError, forecast
-from svdkit.bench.forecast.predict import SMALLER
 from svdkit.bench.record import Record, run_id
 from svdkit.errors import SvdkitError
 from svdkit.models import catalogue
@@ -61,7 +61,10 @@ class Outlook:
         self._model = info.name if info.name in known else str(info.folder or info.name)
         self._records: list[Record] = []
         self._asked: tuple[ClipSettings, LoadSettings] | None = None
-        self._counting: dict[str, subprocess.Popen[bytes]] = {}
+        self._one_at_a_time = threading.RLock()
+        self._shape: tuple[Any, ...] = ()
+        self._counting: subprocess.Popen[bytes] | None = None
+        atexit.register(self.end)
         self._fitting: ClipSettings | None = None
         self.forecast: Forecast | None = None
         self.text = as_html(class_="svdkit-outlook")
@@ -74,20 +77,20 @@ class Outlook:
         words.bind(self._write)
 
     def show(self, clip: ClipSettings, load: LoadSettings) -> None:
-        """Forecast a clip and show it."""
-        self._asked = (clip, load)
-        self.forecast = None
-        try:
-            self.forecast = self._forecast(clip, load, count=False)
-            text = self._described(self.forecast)
-        except NotCountedError:
-            text = self._words("counting" if self._count(clip) else "not_counted")
-        except (SvdkitError, OSError) as error:
-            text = self._words("no_forecast", why=safe(error))
-        self._offer(clip, load)
-        fits = self.forecast is None or self.forecast.fits is not False
-        warning = "" if fits else f'<p class="svdkit-warning">{self._words("will_not_fit")}</p>'
-        self.text.value = f"{text}{warning}"
+        """Forecast a clip and show it; the newest question is answered last."""
+        with self._one_at_a_time:
+            self._asked, self.forecast = (clip, load), None
+            try:
+                self.forecast = self._forecast(clip, load)
+                text = self._described(self.forecast)
+            except NotCountedError:
+                text = self._words(self._count(clip))
+            except (SvdkitError, OSError) as error:
+                text = self._words("no_forecast", why=safe(error))
+            self._offer(clip)
+            fits = self.forecast is None or self.forecast.fits is not False
+            warning = "" if fits else f'<p class="svdkit-warning">{self._words("will_not_fit")}</p>'
+            self.text.value = f"{text}{warning}"
 
     def learn(self, clip: Clip) -> None:
         """Take the seconds of a clip that was made here into the next forecasts."""
@@ -109,12 +112,13 @@ class Outlook:
         self._again()
 
     def _again(self) -> None:
-        if self._asked is not None:
-            self.show(*self._asked)
+        with self._one_at_a_time:
+            if self._asked is not None:
+                self.show(*self._asked)
 
-    def _forecast(self, clip: ClipSettings, load: LoadSettings, *, count: bool) -> Forecast:
+    def _forecast(self, clip: ClipSettings, load: LoadSettings) -> Forecast:
         money: dict[str, Any] = {"hourly_price": self.price.value or None, "currency": self._currency}
-        return forecast(self._model, clip=clip, load=load, records=self._records, count=count, **money)
+        return forecast(self._model, clip=clip, load=load, records=self._records, count=False, **money)
 
     def _described(self, found: Forecast) -> str:
         words = self._words
@@ -131,57 +135,43 @@ class Outlook:
         source = "" if found.seconds is None else words("source_of", source=safe(found.source))
         return f"<p>{' · '.join(lines)}</p><small>{source}</small>"
 
-    def _offer(self, clip: ClipSettings, load: LoadSettings) -> None:
-        """Find settings that fit, where these do not, and offer them."""
-        self._fitting = None
-        if self.forecast is not None and self.forecast.fits is False:
-            for smaller in _smaller(clip):
-                try:
-                    fits = self._forecast(smaller, load, count=False).fits
-                except SvdkitError:
-                    continue
-                if fits:
-                    self._fitting = smaller
-                    break
+    def _offer(self, clip: ClipSettings) -> None:
+        """Offer settings that fit, where these do not."""
+        self._fitting = self.forecast.fitting if self.forecast else None
         self.apply.remove_class("svdkit-hidden")
         if self._fitting is None:
             self.apply.add_class("svdkit-hidden")
             return
+        self._fitting = self._fitting.replace(seed=clip.seed)
         given, now = clip.to_dict(), self._fitting.to_dict()
         what = ", ".join(f"{name} {now[name]}" for name in now if now[name] != given[name])
         self.apply.description = self._words("apply_fit", what=what)
 
-    def _count(self, clip: ClipSettings) -> bool:
-        """Count in another process, and look again when it is done; False if that was tried and failed."""
-        settings = json.dumps(clip.replace(seed=0).to_dict())
-        shape = json.dumps([clip.height, clip.width, clip.num_frames, clip.decode_chunk_size, clip.max_guidance_scale])
-        if shape in self._counting:
-            return self._counting[shape].poll() is None
-        command = [sys.executable, "-c", _COUNT, self._model, settings]
-        quiet: Mapping[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self._counting[shape] = running = subprocess.Popen(command, **quiet)
-        if self._background:
-            threading.Thread(target=partial(self._wait, running), daemon=True).start()
-        return True
+    def _count(self, clip: ClipSettings) -> str:
+        """Count the newest shape in another process, and look again when it is done; give the text to show."""
+        shape = (clip.height, clip.width, clip.num_frames, clip.decode_chunk_size, (clip.max_guidance_scale or 0) > 1)
+        if shape == self._shape and self._counting is not None and self._counting.poll() is not None:
+            return "not_counted"
+        if shape != self._shape:
+            self.end()
+            settings = json.dumps(clip.replace(seed=0).to_dict())
+            quiet: Mapping[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            running = subprocess.Popen([sys.executable, "-c", _COUNT, self._model, settings], **quiet)
+            self._shape, self._counting = shape, running
+            if self._background:
+                threading.Thread(target=partial(self._wait, running), daemon=True).start()
+        return "counting" if self._background else "counting_foreground"
 
     def _wait(self, running: subprocess.Popen[bytes]) -> None:
-        running.wait()
-        self._again()
+        if running.wait() == 0:
+            self._again()
+
+    def end(self) -> None:
+        """End the process that counts, if one does."""
+        if self._counting is not None and self._counting.poll() is None:
+            self._counting.terminate()
+            self._counting.wait()
 
     def _write(self) -> None:
         self.price.description = self._words("price", currency=self._currency)
         self._again()
-
-
-def _smaller(clip: ClipSettings) -> Iterator[ClipSettings]:
-    """Settings that need less memory, from the gentlest change on."""
-    for chunk in (2, 1):
-        if (clip.decode_chunk_size or chunk + 1) > chunk:
-            yield clip.replace(decode_chunk_size=chunk)
-    area, upright = (clip.height or 0) * (clip.width or 0), (clip.height or 0) > (clip.width or 0)
-    for short, long in SMALLER:
-        if short * long < area:
-            size = {"height": long, "width": short} if upright else {"height": short, "width": long}
-            yield clip.replace(**size, decode_chunk_size=min(2, clip.num_frames or 2))
-    if (clip.num_frames or 0) > 14:
-        yield clip.replace(num_frames=14, decode_chunk_size=2)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from svdkit.environment import notebook_kind
-from svdkit.errors import SettingsError, SvdkitError
+from svdkit.errors import Cancelled, SettingsError, SvdkitError
 from svdkit.ui.outlook import Outlook
 from svdkit.ui.parts import as_html, box, on_click, on_value, safe, set_tooltip
-from svdkit.ui.photo_form import PhotoForm
+from svdkit.ui.photo_form import Photo, PhotoForm
 from svdkit.ui.results import Made, Results
 from svdkit.ui.run import Runner
 from svdkit.ui.settings_form import SettingsForm
@@ -23,7 +23,7 @@ from svdkit.ui.wire import APP, RemoteStudio
 from svdkit.ui.words import LANGUAGES, Words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     from svdkit.settings import ClipSettings
     from svdkit.ui.news import Tell
@@ -74,7 +74,7 @@ class Panel:
         self.forget = w.Button(icon="trash")
         self.language = w.Dropdown(options=[(title, name) for name, title in LANGUAGES.items()], value=language)
         self.title, self.settings_title = as_html(class_="svdkit-title"), as_html(class_="svdkit-heading")
-        self.outlook_title = as_html(class_="svdkit-heading")
+        self.outlook_title, self.note = as_html(class_="svdkit-heading"), as_html(class_="svdkit-hint")
         on_click(self.start, self.make)
         on_click(self.drafts, self.make_drafts)
         on_click(self.forget, self._forget)
@@ -84,58 +84,64 @@ class Panel:
         self._look()
 
     def make(self, settings: ClipSettings | None = None) -> bool:
-        """Make one clip with the settings of the form, or others; False if a run is going on already."""
-        if settings is None and not self.form.lock.value and not self.runner.busy:
-            self.form.draw_seed()
-        try:
-            made = self._prepared([settings or self.form.settings])
-        except SvdkitError as error:
-            self.runner.show_error(error)
+        """Make one clip with the settings of the form, or others; False if that cannot be, which the panel says."""
+        if self.runner.busy:
             return False
-        return self._run(made, then=id)  # it plays already
+        if settings is None and not self.form.lock.value:
+            self.form.draw_seed()
+        return self._run(self.photo.photo, lambda: [(settings or self.form.settings, None)])
 
     def make_drafts(self) -> bool:
-        """Make four quick clips with different seeds, to choose one from; False if a run is going on already."""
-        try:
+        """Make four quick clips with different seeds, to choose one from; False as in ``make``."""
+
+        def drafts() -> list[tuple[ClipSettings, ClipSettings | None]]:
             wanted = self.form.settings
             seeds = [wanted.seed, *(secrets.randbelow(2**32) for _ in range(_DRAFTS - 1))]
             finished = [wanted.replace(seed=seed) for seed in seeds]
-            drafts = self._prepared([self._draft_of(settings) for settings in finished])
+            return [(self._draft_of(settings), settings) for settings in finished]
+
+        return self._run(self.photo.photo, drafts)
+
+    def _run(self, photo: Photo, wanted: Callable[[], list[tuple[ClipSettings, ClipSettings | None]]]) -> bool:
+        """Make clips of a photo; wanted are the settings of each, and for a draft those to finish it with."""
+        if self.runner.busy:
+            return False
+        try:
+            clips = wanted()
+            frames = [photo.fitted(height=one.height or 0, width=one.width or 0) for one, _ in clips]
         except SvdkitError as error:
             self.runner.show_error(error)
             return False
-        each = [(*draft[:2], settings) for draft, settings in zip(drafts, finished, strict=True)]
-        return self._run(each, then=self.results.show_drafts)
 
-    def _prepared(self, settings: Sequence[ClipSettings]) -> list[tuple[Any, ClipSettings, ClipSettings | None]]:
-        """Fit the photo for each: frame, settings, and what a draft is finished with."""
-        return [(self.photo.fitted(height=one.height or 0, width=one.width or 0), one, None) for one in settings]
+        def work(tell: Tell, stop: threading.Event) -> None:
+            made: list[Made] = []
+            try:
+                for number, (frame, (settings, finish)) in enumerate(zip(frames, clips, strict=True), start=1):
+                    if len(clips) > 1:
+                        self.runner.part(self.words("draft_of", number=number, count=len(clips)))
+                    clip = self.studio.run(frame, settings, tell=tell, stop=stop)
+                    new = Made(clip=clip, photo=photo, model=self.studio.model, finish=finish)
+                    made.append(self.results.add(new, alone=len(clips) == 1))
+                    self.outlook.learn(clip)
+            except Cancelled:
+                if not made:
+                    raise
+            finally:
+                if made and len(clips) > 1:
+                    self.results.show_drafts(made)
 
-    def _run(self, wanted: Sequence[tuple[Any, ClipSettings, ClipSettings | None]], *, then: Any) -> bool:
-        about: dict[str, Any] = {
-            "photo": self.photo.name,
-            "fit": {"fit_mode": self.photo.mode.value, "focus": self.photo.focus_point},
-        }
-
-        def work(tell: Tell, stop: threading.Event) -> list[Made]:
-            made = []
-            for number, (frame, settings, finish) in enumerate(wanted, start=1):
-                if len(wanted) > 1:
-                    self.runner.part(self.words("draft_of", number=number, count=len(wanted)))
-                clip = self.studio.run(frame, settings, tell=tell, stop=stop)
-                made.append(self.results.add(Made(clip=clip, finish=finish, **about), alone=len(wanted) == 1))
-                self.outlook.learn(clip)
-            return made
-
-        started = self.runner.start(work, then=then)
+        started = self.runner.start(work)
         self._enable()
         return started
 
-    def _finish(self, settings: ClipSettings) -> None:
-        """Make the clip of a draft at full quality, its seed kept in the form."""
+    def _finish(self, draft: Made) -> None:
+        """Make the clip of a draft at full quality, of the photo it was made of; its seed is kept in the form."""
+        if draft.finish is None or self.runner.busy:
+            return
+        finish = draft.finish
         self.form.lock.value = True
-        self.form.show(settings)
-        self.make(settings)
+        self.form.show(finish)
+        self._run(draft.photo, lambda: [(finish, None)])
 
     def _draft_of(self, settings: ClipSettings) -> ClipSettings:
         steps = min(_DRAFT_STEPS, settings.num_inference_steps)
@@ -148,6 +154,8 @@ class Panel:
         self.form.set(height=height, width=width)
 
     def _forget(self) -> None:
+        self.runner.ask_to_stop()
+        self.runner.show_error(None)
         self.photo.forget()
         self.results.forget()
 
@@ -170,21 +178,16 @@ class Panel:
         self._enable()
 
     def _enable(self) -> None:
-        self.start.disabled = self.drafts.disabled = self.runner.busy
+        for button in (self.start, self.drafts, *self.results.drafts.children):
+            button.disabled = self.runner.busy
 
     def _laid_out(self) -> Any:
-        words = self.words
         head = box(self.title, self.language, class_="svdkit-head", row=True)
         left = box(self.photo.widget, class_="svdkit-column")
         settings = box(self.settings_title, self.form.simple, self.form.advanced, class_="svdkit-form")
         buttons = box(self.start, self.runner.stop, self.drafts, self.small, class_="svdkit-buttons", row=True)
         right = (settings, self.outlook_title, self.outlook.widget, buttons, self.runner.widget, self.results.widget)
-        foot = [self.forget]
-        if not self.runner.background:
-            note = as_html(class_="svdkit-hint")
-            words.bind(lambda: setattr(note, "value", safe(words("colab_note"))))
-            foot = [self.forget, note]
-        columns = box(left, box(*right, *foot, class_="svdkit-column"), class_="svdkit-columns")
+        columns = box(left, box(*right, self.forget, self.note, class_="svdkit-column"), class_="svdkit-columns")
         made = box(head, columns, class_="svdkit-panel")
         made.add_class(self._id)
         return made
@@ -194,7 +197,10 @@ class Panel:
         note = words("title_micro") if info.kind == "micro" else safe(info.title)
         if self.studio.load.weights == "random":
             note = f"{note} {words('title_random')}"
-        language = f'<span class="svdkit-language" data-language="{words.language}"></span>'
+        too_large = safe(words("too_large"))
+        language = (
+            f'<span class="svdkit-language" data-language="{words.language}" data-too-large="{too_large}"></span>'
+        )
         self.title.value = f"<h2>{safe(words('title'))}</h2><p>{note}</p>{language}"
         self.settings_title.value = f"<h3>{safe(words('settings'))}</h3>"
         self.outlook_title.value = f"<h3>{safe(words('outlook'))}</h3>"
@@ -203,6 +209,8 @@ class Panel:
         set_tooltip(self.drafts, words("drafts_tip", steps=_DRAFT_STEPS))
         set_tooltip(self.forget, words("forget_tip"))
         self.language.description = words("language")
+        notes = ["saved_note"] if self.runner.background else ["stop_foreground", "saved_note"]
+        self.note.value = safe(" ".join(map(words, notes)))
 
     def prepare(self) -> None:
         """Load the model now, in the background, so that the first clip need not wait for it."""
@@ -213,7 +221,7 @@ class Panel:
             del stop
             self.studio.prepare(tell)
 
-        self.runner.start(work, then=id, doing="idle_loading")
+        self.runner.start(work, doing="idle_loading", done="ready", can_stop=False)
         self._enable()
 
     def __repr__(self) -> str:
@@ -259,6 +267,9 @@ def panel(
 
     Example:
         >>> panel(svdkit.load("micro"))  # doctest: +SKIP
+
+    While a run goes on in the background, leave its pipeline alone: a call of ``svdkit.generate`` on it in another cell
+    would use the same schedule, and both clips would be wrong. Panels of one pipeline wait for each other.
     """
     if background is None:
         background = notebook_kind() != "colab"

@@ -6,12 +6,12 @@ import base64
 import io
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import SvdkitError
 from svdkit.image import Frame, fit, preview_fit, read_image, sample_photos
-from svdkit.ui.parts import LARGEST_UPLOAD_BYTES, Knob, as_html, box, empty_upload, on_value, read_upload, safe
-from svdkit.units import format_bytes
+from svdkit.ui.parts import Knob, as_html, box, empty_upload, on_value, read_upload, safe
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,6 +20,27 @@ if TYPE_CHECKING:
     from svdkit.ui.words import Words
 
 _LOOK_SIDE = 1536  # pixels of the copy that previews are made of: a phone's photo is resampled once, not at each move
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo and how it is to be fitted; it stays as it is while the form moves on.
+
+    Attributes:
+        image: RGB.
+        name: A sample, a path or an address; empty for an upload.
+        mode: "crop", "pad" or "stretch".
+        focus: (x, y), each 0 to 1.
+    """
+
+    image: Any = field(repr=False)
+    name: str
+    mode: str = "crop"
+    focus: tuple[float, float] = (0.5, 0.5)
+
+    def fitted(self, *, height: int, width: int) -> Frame:
+        """Fit it to a size in pixels."""
+        return fit(self.image, height=height, width=width, mode=self.mode, focus=self.focus)
 
 
 class PhotoForm:
@@ -80,10 +101,10 @@ class PhotoForm:
         """(x, y), each 0 to 1."""
         return self.focus["x"].value / 100, self.focus["y"].value / 100
 
-    def fitted(self, *, height: int, width: int) -> Frame:
-        """Fit the photo as the form says, to a size in pixels."""
-        assert self.image is not None  # noqa: S101 - a sample is open from the start
-        return fit(self.image, height=height, width=width, mode=self.mode.value, focus=self.focus_point)
+    @property
+    def photo(self) -> Photo:
+        """The photo of now, fitted as the form says now."""
+        return Photo(self.image, self.name, self.mode.value, self.focus_point)
 
     def open(self, photo: Any, *, is_upload: bool = False) -> None:
         """Read a photo and show it; one that cannot be read leaves the last one in place."""
@@ -176,7 +197,7 @@ class PhotoForm:
             widget.description = words(name)
         self.upload.description = words("upload")
         self.source.placeholder = words("source_hint")
-        self.hint.value = safe(words("upload_hint", limit=format_bytes(LARGEST_UPLOAD_BYTES)))
+        self.hint.value = safe(words("upload_hint"))
         self.focus["x"].label(words("focus_x"))
         self.focus["y"].label(words("focus_y"))
         self._draw()

@@ -7,6 +7,7 @@ import io
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,10 @@ from svdkit.units import format_count, format_seconds
 if TYPE_CHECKING:
     from svdkit.clip import Clip
     from svdkit.settings import ClipSettings
+    from svdkit.ui.photo_form import Photo
     from svdkit.ui.words import Words
 
-_KEPT = 12  # clips that stay to be compared: each is some hundred kilobytes in the page
+_KEPT = 12  # clips that stay to be compared; one of svd-xt is 42 MiB of frames here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +32,15 @@ class Made:
 
     Attributes:
         clip: The clip.
-        photo: A sample, a path or an address; empty for an upload.
-        fit: ``fit_mode`` and ``focus``.
+        photo: What it was made of.
+        model: What ``svdkit.load`` loads for it.
         number: From 1, in the order of making.
         finish: For a draft, the settings to finish it with.
     """
 
     clip: Clip
-    photo: str
-    fit: dict[str, Any]
+    photo: Photo
+    model: str
     number: int = 0
     finish: ClipSettings | None = None
 
@@ -62,16 +64,14 @@ class Results:
         words: Texts.
         picture: What covers the player while a clip is being made.
         folder: Where clips are saved; None offers the download only.
-        on_finish: Called with the settings of a draft that the user wants at full quality.
+        on_finish: Called with a draft that the user wants at full quality.
     """
 
-    def __init__(
-        self, words: Words, *, picture: Any, folder: Path | None, on_finish: Callable[[ClipSettings], object]
-    ) -> None:
+    def __init__(self, words: Words, *, picture: Any, folder: Path | None, on_finish: Callable[[Made], object]) -> None:
         import ipywidgets as w
 
         self._words, self._folder, self._on_finish = words, folder, on_finish
-        self.made: list[Made] = []
+        self._marks: list[tuple[Made, Any]] = []
         self._count = 0
         self._drafts: Sequence[Made] = ()
         self.player = as_html(class_="svdkit-result")
@@ -97,15 +97,19 @@ class Results:
         words.bind(self._write)
         self._show_or_hide()
 
+    @property
+    def made(self) -> list[Made]:
+        """The clips that are kept, newest last."""
+        return [made for made, _ in self._marks]
+
     def add(self, made: Made, *, alone: bool = True) -> Made:
         """Take a clip in and play it; ``alone`` is False for one of several drafts."""
         self._count += 1
         made = Made(**{**vars(made), "number": self._count})
-        self.made = [*self.made[1 - _KEPT :], made]
         self._play(made)
         if alone:
             self._drafts, self.drafts.children = (), ()
-        self._list()
+        self._list(made)
         self._show_or_hide()
         return made
 
@@ -124,7 +128,7 @@ class Results:
         for draft in drafts:
             assert draft.finish is not None  # noqa: S101 - drafts have it
             button = w.Button(description=self._words("finish", seed=draft.finish.seed), button_style="info")
-            button.on_click(lambda _, wanted=draft.finish: self._on_finish(wanted))
+            on_click(button, partial(self._on_finish, draft))
             buttons.append(button)
         self.drafts.children = tuple(buttons)
 
@@ -135,7 +139,7 @@ class Results:
         newest = self.made[-1]
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            path = newest.clip.save(_free(self._folder / newest.file_name), keep_photo=bool(newest.photo))
+            path = newest.clip.save(_free(self._folder / newest.file_name), keep_photo=bool(newest.photo.name))
         except (SvdkitError, OSError) as error:  # one of a callback would vanish
             self.saved.value = f'<span role="alert">{safe(error)}</span>'
             return None
@@ -144,17 +148,20 @@ class Results:
 
     def compare_chosen(self) -> None:
         """Play the chosen clips in step."""
-        chosen = [made for made, mark in zip(self.made, self.list.children, strict=True) if mark.value]
-        player = sync_player([made.clip for made in chosen], labels=[made.label for made in chosen])
-        self.compared.value = player._repr_html_()
+        chosen = [made for made, mark in self._marks if mark.value]
+        try:
+            player = sync_player([made.clip for made in chosen], labels=[made.label for made in chosen])
+            self.compared.value = player._repr_html_()
+        except SvdkitError as error:  # one of a callback would vanish
+            self.compared.value = f'<span role="alert">{safe(error)}</span>'
 
     def forget(self) -> None:
         """Take all clips off the page."""
-        self.made = []
+        self._marks, self.list.children = [], ()
         self.compared.value = self.saved.value = self.code.value = self.sweep.value = ""
         self._drafts, self.drafts.children = (), ()
         self.player.value = self._empty()
-        self._list()
+        self._enable_compare()
         self._show_or_hide()
 
     def _play(self, made: Made) -> None:
@@ -174,22 +181,21 @@ class Results:
             f'<a class="svdkit-button" download="{safe(made.file_name)}" href="{video}">{safe(download)}</a>'
         )
         self.saved.value = ""
-        about: dict[str, Any] = {"photo": made.photo, "fit": made.fit}
-        self.code.value, self.sweep.value = python_code(made.clip, **about), sweep_file(made.clip, **about)
+        self.code.value = python_code(made.clip, made.photo, model=made.model)
+        self.sweep.value = sweep_file(made.clip, made.photo, model=made.model)
 
-    def _list(self) -> None:
+    def _list(self, made: Made) -> None:
+        """Add a clip to those that can be compared; what the user chose stays chosen."""
         import ipywidgets as w
 
-        marks = []
-        for made in self.made:
-            mark = w.Checkbox(value=made is self.made[-1], description=made.label, indent=False)
-            on_value(mark, lambda _: self._enable_compare())
-            marks.append(mark)
-        self.list.children = tuple(marks)
+        mark = w.Checkbox(value=False, description=made.label, indent=False)
+        on_value(mark, lambda _: self._enable_compare())
+        self._marks = [*self._marks[1 - _KEPT :], (made, mark)]
+        self.list.children = tuple(mark for _, mark in self._marks)
         self._enable_compare()
 
     def _enable_compare(self) -> None:
-        self.compare.disabled = sum(mark.value for mark in self.list.children) < 2
+        self.compare.disabled = sum(mark.value for _, mark in self._marks) < 2
 
     def _show_or_hide(self) -> None:
         self.save.layout.display = "none" if self._folder is None else ""

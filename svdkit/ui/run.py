@@ -53,18 +53,18 @@ class Runner:
         self.bar = as_html(class_="svdkit-bar")
         self.state = as_html(class_="svdkit-state")
         self.picture = as_html(class_="svdkit-picture")
+        self.error = as_html(class_="svdkit-error-box")
         on_click(self.stop, self.ask_to_stop)
-        self.widget = box(self.state, self.bar, class_="svdkit-run")
+        self.widget = box(self.state, self.bar, self.error, class_="svdkit-run")
         self._progress: Progress | None = None
         self._say("ready")
         words.bind(self._write)
 
-    def start(self, work: Work, *, then: Callable[[Any], object], doing: str = "starting") -> bool:
-        """Run ``work(tell, stop)``, then hand its result on; False if a run is going on already.
+    def start(self, work: Work, *, doing: str = "starting", done: str = "done", can_stop: bool = True) -> bool:
+        """Run ``work(tell, stop)``; False if a run is going on already.
 
-        ``doing`` names the text to show until there is news.
-
-        Errors of any kind are shown in the panel, which can be used again afterwards.
+        Errors of any kind are shown in the panel, which can be used again afterwards. ``doing`` names the text to show
+        until there is news, ``done`` the one for the end.
         """
         with self._starting:
             if self.busy:
@@ -72,14 +72,14 @@ class Runner:
             self.busy = True
         self._stop.clear()
         self._stage, self._prefix, self.handler_seconds = "", "", 0.0
-        self.stop.disabled = not self.background
+        self.stop.disabled = not (self.background and can_stop)
+        self.show_error(None)
         self._say(doing)
         if self.background:
-            self.thread = threading.Thread(target=self._run, args=(work, then), daemon=True)
+            self.thread = threading.Thread(target=self._run, args=(work, done), daemon=True)
             self.thread.start()
         else:
-            self._say("stop_foreground")
-            self._run(work, then)
+            self._run(work, done)
         return True
 
     def ask_to_stop(self) -> None:
@@ -94,28 +94,26 @@ class Runner:
         self._prefix = text
 
     def show_error(self, error: BaseException | None) -> None:
-        """Show an error in plain words; None takes it away."""
-        if error is None and self.busy:
-            return
+        """Show an error in plain words, until the next run or None takes it away."""
         if error is None:
-            self.state.value = self._state(self._words("ready"))
+            self.error.value = ""
             return
         kind = "" if isinstance(error, SvdkitError) else f"{type(error).__name__}: "
         title = safe(self._words("failed"))
-        self.state.value = f'<div class="svdkit-error" role="alert"><b>{title}</b><br>{safe(kind)}{safe(error)}</div>'
+        self.error.value = f'<div class="svdkit-error" role="alert"><b>{title}</b><br>{safe(kind)}{safe(error)}</div>'
 
-    def _run(self, work: Work, then: Callable[[Any], object]) -> None:
+    def _run(self, work: Work, done: str) -> None:
         start = time.perf_counter()
         try:
-            result = work(self._tell, self._stop)
-            self._say("saving")
-            then(result)
+            work(self._tell, self._stop)
             self._prefix = ""
-            self._say("done", seconds=format_seconds(time.perf_counter() - start))
+            self._say("stopped_part" if self._stop.is_set() else done, seconds=_since(start))
         except (Cancelled, KeyboardInterrupt):
             self._prefix = ""
             self._say("stopped")
         except Exception as error:  # noqa: BLE001 - a panel shows errors, for those of a callback vanish
+            self._prefix = ""
+            self._say("ready")
             self.show_error(error)
         finally:
             self._progress = None
@@ -196,3 +194,7 @@ def _kernel_loop() -> Any:
 
         return asyncio.get_running_loop()
     return None
+
+
+def _since(start: float) -> str:
+    return format_seconds(time.perf_counter() - start)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import warnings
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from svdkit.errors import Cancelled
+from svdkit.errors import Cancelled, SvdkitWarning
 from svdkit.generate import Progress, generate
 from svdkit.models import ModelInfo, find_model
 from svdkit.settings import LoadSettings
@@ -103,11 +104,17 @@ class Studio:
 
         with self._turns.turn(on_place=lambda place: tell(News(kind="waiting", place=place)), stop=stop):
             pipe = self.prepare(tell)
-            preview = Preview(frame, fps=settings.playback_fps or settings.fps)
+            preview: Preview | None = Preview(frame, fps=settings.playback_fps or settings.fps)
 
             def on_step(step: int, latents: Any) -> None:
+                nonlocal preview
                 check()
-                if picture := preview.step(step, latents, sigmas=pipe.scheduler.sigmas):
+                try:
+                    picture = preview and preview.step(step, latents, sigmas=pipe.scheduler.sigmas)
+                except Exception as error:  # noqa: BLE001 - a clip is not lost for a look at it
+                    warnings.warn(f"no pictures on the way: {error}", SvdkitWarning, stacklevel=2)
+                    preview = picture = None
+                if picture:
                     tell(News(kind="picture", picture=picture))
 
             return generate(pipe, frame, settings, progress=report, on_step=on_step)

@@ -51,6 +51,7 @@ class RemoteStudio:
     def __init__(self, *, port: int, key: bytes) -> None:
         self._where = {"address": ("127.0.0.1", port), "authkey": key}
         about, _ = self._ask({"want": "about"})
+        self.model: str = about["model"]
         self.info: ModelInfo = find_model(about["model"])
 
     def prepare(self, tell: Tell) -> None:

@@ -13,20 +13,26 @@ TEXTS: dict[str, tuple[str, str]] = {
     "title": ("Photo to clip", "照片变视频"),
     "title_micro": (
         "The built-in model <b>micro</b>: it shows how everything works, not how good a clip can look.",
-        "内置模型 <b>micro</b>：用来演示各项功能，不代表视频能有多好看。",
+        "内置模型 <b>micro</b>：用来演示各项功能，不代表实际画质。",
     ),
     "title_random": (
         "Random weights: time and memory are real, the clip is noise.",
-        "随机权重：时间和显存是真实的，画面只是噪声。",
+        "随机权重：时间和内存/显存是真实的，画面只是噪声。",
     ),
     "language": ("Language", "语言"),
+    "too_large": (
+        (
+            "is larger than 9 MB, which this connection does not carry. Copy it to the machine that runs this and give "
+            "its path below, or make it smaller."
+        ),
+        "超过 9 MB，此连接无法传输。请先复制到运行此程序的机器上并在下面填写路径，或缩小图片。",
+    ),
     # photo
-    "photo": ("Photo", "照片"),
     "sample": ("Sample", "示例"),
     "upload": ("Upload a photo", "上传照片"),
     "upload_hint": (
-        "JPEG, PNG, WebP, HEIC, up to {limit}. For a larger one, or one that is here already, give its path below.",
-        "JPEG、PNG、WebP、HEIC，不超过 {limit}。更大的文件或已在本机的文件，请在下面填写路径。",
+        "JPEG, PNG, WebP, HEIC, up to 9 MB. A larger one: copy it to the machine that runs this, and give its path.",
+        "JPEG、PNG、WebP、HEIC，不超过 9 MB。更大的文件请先复制到运行此程序的机器上，再在下面填写路径。",
     ),
     "source": ("Path or address", "路径或网址"),
     "source_hint": ("holiday.jpg or https://…", "holiday.jpg 或 https://…"),
@@ -60,7 +66,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "max_guidance_scale": ("Guidance, last", "引导（末帧）"),
     "noise_aug_strength": ("Noise on photo", "照片加噪"),
     "num_frames": ("Frames", "帧数"),
-    "decode_chunk_size": ("Decode chunk", "解码块大小"),
+    "decode_chunk_size": ("Decode chunk", "每次解码帧数"),
     "playback_fps": ("Playback fps", "播放帧率"),
     "height": ("Height", "高"),
     "width": ("Width", "宽"),
@@ -68,15 +74,15 @@ TEXTS: dict[str, tuple[str, str]] = {
     "lock": ("keep seed", "固定种子"),
     "tip_motion_bucket_id": (
         "motion_bucket_id: how much should move. {curve} High values also break more.",
-        "motion_bucket_id：画面动多少。{curve} 数值越高也越容易崩坏。",
+        "motion_bucket_id：画面运动的幅度。{curve} 数值越高也越容易崩坏。",
     ),
     "curve_micro": (
         "Measured on micro: {low} of the width a second at bucket 20, {high} at 240.",
         "在 micro 上实测：bucket 为 20 时每秒移动画面宽度的 {low}，240 时为 {high}。",
     ),
     "tip_num_inference_steps": (
-        "num_inference_steps: time grows with it, one for one. 25 is usual; after that little changes.",
-        "num_inference_steps：时间与之成正比。通常取 25，再多变化不大。",
+        "num_inference_steps: denoising time grows with it, one for one. 25 is usual; after that little changes.",
+        "num_inference_steps：去噪时间与之成正比。通常取 25，再多变化不大。",
     ),
     "tip_seed": (
         "seed: where chance begins. Another seed often changes more than any setting; try three.",
@@ -91,8 +97,8 @@ TEXTS: dict[str, tuple[str, str]] = {
         "min_guidance_scale：首帧贴近照片的程度，1 较自由，3 较严格。",
     ),
     "tip_max_guidance_scale": (
-        "max_guidance_scale: the same for the last frame. 1 for both switches guidance off and halves the time.",
-        "max_guidance_scale：末帧的引导强度。两者都为 1 即关闭引导，时间减半。",
+        "max_guidance_scale: the same for the last frame. 1 for both switches guidance off and halves the denoising.",
+        "max_guidance_scale：末帧的引导强度。两者都为 1 即关闭引导，去噪时间减半。",
     ),
     "tip_noise_aug_strength": (
         "noise_aug_strength: noise on the photo before the network sees it. More lets go of the photo and moves more.",
@@ -128,6 +134,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "this size has never been counted: that takes some seconds, in the background",
         "这个尺寸还没有统计过，正在后台统计，需要几秒",
     ),
+    "counting_foreground": (
+        "this size has never been counted: that takes some seconds; move a slider then, to see what came out",
+        "这个尺寸还没有统计过，需要几秒；之后动一下滑块即可看到结果",
+    ),
     "not_counted": (
         "no forecast: counting this size failed; `svdkit forecast` says why",
         "无法预计：统计这个尺寸失败，运行 `svdkit forecast` 可查看原因",
@@ -150,9 +160,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "encode": ("reading the photo", "读取照片"),
     "denoise": ("denoising", "去噪"),
     "decode": ("making frames", "解码画面"),
-    "saving": ("writing the video", "写入视频"),
     "progress": ("{stage}: {step} of {steps}, {left}", "{stage}：{step}/{steps}，{left}"),
-    "left": ("about {seconds} left", "约剩 {seconds}"),
+    "left": ("about {seconds} left in this stage", "此阶段约剩 {seconds}"),
     "left_unknown": ("estimating", "估算中"),
     "draft_of": ("draft {number} of {count}", "草稿 {number}/{count}"),
     "stopping": ("stopping after this step", "这一步完成后停止"),
@@ -169,15 +178,19 @@ TEXTS: dict[str, tuple[str, str]] = {
         "模型加载完后停止：加载无法打断",
     ),
     "stop_foreground": (
-        "Here a run can be stopped only by interrupting the kernel: Runtime, Interrupt execution.",
-        "此环境只能通过中断内核来停止：代码执行程序 → 中断执行。",
+        "Here a run is stopped by interrupting the kernel (on Colab: Runtime, Interrupt execution).",
+        "此环境通过中断内核来停止运行（Colab：代码执行程序 → 中断执行）。",
     ),
     "stopped": ("Stopped. Nothing was kept; the settings are as they were.", "已停止，没有保留结果，设置不变。"),
+    "stopped_part": (
+        "Stopped. What was finished before is below; the settings are as they were.",
+        "已停止。之前完成的在下面，设置不变。",
+    ),
     "ready": ("Ready.", "就绪。"),
     "done": ("Done in {seconds}.", "完成，用时 {seconds}。"),
     "idle_loading": ("The model is being loaded; you can choose a photo meanwhile.", "模型加载中，可以先选照片。"),
     "picture_alt": ("What the clip looks like so far", "目前的画面"),
-    "failed": ("This did not work", "没有成功"),
+    "failed": ("This did not work", "操作失败"),
     # after
     "empty": ("The clip will be here.", "视频会显示在这里。"),
     "download": ("Download the clip", "下载视频"),
@@ -195,9 +208,12 @@ TEXTS: dict[str, tuple[str, str]] = {
         "takes the photo and all clips off this page, so that none is saved with the notebook",
         "从页面清除照片和所有视频，使其不会随笔记本保存",
     ),
-    "colab_note": (
-        "Colab saves what widgets show with the notebook: clear photo and clips before you share it.",
-        "Colab 会把控件里显示的内容随笔记本保存：分享前请先清除照片和视频。",
+    "saved_note": (
+        (
+            "Where a notebook saves what its widgets show (Colab does, JupyterLab when told to), clear photo and clips "
+            "before you share it."
+        ),
+        "如果笔记本会保存控件里显示的内容（Colab 会，JupyterLab 需手动开启），分享前请先清除照片和视频。",
     ),
 }
 

@@ -25,7 +25,7 @@ from svdkit.settings.clip import choose_decode_chunk_size
 from svdkit.units import format_bytes
 
 Records = Iterable[Record] | str | Path | None
-SMALLER = ((448, 768), (320, 576), (256, 448), (192, 320))
+_SMALLER = ((448, 768), (320, 576), (256, 448), (192, 320))
 
 
 def forecast(
@@ -103,6 +103,7 @@ def forecast(
         source=calibration.source if calibration else "nothing to calibrate from",
         hourly_price=hourly_price,
         currency=currency,
+        fitting=_fitting(run, chosen.rung) if chosen.fits is False else None,
         advice=tuple(_advice(run, ladder, chosen, known=calibration is not None)),
     )
 
@@ -214,16 +215,28 @@ def _advice(run: _Clip, ladder: tuple[Plan, ...], chosen: Plan, *, known: bool) 
 
 
 def _cure(run: _Clip) -> str:
-    """Name a clip that would fit: decoded in smaller chunks, else smaller, by scaling what was counted."""
-    least, card = Rung("sequential", True, True, 1), run.card.memory_bytes  # noqa: FBT003 - named above the class
+    """Name a clip that would fit with the thriftiest plan."""
+    found = _fitting(run, Rung("sequential", True, True, 1))  # noqa: FBT003 - named above the class
+    if found is None:
+        return "use a larger card, or the small model micro"
+    if (found.height, found.width) == (run.clip.height, run.clip.width):
+        return f"decode_chunk_size={run.asked_chunk} is what does not fit: leave it out"
+    return f"height={found.height}, width={found.width} would fit"
+
+
+def _fitting(run: _Clip, rung: Rung) -> ClipSettings | None:
+    """Find a clip that fits a way of running: decoded in smaller chunks, else smaller, by scaling what was counted."""
+    rung, clip = rung._replace(decode_chunk_size=1), run.clip.replace(decode_chunk_size=1)
     asked, run.asked_chunk = run.asked_chunk, None
-    need, area = run.need(), (run.clip.height or 1) * (run.clip.width or 1)
-    small, counted = need.peak(least), need.activations(least)
+    need, counted = run.need(), run.need().activations(rung)
+    fits = need.peak(rung) <= run.card.memory_bytes
     run.asked_chunk = asked
-    if small <= card:
-        return f"decode_chunk_size={asked} is what does not fit: leave it out"
-    for height, width in (size for size in SMALLER if size[0] * size[1] < area):
-        part = {stage: size * height * width // area for stage, size in counted.items()}
-        if dataclasses.replace(need, counted=lambda _, part=part: part).peak(least) <= card:  # type: ignore[misc]  # mypy does not see the default
-            return f"height={height}, width={width} would fit"
-    return "use a larger card, or the small model micro"
+    if fits:
+        return clip
+    area, upright = (clip.height or 1) * (clip.width or 1), (clip.height or 1) > (clip.width or 1)
+    for short, long in _SMALLER:
+        part = {stage: size * short * long // area for stage, size in counted.items()}
+        smaller = dataclasses.replace(need, counted=lambda _, part=part: part)  # type: ignore[misc]  # mypy does not see the default
+        if short * long < area and smaller.peak(rung) <= run.card.memory_bytes:
+            return clip.replace(height=long if upright else short, width=short if upright else long)
+    return None

@@ -36,6 +36,7 @@ class Forecast:
         source: What the seconds are calibrated from.
         hourly_price: Of the machine.
         currency: ISO 4217 code.
+        fitting: Settings that fit this card and plan, where these do not; None where these do, or nothing does.
         advice: What to change if it does not fit, or to learn the seconds.
 
     Example:
@@ -63,6 +64,7 @@ class Forecast:
     source: str
     hourly_price: float | None
     currency: str
+    fitting: ClipSettings | None = None
     advice: tuple[str, ...] = ()
 
     @property
@@ -80,6 +82,7 @@ class Forecast:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values |= {name: dict(values[name]) for name in ("flops", "peak_bytes", "weight_bytes", "stage_seconds")}
         values |= {"load": self.load.to_dict(), "clip": self.clip.to_dict(), "advice": list(self.advice)}
+        values["fitting"] = self.fitting.to_dict() if self.fitting else None
         values["ladder"] = [
             {**step.rung._asdict(), "memory_bytes": step.memory_bytes, "fits": step.fits, "seconds": step.seconds}
             for step in self.ladder

@@ -3,11 +3,7 @@
 (() => {
   "use strict";
   const largest = 9e6;
-  const words = {
-    en: (name) => `${name} is larger than 9 MB, which this connection does not carry. Give its path or address below, or make it smaller.`,
-    zh: (name) => `${name} 超过 9 MB，此连接无法传输。请在下面填写路径或网址，或先缩小图片。`,
-  };
-  const language = (root) => root.querySelector(".svdkit-language")?.dataset.language ?? "en";
+  const texts = (root) => root.querySelector(".svdkit-language")?.dataset ?? {};
 
   const label = (root) => {
     for (const knob of root.querySelectorAll(".svdkit-knob")) {
@@ -21,7 +17,7 @@
       if (name && area.getAttribute("aria-label") !== name) area.setAttribute("aria-label", name);
     }
     for (const button of root.querySelectorAll(".svdkit-copy button[hidden]")) button.hidden = false;
-    if (document.body.dataset.voila) document.documentElement.lang = language(root);
+    if (document.body.dataset.voila) document.documentElement.lang = texts(root).language;
   };
 
   const type = (root, axis, value) => {
@@ -59,7 +55,7 @@
     const line = document.createElement("div");
     line.className = "svdkit-error svdkit-too-large";
     line.setAttribute("role", "alert");
-    line.textContent = words[language(root)](file.name);
+    line.textContent = `${file.name} ${texts(root).tooLarge}`;
     root.querySelector(".svdkit-photo").after(line);
   };
 
@@ -79,11 +75,13 @@
     new MutationObserver(() => label(root)).observe(root, { childList: true, subtree: true, characterData: true });
     root.addEventListener("click", (event) => point(root, event));
     root.addEventListener("click", (event) => copy(event));
-    root.addEventListener("click", (event) => event.target.closest(".widget-upload") && catchInput(root), true);
+    root.addEventListener("click", (event) => {
+      if (event.target.closest(".widget-upload")) catchInput(root);
+      else if (event.target.closest("button")) root.querySelector(".svdkit-too-large")?.remove();
+    }, true);
   };
   const waiting = setInterval(() => {
-    const root = document.querySelector(".PANEL");
-    if (root) { clearInterval(waiting); attach(root); }
-  }, 100);
-  setTimeout(() => clearInterval(waiting), 120000);
+    for (const root of document.querySelectorAll(".PANEL:not([data-svdkit])")) { root.dataset.svdkit = "live"; attach(root); }
+  }, 250);  // a panel may be shown again later, in another cell
+  setTimeout(() => clearInterval(waiting), 3600000);
 })();
