@@ -23,7 +23,7 @@ PYTEST ?=
 NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 APP ?=
 # What touches widgets or a kernel, and the notebooks that show the panel.
-COLAB_TESTS := $(addprefix tests/test_,colab.py app.py quickstart.py ui_parts.py ui_forms.py ui_results.py ui_run.py ui_panel.py)
+COLAB_TESTS := $(addprefix tests/test_,colab.py app.py quickstart.py ui_parts.py ui_forms.py ui_outlook.py ui_results.py ui_run.py ui_panel.py)
 OUT := outputs
 
 .PHONY: help demo test test-colab check notebooks app clean
@@ -58,6 +58,7 @@ app: $(READY) ## show the panel as a web page, on the built-in model where there
 test-colab: $(READY_COLAB) ## test the panel and its notebooks with Colab's widgets: ipywidgets 7.7.1, ipykernel 6.17
 	@mkdir -p build
 	SVDKIT_COLAB=1 build/colab/bin/python -m pytest -n $(WORKERS) --dist loadfile --junitxml build/colab.xml $(COLAB_TESTS) $(PYTEST)
+	$(BIN)/python .ci/check_ran.py build/colab.xml $(COLAB_TESTS)
 
 clean: ## remove what was made here, but keep .venv
 	rm -rf build dist $(OUT) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -100,10 +100,6 @@ def test_the_entry_point_runs_what_the_readme_says() -> None:
         "make test",
         ".venv/bin/python .ci/check_ran.py build/tests.xml",
         "make test-colab",
-        (
-            ".venv/bin/python .ci/check_ran.py build/colab.xml "
-            "tests/test_{colab,app,quickstart,ui_parts,ui_forms,ui_results,ui_run,ui_panel}.py"
-        ),
         "make check",
         "make demo",
     ]

@@ -91,7 +91,12 @@ class TestSettings:
         form = Form()
         before = form.settings
         form.preset.value = "comfyui"
-        form.preset.value = ""
+        assert form.preset.value == "comfyui"
+        form.preset.value = "own"
+        assert form.settings == before
+        form.knobs["fps"].value = 9
+        assert form.preset.value == "custom"
+        form.preset.value = "own"  # it can be chosen again
         assert form.settings == before
 
     def test_what_is_left_open_becomes_the_models_own(self) -> None:
@@ -154,13 +159,14 @@ class TestSettings:
                 assert knob.field.description == form.words(name)
                 assert getattr(knob.slider, TIP) == getattr(knob.field, TIP) != ""
             assert form.seed.description == form.words("seed")
-            assert form.preset.options[0] == (form.words("preset_own"), "")
+            assert form.preset.options[0] == (form.words("preset_own"), "own")
         assert form.changes == 0
 
     def test_another_language_leaves_the_settings_alone(self) -> None:
         form = Form()
-        form.preset.value = "comfyui"
         form.knobs["fps"].value = 9
+        form.preset.value = "comfyui"
+        form.set(height=64)
         form.changes, before = 0, form.settings
         form.words.switch("zh")
         assert (form.settings, form.preset.value, form.changes) == (before, "comfyui", 0)

@@ -60,13 +60,15 @@ def test_from_an_upload_to_a_clip(panel: PanelPage, photo: Path, tmp_path: Path)
     panel.set("Motion", 200)
     panel.set("Seed", 11)
     panel.button("Make the clip").click()
-    seen = [int(panel.wait_state(rf"denoising: ({step})\d? of 12")[len("denoising: ")]) for step in "23456789"[:3]]
-    assert seen == sorted(seen)
+    seen = set[int]()
+    while len(seen) < 3:
+        seen.add(int(panel.wait_state(r"denoising: \d+ of 12").split()[1]))
     panel.root.locator(".svdkit-picture img").wait_for()
     panel.shoot("page-running")
     panel.wait_state("^Done in")
-    assert panel.video() | {"seconds": 2} == {"ready": panel.video()["ready"], "seconds": 2, "width": 128, "height": 72}
-    assert panel.video()["seconds"] == pytest.approx(2, abs=0.08)  # 14 frames at 7 a second
+    found = panel.video()
+    assert (found["width"], found["height"]) == (128, 72)
+    assert found["seconds"] == pytest.approx(2, abs=0.08)  # 14 frames at 7 a second
     with panel.page.expect_download() as download:
         panel.root.get_by_role("link", name="Download the clip").click()
     saved = tmp_path / download.value.suggested_filename
@@ -250,14 +252,13 @@ def test_the_check_for_screen_readers_can_fail(address: str, running: Any) -> No
 
 
 def test_nothing_jumps_while_a_clip_is_made(panel: PanelPage) -> None:
-    """The buttons stay where they are from start to end."""
+    """The browser's own measure of jumps, of which up to 0.1 counts as good."""
     panel.set("Steps", 6)
-    places = [panel.button("Make the clip").bounding_box()["y"]]
+    panel.page.evaluate(SHIFTS)
     panel.button("Make the clip").click()
-    for pattern in ("denoising: [2-5]", "making frames", "^Done in"):
-        panel.wait_state(pattern)
-        places.append(panel.button("Make the clip").bounding_box()["y"])
-    assert max(places) - min(places) <= 1, places
+    panel.wait_state("^Done in")
+    panel.video()
+    assert panel.page.evaluate("window.shifted") < 0.1
 
 
 def test_a_slider_is_answered_within_a_tenth_of_a_second(panel: PanelPage) -> None:
@@ -286,6 +287,15 @@ window.answered = new Promise((done) => {
   const eye = new MutationObserver(() => { if (start) { eye.disconnect(); done(performance.now() - start); } });
   eye.observe(box, {childList: true, subtree: true, characterData: true});
 }); null
+"""
+
+
+# Adds up the layout shifts that no input asked for.
+SHIFTS = """
+window.shifted = 0;
+new PerformanceObserver((list) => {
+  for (const shift of list.getEntries()) if (!shift.hadRecentInput) window.shifted += shift.value;
+}).observe({type: "layout-shift"}); null
 """
 
 

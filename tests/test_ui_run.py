@@ -107,7 +107,7 @@ def test_the_time_is_said(clock: Clock) -> None:
         clock.now += 65.0
 
     one = run(work)
-    assert one.state.value == '<div role="status">Done in 1 min 5 s.</div>'
+    assert one.state.value == '<div class="svdkit-said">Done in 1 min 5 s.</div>'
     assert "hidden" in one.bar.value
     assert one.stop.disabled
 
@@ -141,7 +141,7 @@ def test_errors_are_escaped() -> None:
 def test_a_stop_is_no_error(error: BaseException, background: bool) -> None:
     """Nor is an interrupt of the kernel, which does not reach the cell either: the panel stays as it is."""
     one = run(fail(error), background=background)
-    assert one.state.value == '<div role="status">Stopped. Nothing was kept; the settings are as they were.</div>'
+    assert one.state.value == '<div class="svdkit-said">Stopped. Nothing was kept; the settings are as they were.</div>'
     assert not one.busy
     assert one.picture.value == ""
 
@@ -368,7 +368,7 @@ def test_an_error_can_be_taken_away() -> None:
     assert 'role="alert"' in one.error.value
     assert "a &amp; b" in one.error.value
     one.show_error(None)
-    assert one.state.value == '<div role="status">Ready.</div>'
+    assert one.state.value == '<div class="svdkit-said">Ready.</div>'
 
 
 def test_taking_an_error_away_does_not_say_ready_during_a_run() -> None:

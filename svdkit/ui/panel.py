@@ -67,7 +67,12 @@ class Panel:
         self.form = SettingsForm(info, words, on_change=self._look)
         self.outlook = Outlook(info, words, on_apply=self.form.show, background=background, **money)
         self.photo = PhotoForm(
-            info, words, on_change=lambda: None, on_size=self._take_size, on_error=self.runner.show_error
+            info,
+            words,
+            on_change=lambda: None,
+            on_size=self._take_size,
+            on_error=self.runner.show_error,
+            background=background,
         )
         self.start, self.drafts = w.Button(button_style="primary", icon="play"), w.Button(icon="th-large")
         self.small = w.Checkbox(value=False, indent=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,7 @@ class PhotoForm:
         on_change: Called after another photo or fit was chosen.
         on_size: Called with height and width when a size was chosen.
         on_error: Called with an error of reading; None when a photo was read.
+        background: Whether an address is fetched on a thread, for that may take a while.
     """
 
     def __init__(
@@ -62,12 +64,13 @@ class PhotoForm:
         on_change: Callable[[], object],
         on_size: Callable[[int, int], object],
         on_error: Callable[[Exception | None], object],
+        background: bool = False,
     ) -> None:
         import ipywidgets as w
 
         self._info, self._words = info, words
         self._on_change, self._on_size, self._on_error = on_change, on_size, on_error
-        self._quiet = False
+        self._quiet, self._background = False, background
         self.sizes = sizes_for(info)
         self.height, self.width = info.height, info.width
         self.name, self.is_upload = sample_photos()[0], False
@@ -111,6 +114,7 @@ class PhotoForm:
         try:
             image = read_image(photo)
         except SvdkitError as error:
+            self._draw()  # the note may say that it is being read
             self._on_error(error)
             return
         if is_upload:
@@ -155,8 +159,14 @@ class PhotoForm:
             self.open(upload.data, is_upload=True)
 
     def _choose(self, name: str) -> None:
-        if name.strip() and not self._quiet:
-            self.open(name.strip())
+        name = name.strip()
+        if not name or self._quiet:
+            return
+        if self._background and name.startswith(("http://", "https://")):
+            self.note.value = safe(self._words("reading"))
+            threading.Thread(target=self.open, args=(name,), daemon=True).start()
+        else:
+            self.open(name)
 
     def _choose_size(self, name: str) -> None:
         if not self._quiet and name in self.sizes:

@@ -46,6 +46,7 @@ class Runner:
         self._stop = threading.Event()
         self._starting = threading.Lock()
         self._stage, self._prefix, self._told = "", "", 0.0
+        self._spoken = ""
         self.busy = False
         self.handler_seconds = 0.0  # spent in the panel's own code during runs: a benchmark reads it
         self.thread: threading.Thread | None = None
@@ -53,9 +54,9 @@ class Runner:
         self.bar = as_html(class_="svdkit-bar")
         self.state = as_html(class_="svdkit-state")
         self.picture = as_html(class_="svdkit-picture")
-        self.error = as_html(class_="svdkit-error-box")
+        self.error, self.live = as_html(class_="svdkit-error-box"), as_html(class_="svdkit-live")
         on_click(self.stop, self.ask_to_stop)
-        self.widget = box(self.state, self.bar, self.error, class_="svdkit-run")
+        self.widget = box(self.state, self.bar, self.error, self.live, class_="svdkit-run")
         self._progress: Progress | None = None
         self._say("ready")
         words.bind(self._write)
@@ -172,10 +173,12 @@ class Runner:
 
     def _say(self, name: str, **values: object) -> None:
         text = self._words(name, **values)
-        self.state.value = self._state(f"{self._prefix} · {text}" if self._prefix and self.busy else text)
-
-    def _state(self, text: str) -> str:
-        return f'<div role="status">{safe(text)}</div>'
+        text = f"{self._prefix} · {text}" if self._prefix and self.busy else text
+        self.state.value = f'<div class="svdkit-said">{safe(text)}</div>'
+        # A screen reader hears what begins and ends; numbers five times a second it would never finish.
+        spoken = self._words(self._stage) if name == "progress" else text
+        if spoken != self._spoken:
+            self._spoken, self.live.value = spoken, safe(spoken)
 
     def _write(self) -> None:
         self.stop.description = self._words("stop")

@@ -64,13 +64,13 @@ class SettingsForm:
         self.knobs: dict[str, Knob] = {}
         for name, limits in {**_SIMPLE, **_ADVANCED}.items():
             self.knobs[name] = Knob(**limits._asdict(), value=getattr(self.own, name))
-            on_value(self.knobs[name].field, lambda _: self._changed())
+            on_value(self.knobs[name].field, lambda _, name=name: self._moved(name))
         self.seed = w.BoundedIntText(min=0, max=_LARGEST_SEED, value=secrets.randbelow(2**32))
         on_value(self.seed, lambda _: self._changed())
         self.dice = w.Button(icon="random")
         on_click(self.dice, self.draw_seed)
         self.lock = w.Checkbox(value=True, indent=False)
-        self.preset = w.Dropdown(options=[""])
+        self.preset = w.Dropdown(options=[("", "own")])
         on_value(self.preset, self._choose_preset)
         seed = box(self.seed, self.dice, self.lock, class_="svdkit-seed", row=True)
         self.simple = box(self.preset, *(self.knobs[name].widget for name in _SIMPLE), seed, class_="svdkit-form")
@@ -89,6 +89,7 @@ class SettingsForm:
         full = self._fill(settings).to_dict()
         if settings.seed is not None:
             self._set_quietly(self.seed, settings.seed)
+        self._name_preset("custom")
         self.set(**{name: full[name] for name in self.knobs})
 
     def set(self, **values: float) -> None:
@@ -114,12 +115,24 @@ class SettingsForm:
         if not self._quiet:
             self._on_change()
 
+    def _moved(self, name: str) -> None:
+        """Tell of one changed value; but for the size, which belongs to no preset, it is that preset no more."""
+        if not self._quiet and name not in {"height", "width"}:
+            self._name_preset("custom")
+        self._changed()
+
+    def _name_preset(self, name: str) -> None:
+        quiet, self._quiet = self._quiet, True
+        self.preset.value = name
+        self._quiet = quiet
+
     def _choose_preset(self, name: str) -> None:
-        if self._quiet:
+        if self._quiet or name == "custom":
             return
         size = {"height": self.knobs["height"].value, "width": self.knobs["width"].value}
-        asked = clip_preset(name) if name else ClipSettings()
+        asked = ClipSettings() if name == "own" else clip_preset(name)
         self.show(asked.replace(**size))
+        self._name_preset(name)
 
     def _write(self) -> None:
         words = self._words
@@ -136,7 +149,8 @@ class SettingsForm:
         set_tooltip(self.dice, words("dice"))
         self.preset.description = words("preset")
         chosen, self._quiet = self.preset.value, True
-        self.preset.options = [(words("preset_own"), ""), *((name, name) for name in presets())]
-        self.preset.value = chosen or ""
+        named = [(words("preset_own"), "own"), *((name, name) for name in presets())]
+        self.preset.options = [*named, (words("preset_custom"), "custom")]
+        self.preset.value = chosen
         self._quiet = False
         self.advanced.set_title(0, words("advanced"))

@@ -51,6 +51,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "The bright part is what the model sees. Click the picture, or move the focus, to choose it.",
         "模型只看到明亮的部分。点击图片或移动焦点来选择。",
     ),
+    "reading": ("Reading the photo …", "正在读取照片……"),
     "nothing_cut": ("Nothing is cut.", "没有裁掉任何内容。"),
     "photo_alt": ("The photo, with what will be cut in the shade", "照片，阴影部分会被裁掉"),
     # settings
@@ -58,6 +59,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "advanced": ("More settings", "更多设置"),
     "preset": ("Preset", "预设"),
     "preset_own": ("the model's own defaults", "模型自身的默认值"),
+    "preset_custom": ("changed by hand", "手动修改"),
     "motion_bucket_id": ("Motion", "运动幅度"),
     "num_inference_steps": ("Steps", "步数"),
     "seed": ("Seed", "种子"),

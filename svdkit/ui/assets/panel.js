@@ -16,8 +16,15 @@
       const name = area.closest(".jupyter-widget-Collapse, .p-Collapse, .lm-Collapse")?.querySelector('[class*="Collapse-header"]')?.textContent;
       if (name && area.getAttribute("aria-label") !== name) area.setAttribute("aria-label", name);
     }
+    root.querySelector(".svdkit-live .widget-html-content")?.setAttribute("role", "status");
     for (const button of root.querySelectorAll(".svdkit-copy button[hidden]")) button.hidden = false;
     if (document.body.dataset.voila) document.documentElement.lang = texts(root).language;
+  };
+
+  // While a slider is dragged its number follows; the kernel hears of it when the slider rests.
+  const follow = (handle) => {
+    const field = handle.closest(".noUi-state-drag, .noUi-active") && handle.closest(".svdkit-knob")?.querySelector('input[type="number"]');
+    if (field) field.value = handle.getAttribute("aria-valuetext");
   };
 
   const type = (root, axis, value) => {
@@ -73,6 +80,7 @@
   const attach = (root) => {
     label(root);
     new MutationObserver(() => label(root)).observe(root, { childList: true, subtree: true, characterData: true });
+    new MutationObserver((changes) => changes.forEach(({ target }) => follow(target))).observe(root, { subtree: true, attributeFilter: ["aria-valuetext"] });
     root.addEventListener("click", (event) => point(root, event));
     root.addEventListener("click", (event) => copy(event));
     root.addEventListener("click", (event) => {
@@ -82,6 +90,6 @@
   };
   const waiting = setInterval(() => {
     for (const root of document.querySelectorAll(".PANEL:not([data-svdkit])")) { root.dataset.svdkit = "live"; attach(root); }
-  }, 250);  // a panel may be shown again later, in another cell
+  }, 100);  // a panel may be shown again later, in another cell
   setTimeout(() => clearInterval(waiting), 3600000);
 })();
