@@ -164,6 +164,16 @@ class TestFiles:
         assert "first try" not in page
         assert page.count("<tr data-id=") == 1
 
+    def test_what_a_clip_cost_has_a_column_where_a_price_was_given(self, tmp_path):
+        """A run that failed has none; without a price there is no column."""
+        cost = {"hourly_price": 2.0, "money": 0.0025, "currency": "CNY"}
+        add_run(tmp_path, bucket=1, seed=1, steps=4, clip=None)
+        assert "of one clip by its own seconds" not in write_report(tmp_path).read_text(encoding="utf-8")
+        add_run(tmp_path, bucket=2, seed=1, steps=4, clip=None, cost=cost)
+        page = write_report(tmp_path).read_text(encoding="utf-8")
+        assert "of one clip by its own seconds" in page
+        assert page.count("¥0.0025") >= 1
+
     def test_random_weights_are_marked(self, tmp_path):
         """Nobody should judge the looks of noise."""
         add_run(tmp_path, bucket=1, seed=1, steps=4, clip=None, model={"name": "svd-xt", "weights": "random"})

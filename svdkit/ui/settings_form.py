@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from svdkit.settings import ClipSettings, clip_preset, presets
@@ -64,7 +65,7 @@ class SettingsForm:
         self.knobs: dict[str, Knob] = {}
         for name, limits in {**_SIMPLE, **_ADVANCED}.items():
             self.knobs[name] = Knob(**limits._asdict(), value=getattr(self.own, name))
-            on_value(self.knobs[name].field, lambda _, name=name: self._moved(name))
+            on_value(self.knobs[name].field, partial(self._moved, name))
         self.seed = w.BoundedIntText(min=0, max=_LARGEST_SEED, value=secrets.randbelow(2**32))
         on_value(self.seed, lambda _: self._changed())
         self.dice = w.Button(icon="random")
@@ -115,7 +116,7 @@ class SettingsForm:
         if not self._quiet:
             self._on_change()
 
-    def _moved(self, name: str) -> None:
+    def _moved(self, name: str, _: object) -> None:
         """Tell of one changed value; but for the size, which belongs to no preset, it is that preset no more."""
         if not self._quiet and name not in {"height", "width"}:
             self._name_preset("custom")

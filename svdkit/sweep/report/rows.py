@@ -13,7 +13,7 @@ from svdkit.bench.quality import QUALITY
 from svdkit.bench.stats import median, timed_parts
 from svdkit.bench.table import memory_of
 from svdkit.bench.varying import settings_of, varying
-from svdkit.units import format_bytes, format_seconds
+from svdkit.units import format_bytes, format_money, format_seconds
 
 if TYPE_CHECKING:
     from svdkit.bench.record import Record
@@ -30,6 +30,7 @@ SHOWN = {  # numbers of quality in the page's table, under short headings; all a
 MEANINGS = {
     "time": "seconds of one clip, from the fitted photo to its frames; median of the timed clips",
     "memory": "peak that torch allocated on the GPU; on a CPU the peak of the process",
+    "cost": "of one clip by its own seconds, at the hourly price that the sweep was given",
     "flags": "what went wrong: black, grey (nothing to see), frozen or saturated",
 }
 _SHORT = {"num_inference_steps": "steps", "motion_bucket_id": "bucket", "decode_chunk_size": "chunk"}
@@ -89,16 +90,18 @@ def make_rows(folder: Path, records: Sequence[Record], *, order: Sequence[str]) 
     settings = [{**record.load, **settings_of(record), "photo": settings_of(record)["image"]} for record in records]
     differ = [name for name in varying(settings) if name != "image"]
     axes = [name for name in dict.fromkeys((*order, "photo")) if name in differ] or differ
-    return [_row(folder, *pair, axes) for pair in zip(records, settings, strict=True)], axes
+    priced = any(record.cost for record in records)
+    return [_row(folder, *pair, axes, priced=priced) for pair in zip(records, settings, strict=True)], axes
 
 
-def _row(folder: Path, record: Record, settings: dict[str, Any], axes: Sequence[str]) -> Row:
+def _row(folder: Path, record: Record, settings: dict[str, Any], axes: Sequence[str], *, priced: bool) -> Row:
     values = {short(name): text_of(settings.get(name)) for name in axes}
     label = " · ".join(f"{name} {text}" for name, text in values.items()) or record.id
     reason = f"{record.status}: {record.error['type']}: {record.error['message']}" if record.error else ""
     seconds, sizes = median(timed_parts(record)).value, memory_of(record)
     memory = sizes["peak_allocated_bytes"] or sizes["process_bytes"]
     cells = [*(_setting(name, settings.get(name)) for name in axes), *_results(record, seconds, memory)]
+    cells += [_cost(record)] if priced else []
     found = {name: inside(folder, path) for name, path in record.artifacts.items()}
     links = {name: quote(path.relative_to(folder).as_posix()) for name, path in found.items() if path}
     return Row(
@@ -133,6 +136,12 @@ def _results(record: Record, seconds: float, memory: int | None) -> list[Cell]:
         *(Cell(name, "" if value is None else value, text_of(value), meaning=text) for name, value, text in numbers),
         Cell("flags", flags, flags or "–", "words", MEANINGS["flags"]),
     ]
+
+
+def _cost(record: Record) -> Cell:
+    money = record.cost.get("money")
+    text = "–" if money is None else format_money(money, record.cost.get("currency", "USD"))
+    return Cell("cost", "" if money is None else money, text, meaning=MEANINGS["cost"], ratio=True)
 
 
 def inside(folder: Path, name: str | None) -> Path | None:
