@@ -171,7 +171,7 @@ class TestFiles:
         assert "¥" not in write_report(tmp_path).read_text(encoding="utf-8")
         add_run(tmp_path, bucket=2, seed=1, steps=4, clip=None, cost=cost)
         page = write_report(tmp_path).read_text(encoding="utf-8")
-        assert page.count("¥0.0025") == 1
+        assert "¥0.0025" in page
 
     def test_random_weights_are_marked(self, tmp_path):
         """Nobody should judge the looks of noise."""
