@@ -6,9 +6,9 @@
 
 Three ways to the same 60 clips, with diffusers' defaults (25 steps, guidance 1 to 3): a loop around one pipeline
 ("plain loop"), a new Python process that loads the model for each clip, as a notebook per clip run by papermill does
-("reload per run", without papermill's own time; of these
-every fourth is run, for each takes the same, and their seconds are multiplied), and svdkit's sweep, its worker's start and load included. The sweep
-runs again at the end: the difference of the two is the noise of this machine.
+("reload per run", without papermill's own time; every fifth is run, which takes all chunk sizes alike, and its seconds
+are multiplied), and svdkit's sweep, its worker's start and load included. The sweep runs again at the end: the
+difference of the two is the noise of this machine.
 
 Writes bench_results/sweep/records.json and table.md (--driver: driver.json); exits with 1 when a bar is missed.
 """
@@ -230,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=500, help="of --driver")
     parser.add_argument("--workers", type=int, default=2, help="of --driver, for Ray")
     parser.add_argument("--rounds", type=int, default=1, help="how often all ways are measured")
-    parser.add_argument("--reload-every", type=int, default=4, help="reload for every so many runs only, and multiply")
+    parser.add_argument("--reload-every", type=int, default=5, help="reload for every so many runs only, and multiply")
     parser.add_argument("--steps", type=int, default=25, help="denoising steps")
     parser.add_argument("--out", type=Path, default=ROOT / "bench_results" / "sweep", help="folder of the results")
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
