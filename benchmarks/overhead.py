@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from datetime import datetime, timezone
@@ -21,7 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+
+os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait for each other make the difference of two runs larger
+import torch  # noqa: E402 - behind the line above
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for tests.toy, and for svdkit where it is not installed

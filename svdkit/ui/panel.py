@@ -120,6 +120,7 @@ class Panel:
 
         def work(tell: Tell, stop: threading.Event) -> None:
             made: list[Made] = []
+            self._enable()
             try:
                 for number, (frame, (settings, finish)) in enumerate(zip(frames, clips, strict=True), start=1):
                     if len(clips) > 1:
@@ -135,9 +136,7 @@ class Panel:
                 if made and len(clips) > 1:
                     self.results.show_drafts(made)
 
-        started = self.runner.start(work)
-        self._enable()
-        return started
+        return self.runner.start(work)
 
     def _finish(self, draft: Made) -> None:
         """Make the clip of a draft at full quality, of the photo it was made of; its seed is kept in the form."""
@@ -253,6 +252,9 @@ def panel(
 ) -> Panel:
     """Show sliders and buttons for making clips: what the functions of svdkit do, without writing them.
 
+    While a run goes on in the background, leave its pipeline alone: a call of ``svdkit.generate`` on it in another cell
+    would use the same schedule, and both clips would be wrong. Panels of one pipeline wait for each other.
+
     Args:
         pipe: A pipeline from ``svdkit.load``; or what it takes (a name, a folder, LoadSettings), which is then loaded
             when the first clip is wanted. None: the pipeline that ``svdkit app`` holds, else micro.
@@ -272,9 +274,6 @@ def panel(
 
     Example:
         >>> panel(svdkit.load("micro"))  # doctest: +SKIP
-
-    While a run goes on in the background, leave its pipeline alone: a call of ``svdkit.generate`` on it in another cell
-    would use the same schedule, and both clips would be wrong. Panels of one pipeline wait for each other.
     """
     if background is None:
         background = notebook_kind() != "colab"
