@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait for each other make the difference of two runs larger
-import torch  # noqa: E402 - behind the line above
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for tests.toy, and for svdkit where it is not installed
