@@ -12,7 +12,7 @@ import pytest
 
 from svdkit.image import sample_photo
 from tests.browser import needs_chromium
-from tests.ui_pages import PanelPage, browser, lab, open_page
+from tests.ui_pages import SHOTS, PanelPage, browser, lab, open_page
 
 pytestmark = [needs_chromium, pytest.mark.slow]
 QUICKSTART = Path(__file__).parents[1] / "notebooks" / "01_quickstart.ipynb"
@@ -38,10 +38,30 @@ def panel(folder: Path) -> Iterator[PanelPage]:
         page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()  # the kernel is up
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.locator("[data-command='runmenu:run-all']").click()
-        page.locator(".svdkit-panel").wait_for(state="attached", timeout=180_000)
+        try:
+            # JupyterLab keeps cells that are out of sight out of the page: go there as a reader does.
+            for _ in range(120):
+                if page.locator(".svdkit-panel").count():
+                    break
+                page.locator(".jp-WindowedPanel-outer").first.hover()
+                page.mouse.wheel(0, 900)
+                page.wait_for_timeout(1000)
+                if page.locator(".svdkit-panel").count() == 0 and at_the_end(page):
+                    page.mouse.wheel(0, -100_000)
+        finally:
+            page.screenshot(path=SHOTS / "lab-opened.png")
         panel = PanelPage(page, scroll=True)
         panel.shoot("lab-panel")
         yield panel
+
+
+def at_the_end(page: Any) -> bool:
+    """Whether the notebook is scrolled down as far as it goes."""
+    found: bool = page.evaluate(
+        "(() => { const one = document.querySelector('.jp-WindowedPanel-outer');"
+        " return one.scrollTop + one.clientHeight >= one.scrollHeight - 5; })()"
+    )
+    return found
 
 
 def test_from_an_upload_to_a_clip(panel: PanelPage, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from svdkit.generate import generate
 from svdkit.image import sample_photo, sample_photos
 from svdkit.settings import ClipSettings
 from svdkit.ui import panel as make_panel
+from svdkit.ui.outlook import Outlook
 from svdkit.ui.panel import Panel
 from svdkit.ui.studio import Studio
 from svdkit.ui.wire import APP, serve
@@ -41,6 +42,7 @@ def _machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     close_all()
     monkeypatch.setenv("SVDKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv(APP, raising=False)
+    monkeypatch.setattr(Outlook, "_count", lambda *_: "counting")  # no process that outlives its test
     monkeypatch.setattr(predict, "this_machine", lambda: (of_memory("a machine of the tests", 16), "cpu"))
 
 
@@ -412,7 +414,7 @@ class TestMake:
 
     @pytest.mark.parametrize(("kind", "background"), [("colab", False), ("jupyter", True), ("terminal", True)])
     def test_where_runs_are_threads(self, kind: str, background: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(MODULE, "notebook_kind", lambda: kind)
+        monkeypatch.setattr(sys.modules["svdkit.ui.show"], "notebook_kind", lambda: kind)
         assert make_panel().runner.background == background
         assert make_panel(background=True).runner.background
 

@@ -260,6 +260,19 @@ def test_waiting_and_loading_are_said(clock: Clock) -> None:
     assert not any("micro" in text for text in seen)
 
 
+def test_while_it_waits_the_bar_moves_without_a_share() -> None:
+    one = runner(background=False)
+    bars = list[str]()
+
+    def work(tell: Callable[[News], object], stop: Any) -> None:
+        tell(News(kind="loading"))
+        bars.append(one.bar.value)
+
+    one.start(work)
+    assert bars == ['<progress aria-label="loading the model"></progress>']
+    assert "hidden" in one.bar.value
+
+
 def test_a_picture_is_shown_and_goes_at_the_end() -> None:
     seen = list[str]()
     one = runner(background=False)

@@ -18,8 +18,9 @@ from tests.browser import browser
 
 ROOT = Path(__file__).parents[1]
 SHOTS = ROOT / "build" / "screenshots"
-# Voila's and JupyterLab's own: a style sheet of symbols, which they have on disk too, and a missing favicon.
-EXPECTED = re.compile(r"cdn\.jsdelivr\.net/npm/@fortawesome|favicon")
+# Voila's and JupyterLab's own: a style sheet of symbols, which they have on disk too, and a missing favicon. The
+# notebook's: its badge.
+EXPECTED = re.compile(r"cdn\.jsdelivr\.net/npm/@fortawesome|favicon|colab-badge\.svg")
 
 
 def free_port() -> int:
@@ -112,7 +113,8 @@ def open_page(running: Any, address: str, **context: Any) -> Iterator[Any]:
         yield page
     finally:
         opened.close()
-    assert [fault for fault in faults if not EXPECTED.search(fault)] == []
+    unexpected = [fault for fault in faults if not EXPECTED.search(fault)]
+    assert not unexpected, unexpected
 
 
 class PanelPage:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import secrets
 import threading
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from svdkit.environment import notebook_kind
 from svdkit.errors import Cancelled, SettingsError, SvdkitError
 from svdkit.ui.outlook import Outlook
 from svdkit.ui.parts import as_html, box, on_click, on_value, safe, set_tooltip
@@ -18,8 +15,7 @@ from svdkit.ui.photo_form import Photo, PhotoForm
 from svdkit.ui.results import Made, Results
 from svdkit.ui.run import Runner
 from svdkit.ui.settings_form import SettingsForm
-from svdkit.ui.studio import Studio
-from svdkit.ui.wire import APP, RemoteStudio
+from svdkit.ui.wire import RemoteStudio
 from svdkit.ui.words import LANGUAGES, Words
 
 if TYPE_CHECKING:
@@ -27,6 +23,7 @@ if TYPE_CHECKING:
 
     from svdkit.settings import ClipSettings
     from svdkit.ui.news import Tell
+    from svdkit.ui.studio import Studio
 
 _ASSETS = Path(__file__).parent / "assets"
 _DRAFTS, _DRAFT_STEPS = 4, 8  # at 8 steps the scene and its motion are those of 25, and the details are not
@@ -239,58 +236,3 @@ class Panel:
         style = "".join((_ASSETS / name).read_text(encoding="utf-8") for name in names)
         script = (_ASSETS / "panel.js").read_text(encoding="utf-8")
         display(HTML(f"<style>{style}</style><script>{script.replace('PANEL', self._id)}</script>"), self.widget)
-
-
-def panel(
-    pipe: Any = None,
-    *,
-    folder: str | Path | None = "outputs/panel",
-    language: str | None = None,
-    background: bool | None = None,
-    hourly_price: float | None = None,
-    currency: str | None = None,
-) -> Panel:
-    """Show sliders and buttons for making clips: what the functions of svdkit do, without writing them.
-
-    While a run goes on in the background, leave its pipeline alone: a call of ``svdkit.generate`` on it in another cell
-    would use the same schedule, and both clips would be wrong. Panels of one pipeline wait for each other.
-
-    Args:
-        pipe: A pipeline from ``svdkit.load``; or what it takes (a name, a folder, LoadSettings), which is then loaded
-            when the first clip is wanted. None: the pipeline that ``svdkit app`` holds, else micro.
-        folder: Where "Save" writes, made then; None for a download only.
-        language: ``"en"`` or ``"zh"``; a switch is in the panel. None: as ``svdkit app`` was started, else English.
-        background: Whether runs are threads, so that they can be stopped and the notebook stays free. None: yes, but
-            for Colab, where updates from a thread do not show.
-        hourly_price: Of this machine, from 0, for what a clip costs; it can be changed in the panel.
-        currency: ISO 4217 code of the price; US dollars when left out.
-
-    Returns:
-        The panel; a notebook shows it when it is a cell's last line.
-
-    Raises:
-        ModelError: There is no such model.
-        SettingsError: There is no such language.
-
-    Example:
-        >>> panel(svdkit.load("micro"))  # doctest: +SKIP
-    """
-    if background is None:
-        background = notebook_kind() != "colab"
-    app = json.loads(os.environ.get(APP, "{}")) if pipe is None else {}
-    studio: Studio | RemoteStudio
-    if app:
-        studio = RemoteStudio(port=app["port"], key=bytes.fromhex(app["key"]))
-    else:
-        studio = Studio("micro" if pipe is None else pipe)
-    made = Panel(
-        studio,
-        folder=None if folder is None else Path(folder),
-        language=language or app.get("language", "en"),
-        background=background,
-        hourly_price=app.get("hourly_price", 0.0) if hourly_price is None else hourly_price,
-        currency=currency or app.get("currency", "USD"),
-    )
-    if app:
-        made.prepare()
-    return made

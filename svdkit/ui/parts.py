@@ -132,6 +132,7 @@ class Knob:
 
     @value.setter
     def value(self, value: float) -> None:
+        """Set it, within the limits."""
         self.field.value = min(max(value, self.field.min), self.field.max)
 
     def label(self, text: str, tip: str = "") -> None:

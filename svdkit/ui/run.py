@@ -150,6 +150,8 @@ class Runner:
             self.picture.value = f'<img alt="{alt}" src="data:image/webp;base64,{source}">'
         elif news.kind in {"waiting", "loading"}:
             self._stage = news.kind
+            name = safe(self._words(news.kind, place=news.place))
+            self.bar.value = f'<progress aria-label="{name}"></progress>'  # it moves, and says no share
             self._say(news.kind, place=news.place)
         elif news.progress is not None:
             progress = self._progress = news.progress
