@@ -1,4 +1,4 @@
-"""Fail when a test that must run was skipped: python .ci/check_ran.py build/tests.xml [tests/test_of_this.py ...].
+"""Fail when a test that must run was skipped: python .ci/check_ran.py build/tests.xml ... [tests/test_of_this.py ...].
 
 pytest calls a run green in which everything was skipped. This reads its junit file and fails when a test was
 skipped for a reason that is not about the machine, or when a whole file of tests ran nothing.
@@ -16,17 +16,17 @@ from xml.etree import ElementTree as ET
 ALLOWED = re.compile(r"^needs (a GPU|CUDA|MPS|Windows|macOS|a user who is not root|pillow-heif|DeepCache)\b")
 
 
-def complaints(report: Path, *, files: Iterable[Path]) -> list[str]:
+def complaints(reports: Iterable[Path], *, files: Iterable[Path]) -> list[str]:
     """Say which tests did not run though they must.
 
     Args:
-        report: The junit file that pytest wrote.
-        files: The test files that have to appear in it.
+        reports: The junit files that pytest wrote.
+        files: The test files that have to appear in one of them.
 
     Returns:
         One sentence a fault, empty when all is well.
     """
-    cases = list(ET.parse(report).iter("testcase"))  # noqa: S314 - pytest wrote it a moment ago
+    cases = [case for report in reports for case in ET.parse(report).iter("testcase")]  # noqa: S314 - pytest wrote them
     found = [f"{name(case)} was skipped: {why}" for case in cases for why in reasons(case) if not ALLOWED.match(why)]
     # A case is in its file or in a class of it: tests.test_clip, tests.test_clip.TestSave.
     ran = {part for case in cases if case.find("skipped") is None for part in case.get("classname", "").split(".")}
@@ -44,9 +44,10 @@ def reasons(case: ET.Element) -> list[str]:
 
 
 def main() -> int:
-    """Check the report and the files named on the command line, else all files; 1 when something is wrong."""
-    files = map(Path, sys.argv[2:]) if sys.argv[2:] else Path("tests").rglob("test_*.py")
-    found = complaints(Path(sys.argv[1]), files=files)
+    """Check the reports and the files named on the command line, else all files; 1 when something is wrong."""
+    named = [Path(word) for word in sys.argv[1:]]
+    files = [path for path in named if path.suffix == ".py"] or Path("tests").rglob("test_*.py")
+    found = complaints([path for path in named if path.suffix == ".xml"], files=files)
     print("\n".join(found) or "every test that must run has run")
     return int(bool(found))
 
