@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from datetime import datetime, timezone
@@ -22,8 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait for each other make the difference of two runs larger
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
