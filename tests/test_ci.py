@@ -98,8 +98,8 @@ def test_the_entry_point_runs_what_the_readme_says() -> None:
     text = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert [line for line in text.splitlines() if line.startswith(("make ", ".venv"))] == [
         "make test",
-        "make test-page",
-        ".venv/bin/python .ci/check_ran.py build/tests.xml build/page.xml",
+        "make test-long",
+        ".venv/bin/python .ci/check_ran.py build/tests.xml build/long.xml",
         "make test-colab",
         "make check",
         "make demo",

@@ -14,7 +14,7 @@ from svdkit.image import sample_photo
 from tests.browser import needs_chromium
 from tests.ui_pages import SHOTS, PanelPage, browser, lab, open_page
 
-pytestmark = [needs_chromium, pytest.mark.page, pytest.mark.slow]
+pytestmark = [needs_chromium, pytest.mark.long, pytest.mark.slow]
 QUICKSTART = Path(__file__).parents[1] / "notebooks" / "01_quickstart.ipynb"
 NOTEBOOK = "quickstart.ipynb"
 

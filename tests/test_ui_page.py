@@ -16,7 +16,7 @@ from svdkit.image import sample_photo
 from tests.browser import needs_chromium
 from tests.ui_pages import PanelPage, app, browser, open_page
 
-pytestmark = [needs_chromium, pytest.mark.page, pytest.mark.slow]
+pytestmark = [needs_chromium, pytest.mark.long, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
