@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def panel(folder: Path) -> Iterator[PanelPage]:
     """The panel of the notebook, after all cells have run; one browser and one kernel for all tests."""
     with browser() as running, lab(folder) as address, open_page(running, f"{address}/lab/tree/{NOTEBOOK}") as page:
-        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()  # the kernel is up
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.locator("[data-command='runmenu:run-all']").click()
+        run_all_cells(page)
         try:
             # JupyterLab keeps cells that are out of sight out of the page: go there as a reader does.
             for _ in range(120):
@@ -53,6 +52,20 @@ def panel(folder: Path) -> Iterator[PanelPage]:
         panel = PanelPage(page, scroll=True)
         panel.shoot("lab-panel")
         yield panel
+
+
+def run_all_cells(page: Any) -> None:
+    """Choose that in the menu, and again while nothing runs: without a kernel the command does nothing."""
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
+    started = page.locator(".jp-InputPrompt", has_text=re.compile(r"\[(\*|\d+)\]"))
+    for _ in range(10):
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.locator("[data-command='runmenu:run-all']").click()
+        for _ in range(30):
+            if started.count():
+                return
+            page.wait_for_timeout(200)
+    raise AssertionError("JupyterLab ran nothing")
 
 
 def at_the_end(page: Any) -> bool:

@@ -210,6 +210,7 @@ class Panel:
         set_tooltip(self.drafts, words("drafts_tip", steps=_DRAFT_STEPS))
         set_tooltip(self.forget, words("forget_tip"))
         self.language.description = words("language")
+        self._enable()
         notes = ["saved_note"] if self.runner.background else ["stop_foreground", "saved_note"]
         self.note.value = safe(" ".join(map(words, notes)))
 

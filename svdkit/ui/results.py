@@ -127,7 +127,9 @@ class Results:
         buttons = []
         for draft in drafts:
             assert draft.finish is not None  # noqa: S101 - drafts have it
-            button = w.Button(description=self._words("finish", seed=draft.finish.seed), button_style="info")
+            button = w.Button(
+                description=self._words("finish", seed=draft.finish.seed), button_style="info", disabled=True
+            )
             on_click(button, partial(self._on_finish, draft))
             buttons.append(button)
         self.drafts.children = tuple(buttons)
