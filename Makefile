@@ -57,7 +57,7 @@ app: $(READY) ## show the panel as a web page, on the built-in model where there
 
 test-long: $(READY) ## drive the panel in Chromium, run notebook 03 with its defaults (six minutes; needs chromium)
 	@mkdir -p build
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long -n $(WORKERS) --dist loadfile --junitxml build/long.xml $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --junitxml build/long.xml $(PYTEST)
 
 test-colab: $(READY_COLAB) ## test the panel and its notebooks with Colab's widgets: ipywidgets 7.7.1, ipykernel 6.17
 	@mkdir -p build
