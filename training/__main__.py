@@ -38,7 +38,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--vae-steps", type=int, default=0)
     parser.add_argument("--unet-steps", type=int, default=6100)
     parser.add_argument("--decoder-steps", type=int, default=0)
-    parser.add_argument("--work", type=Path, default=Path("training/work"), help="checkpoints and logs")
+    parser.add_argument("--work", type=Path, default=Path("training/checkpoints"), help="checkpoints and logs")
     parser.add_argument("--output", type=Path, default=Path("svdkit/micro"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--export-only", action="store_true", help="train nothing: export the newest checkpoints")
