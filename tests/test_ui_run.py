@@ -320,6 +320,36 @@ def test_a_stop_says_when_it_will_be(news: News, text: str) -> None:
     assert "Stopped" in one.state.value
 
 
+def test_how_it_ended_is_said_last() -> None:
+    """Also when the run ends while the click on Stop is still being answered."""
+    one, over = runner(), threading.Event()
+
+    def work(tell: Any, stop: threading.Event) -> None:
+        assert stop.wait(10)
+        raise Cancelled("stopped")
+
+    def linger(_: Any) -> None:
+        assert one.thread is not None
+        one.thread.join(0.5)  # as long as it takes a busy kernel to send the button's new state
+        over.set()
+
+    assert one.start(work)
+    one.stop.observe(linger, names="disabled")
+    one.stop.click()
+    assert over.is_set()
+    finish(one)
+    assert plain(one.state.value).startswith("Stopped")
+
+
+def test_a_click_after_the_end_says_nothing() -> None:
+    """The button is on the screen a little longer than the run is there."""
+    one = run(lambda tell, stop: None, background=True)
+    said = one.state.value
+    one.ask_to_stop()
+    assert one.state.value == said
+    assert said
+
+
 def test_the_next_run_is_not_stopped_by_the_last_stop() -> None:
     one = runner()
     one.start(lambda tell, stop: stop.wait(10))

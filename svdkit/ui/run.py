@@ -45,6 +45,9 @@ class Runner:
         self._words, self.background, self._on_idle = words, background, on_idle
         self._stop = threading.Event()
         self._starting = threading.Lock()
+        # Between "stopping" of a click and "stopped" of the thread: without it the first could be said last, and stay.
+        self._ending = threading.Lock()
+        self._ended = True
         self._stage, self._prefix, self._told = "", "", 0.0
         self._spoken = ""
         self.busy = False
@@ -72,6 +75,7 @@ class Runner:
                 return False
             self.busy = True
         self._stop.clear()
+        self._ended = False
         self._stage, self._prefix, self.handler_seconds = "", "", 0.0
         self.stop.disabled = not (self.background and can_stop)
         self.show_error(None)
@@ -85,10 +89,11 @@ class Runner:
 
     def ask_to_stop(self) -> None:
         """Stop at the next moment at which that is possible, and say when that is."""
-        if self.busy:
-            self._stop.set()
-            self.stop.disabled = True
-            self._say(_STOPPING.get(self._stage, "stopping"))
+        with self._ending:
+            if not self._ended:
+                self._stop.set()
+                self.stop.disabled = True
+                self._say(_STOPPING.get(self._stage, "stopping"))
 
     def part(self, text: str) -> None:
         """Say which of several parts is running, such as a draft."""
@@ -107,21 +112,25 @@ class Runner:
         start = time.perf_counter()
         try:
             work(self._tell, self._stop)
-            self._prefix = ""
-            self._say("stopped_part" if self._stop.is_set() else done, seconds=_since(start))
+            self._say_end("stopped_part" if self._stop.is_set() else done, seconds=_since(start))
         except (Cancelled, KeyboardInterrupt):
-            self._prefix = ""
-            self._say("stopped")
+            self._say_end("stopped")
         except Exception as error:  # noqa: BLE001 - a panel shows errors, for those of a callback vanish
-            self._prefix = ""
-            self._say("ready")
+            self._say_end("ready")
             self.show_error(error)
         finally:
             self._progress = None
             self._show_bar(None)
             self.picture.value = ""
-            self.stop.disabled = True
             self._end()
+
+    def _say_end(self, name: str, **values: object) -> None:
+        """Say how the run ended; a click on Stop that comes later says nothing any more."""
+        with self._ending:
+            self._ended = True
+            self._prefix = ""
+            self.stop.disabled = True
+            self._say(name, **values)
 
     def _end(self) -> None:
         """Be ready for the next run; after one in the foreground not before the clicks made meanwhile have arrived."""
