@@ -26,7 +26,7 @@ APP ?=
 COLAB_TESTS := $(addprefix tests/test_,colab.py app.py quickstart.py ui_parts.py ui_forms.py ui_outlook.py ui_results.py ui_run.py ui_panel.py)
 OUT := outputs
 
-.PHONY: help demo test test-long test-colab check notebooks app clean
+.PHONY: help demo test test-long test-colab lint check notebooks app clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -38,10 +38,12 @@ test: $(READY) ## run the test suite, but for what test-long and test-colab run
 	@mkdir -p build
 	$(BIN)/python -m pytest -m "not long" -n $(WORKERS) --dist worksteal --junitxml build/tests.xml $(PYTEST)
 
-check: $(READY) ## lint, types, import direction, notebooks, and the tests that need no model (about a minute)
+lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+check: lint ## lint, types, import direction, notebooks, and the tests that need no model (about a minute)
 	$(BIN)/python -m pytest -q -m "not model and not slow" $(PYTEST)
 
 notebooks: $(READY) ## run every notebook through papermill; the executed ones go to outputs/notebooks/
@@ -55,9 +57,9 @@ notebooks: $(READY) ## run every notebook through papermill; the executed ones g
 app: $(READY) ## show the panel as a web page, on the built-in model where there is no GPU (APP="--port 8000" for options)
 	$(BIN)/svdkit app $(APP)
 
-test-long: $(READY) ## drive the panel in Chromium, run notebook 03 with its defaults (six minutes; needs chromium)
+test-long: $(READY) ## the tests that take a minute or more, and the panel in Chromium (needs chromium)
 	@mkdir -p build
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --junitxml build/long.xml $(PYTEST)
+	$(BIN)/python -m pytest -m long -n $(WORKERS) --dist loadfile --junitxml build/long.xml $(PYTEST)
 
 test-colab: $(READY_COLAB) ## test the panel and its notebooks with Colab's widgets: ipywidgets 7.7.1, ipykernel 6.17
 	@mkdir -p build

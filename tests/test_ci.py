@@ -101,6 +101,6 @@ def test_the_entry_point_runs_what_the_readme_says() -> None:
         "make test-long",
         ".venv/bin/python .ci/check_ran.py build/tests.xml build/long.xml",
         "make test-colab",
-        "make check",
+        "make lint",
         "make demo",
     ]

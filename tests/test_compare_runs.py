@@ -119,6 +119,7 @@ def test_one_folder(workplace: Path) -> None:
     assert (row["folder"], row["runs"]) == ("motion", "40")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_without_any_folder_it_measures_two(workplace: Path) -> None:
     """In an empty folder: micro in two number formats, with repeats, so that rows can be judged."""

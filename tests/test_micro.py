@@ -49,6 +49,7 @@ def test_its_classes_are_the_real_ones():
 MISSED = ("warp error", "horizontal motion", "vertical motion")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_bars_hold():
     """Fewer photos, seeds and steps than the benchmark: all rows are met but those the card calls missed."""

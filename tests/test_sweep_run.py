@@ -314,6 +314,7 @@ def test_killed_at_six_random_moments(tmp_path: Path) -> None:
     check_all_made_once(tmp_path, count=200)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
