@@ -101,7 +101,7 @@ def test_its_parameters_can_be_given_in_the_terminal(tmp_path: Path) -> None:
 TINY = {
     "num_inference_steps": [2, 3],
     "decode_chunk_size": [7, 14],
-    "repeats": 2,
+    "repeats": 3,
     "budget_seconds": 0,
     "weights": "random",
     "hourly_price": 2.0,
@@ -132,7 +132,7 @@ def test_a_tiny_profile(workplace: Path) -> None:
     asked = {(clip["num_inference_steps"], clip["decode_chunk_size"]) for clip in composed}
     assert asked == {(2, 7), (2, 14), (3, 7), (3, 14)}
     assert [record.method for record in records].count("measured") == 3  # two, one of them twice
-    assert all(len(record.samples["timed"]["total"]) == 2 for record in records)
+    assert all(len(record.samples["timed"]["total"]) == 3 for record in records)
     for name in PLOTS:
         assert '"image/png"' in text_of(executed, name), name
     assert "RTX 3060" in text_of(executed, "forecast")

@@ -33,6 +33,9 @@ def data_of(player: Any) -> Any:
     return json.loads(text)
 
 
+CHINESE = {"en": "zh", "Synchronised clips": "同步<播放>", "▶ Play": "播放", "❚❚ Pause": "暂停", "Speed": "速度"}
+
+
 class TestSource:
     def test_it_holds_every_clip_and_nothing_from_elsewhere(self):
         """Videos are data URIs; no address of a network stands in the page."""
@@ -118,6 +121,21 @@ def played(chromium, tmp_path):
     with page_of(chromium, path.as_uri()) as page:
         page.wait_for_function("() => document.querySelectorAll('video.ready').length === 6")
         yield page
+
+
+def test_its_texts_can_be_in_another_language(chromium, tmp_path):
+    """For the eye and for screen readers; what has no translation stays English."""
+    player = sync_player([bars(0), bars(1)], texts=CHINESE)
+    assert player._repr_html_().startswith('<iframe title="同步&lt;播放&gt;"')
+    (tmp_path / "player.html").write_text(player.page, encoding="utf-8")
+    with page_of(chromium, (tmp_path / "player.html").as_uri()) as page:
+        assert page.title() == "同步<播放>"
+        assert page.locator("html").get_attribute("lang") == "zh"
+        assert page.get_by_role("group", name="同步<播放>").count() == 1
+        page.get_by_text("暂停").click()
+        assert page.get_by_text("播放", exact=True).count() == 1
+        assert page.get_by_label("速度").input_value() == "1"
+        assert page.get_by_role("button", name="Repeat (L)").inner_text() == "Loop"
 
 
 # What each clip really shows: its frame, read from the brightness of a pixel.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -176,14 +177,15 @@ class TestShown:
         one = results()
         added = one.add(made(seed=42))
         text = one.player.value
-        assert re.search(r'<video controls loop muted autoplay playsinline aria-label="#1 micro · 4 frames', text)
+        assert re.search(r'<video controls loop muted autoplay playsinline aria-label="#1 micro · motion 127', text)
         assert "aspect-ratio:1.5000" in text
         assert 'poster="data:image/jpeg;base64,' in text
         video, download = re.findall(r'(?:src|href)="data:video/mp4;base64,([^"]+)"', text)
         assert video == download
         assert base64.b64decode(video)[4:8] == b"ftyp"
         assert 'download="clip-1-seed-42.mp4"' in text
-        assert added.label.startswith("#1 micro · 4 frames · 7 fps · bucket 127 · seed 42")
+        expected = "#1 micro · motion 127 · steps 25 · seed 42 · frames 4 · 7 fps"
+        assert added.label(Words()) == expected
         assert "2.8 s</figcaption>" in text
         assert (shown(one._after), shown(one._history)) == (True, False)
         assert "seed=42" in one.code.value
@@ -251,11 +253,19 @@ class TestShown:
         words = Words()
         one = results(Path("out"), words=words)
         one.show_drafts([one.add(made(seed=seed, finish=ClipSettings(seed=seed)), alone=False) for seed in (5, 6)])
+        for mark in one.list.children:
+            mark.value = True
+        one.compare.click()
         words.switch("zh")
         assert one.save.description == "保存到 out"
         assert (one.recipes.get_title(0), one.recipes.get_title(1)) == ("Python 代码", "批量实验文件")
         assert one.title.value == "<h3>已生成的视频</h3>"
         assert [button.description for button in one.drafts.children] == ["用种子 5 完成", "用种子 6 完成"]
+        label = "#1 micro · 运动 127 · 25 步 · 种子 5 · 4 帧 · 7 fps"
+        assert one.list.children[0].description == label
+        for shown_in_step in (one.player.value, one.compared.value):
+            assert 'title="同步播放"' in shown_in_step
+            assert json.dumps(label) in html.unescape(shown_in_step)
 
 
 class TestSave:

@@ -13,9 +13,10 @@ import pytest
 from svdkit.errors import SettingsError
 from svdkit.models import catalogue
 from svdkit.settings import ClipSettings
+from svdkit.sweep.player import Player, asset
 from svdkit.ui import words as module
 from svdkit.ui.photo_form import sizes_for
-from svdkit.ui.words import LANGUAGES, TEXTS, Words
+from svdkit.ui.words import LANGUAGES, PLAYER, TEXTS, Words
 
 HAN = re.compile("[\u4e00-\u9fff]")
 FIELDS = [field.name for field in dataclasses.fields(ClipSettings)]
@@ -74,6 +75,17 @@ def test_every_text_is_used() -> None:
     """One that nobody shows is work for translators and nothing else."""
     used = literals() | {f"tip_{name}" for name in FIELDS} | set(FIELDS) | {"encode", "denoise", "decode"}
     assert [name for name in TEXTS if name not in used] == []
+
+
+def test_the_player_speaks_chinese_throughout() -> None:
+    """Every text that its script shows has one, and nothing is translated that is not there."""
+    script = asset("player.js")
+    made = re.findall(r'\b(?:button|choice|say)\("([^"]+)"(?:, "([^"]+)")?', script)
+    shown = {text for pair in made for text in pair if re.search(r"[A-Za-z]", text)}
+    assert {"▶ Play", "Repeat (L)", "Compare with", "Frame"} <= shown
+    assert shown | {"en", Player.title} == set(PLAYER)
+    assert all(HAN.search(text) for name, text in PLAYER.items() if name != "en")
+    assert (Words("en").player, Words("zh").player) == ({}, PLAYER)
 
 
 def test_texts_are_filled_in() -> None:

@@ -6,7 +6,7 @@ import base64
 import html
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,11 +34,13 @@ class Player:
         page: A whole HTML page, clips included.
         num_clips: How many clips.
         height: CSS pixels that it needs in a wide window.
+        title: What screen readers call it.
     """
 
     page: str = field(repr=False)
     num_clips: int
     height: int
+    title: str = "Synchronised clips"
 
     def __str__(self) -> str:
         return f"Player({format_count(self.num_clips, 'clip')}, {format_bytes(len(self.page))})"
@@ -46,12 +48,16 @@ class Player:
     def _repr_html_(self) -> str:
         # A frame of its own keeps the notebook's shortcuts and styles out, and ours in; it may run scripts, no more.
         style = f"width:100%;height:{self.height}px;border:0"
-        source = html.escape(self.page)
-        return f'<iframe title="Synchronised clips" sandbox="allow-scripts" style="{style}" srcdoc="{source}"></iframe>'
+        title, source = html.escape(self.title), html.escape(self.page)
+        return f'<iframe title="{title}" sandbox="allow-scripts" style="{style}" srcdoc="{source}"></iframe>'
 
 
 def sync_player(
-    clips: Sequence[Clip | str | Path], *, labels: Sequence[str] | None = None, columns: int | None = None
+    clips: Sequence[Clip | str | Path],
+    *,
+    labels: Sequence[str] | None = None,
+    columns: int | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> Player:
     """Show clips in step, with play, single steps, loop, speed, zoom, and one of them as a reference under a slider.
 
@@ -62,6 +68,8 @@ def sync_player(
         clips: Clips or files of clips, at least one; they may differ in size, rate and length.
         labels: A caption each; the clips' own when left out.
         columns: Clips in a row, 1 or more; when left out, as many as fit, at most 3.
+        texts: The player's own texts in another language, by the English ones, and its code by "en"; what is missing
+            stays English.
 
     Raises:
         ClipError: There is no clip, a file cannot be read, or labels and clips differ in number.
@@ -75,14 +83,16 @@ def sync_player(
     read = [clip if isinstance(clip, Clip) else Clip.read(clip) for clip in clips]
     if not read:
         raise ClipError("there is nothing to play; give at least one clip")
-    texts = [clip.label for clip in read] if labels is None else [str(label) for label in labels]
-    if len(texts) != len(read):
-        raise ClipError(f"{len(texts)} labels for {len(read)} clips; give one label a clip")
+    captions = [clip.label for clip in read] if labels is None else [str(label) for label in labels]
+    if len(captions) != len(read):
+        raise ClipError(f"{len(captions)} labels for {len(read)} clips; give one label a clip")
     if columns is not None and (type(columns) is not int or columns < 1):
         raise ClipError(f"columns is {columns!r}; give a whole number from 1, or None")
     columns = columns or min(len(read), 3)
-    data = {"clips": [_entry(*pair) for pair in zip(read, texts, strict=True)], "columns": columns, "autoplay": True}
-    page = _page(data)
+    shown = [_entry(*pair) for pair in zip(read, captions, strict=True)]
+    data = {"clips": shown, "columns": columns, "autoplay": True, "texts": dict(texts or {})}
+    title = data["texts"].get(Player.title, Player.title)
+    page = _page(data, title)
     if len(page) > _MANY_BYTES:
         advice = "show fewer, or write_report, which leaves clips in their files"
         warnings.warn(
@@ -90,7 +100,8 @@ def sync_player(
         )
     rows = -(-len(read) // columns)
     tallest = max(clip.height / clip.width for clip in read)
-    return Player(page, len(read), min(900, round(_CHROME + rows * (_CELL * tallest + _CAPTION + _GAP))))
+    height = min(900, round(_CHROME + rows * (_CELL * tallest + _CAPTION + _GAP)))
+    return Player(page, len(read), height, title)
 
 
 def _entry(clip: Clip, label: str) -> dict[str, Any]:
@@ -102,11 +113,12 @@ def _entry(clip: Clip, label: str) -> dict[str, Any]:
     return {"label": label, "src": source, "fps": clip.fps, "frames": clip.num_frames, "values": {}, **size}
 
 
-def _page(data: dict[str, Any]) -> str:
+def _page(data: dict[str, Any], title: str) -> str:
+    title, language = html.escape(title), html.escape(data["texts"].get("en", "en"))
     return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Synchronised clips</title>'
+        f'<!doctype html><html lang="{language}"><meta charset="utf-8"><title>{title}</title>'
         f"<style>{asset('player.css')}</style>"
-        f'<div class="player" role="group" aria-label="Synchronised clips">{json_script(data)}</div>'
+        f'<div class="player" role="group" aria-label="{title}">{json_script(data)}</div>'
         f"<script>{asset('player.js')}</script></html>"
     )
 

@@ -15,19 +15,17 @@ class News:
     """One message of a run.
 
     Attributes:
-        kind: ``"waiting"`` (others are ahead), ``"loading"`` (the model), ``"loaded"``, ``"progress"`` or
-            ``"picture"`` (what the clip looks like so far).
+        kind: ``"waiting"`` (others are ahead), ``"loading"`` (the model), ``"progress"`` or ``"picture"`` (what
+            the clip looks like so far).
         place: Runs ahead, for ``"waiting"``.
         progress: Of the stage, for ``"progress"``.
         picture: An animated WebP of all frames, one pixel a latent cell, for ``"picture"``.
-        text: For ``"loaded"``: what was loaded, and why so.
     """
 
     kind: str
     place: int = 0
     progress: Progress | None = None
     picture: bytes = b""
-    text: str = ""
 
 
 Tell = Callable[[News], object]

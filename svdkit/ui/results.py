@@ -15,7 +15,7 @@ from svdkit.errors import SvdkitError
 from svdkit.sweep.player import sync_player
 from svdkit.ui.parts import as_html, box, on_click, on_value, safe
 from svdkit.ui.recipe import python_code, sweep_file, video_bytes
-from svdkit.units import format_count, format_seconds
+from svdkit.units import format_seconds
 
 if TYPE_CHECKING:
     from svdkit.clip import Clip
@@ -44,11 +44,14 @@ class Made:
     number: int = 0
     finish: ClipSettings | None = None
 
-    @property
-    def label(self) -> str:
+    def label(self, words: Words) -> str:
         """One line; with the steps, which tell a draft from what became of it."""
-        steps = self.clip.provenance.settings["num_inference_steps"] if self.clip.provenance else 0
-        return f"#{self.number} {self.clip.label} · {format_count(steps, 'step')}"
+        if self.clip.provenance is None:
+            return f"#{self.number} {self.clip.label}"
+        settings = self.clip.provenance.settings
+        names = ("motion_bucket_id", "num_inference_steps", "seed", "num_frames")
+        values = {name: settings[name] for name in names}
+        return words("made", number=self.number, model=self.clip.provenance.name, fps=f"{self.clip.fps:g}", **values)
 
     @property
     def file_name(self) -> str:
@@ -72,6 +75,7 @@ class Results:
 
         self._words, self._folder, self._on_finish = words, folder, on_finish
         self._marks: list[tuple[Made, Any]] = []
+        self._compared: Sequence[Made] = ()
         self._count = 0
         self._drafts: Sequence[Made] = ()
         self.player = as_html(class_="svdkit-result")
@@ -119,11 +123,7 @@ class Results:
 
         self._drafts = drafts
         if len(drafts) > 1:
-            clips = [draft.clip for draft in drafts]
-            columns = 2 if len(drafts) == 4 else None
-            self.player.value = sync_player(
-                clips, labels=[draft.label for draft in drafts], columns=columns
-            )._repr_html_()
+            self.player.value = self._in_step(drafts, columns=2 if len(drafts) == 4 else None)
         buttons = []
         for draft in drafts:
             assert draft.finish is not None  # noqa: S101 - drafts have it
@@ -150,16 +150,20 @@ class Results:
 
     def compare_chosen(self) -> None:
         """Play the chosen clips in step."""
-        chosen = [made for made, mark in self._marks if mark.value]
+        self._compared = [made for made, mark in self._marks if mark.value]
         try:
-            player = sync_player([made.clip for made in chosen], labels=[made.label for made in chosen])
-            self.compared.value = player._repr_html_()
+            self.compared.value = self._in_step(self._compared)
         except SvdkitError as error:  # one of a callback would vanish
             self.compared.value = f'<span role="alert">{safe(error)}</span>'
 
+    def _in_step(self, several: Sequence[Made], *, columns: int | None = None) -> str:
+        labels = [made.label(self._words) for made in several]
+        player = sync_player([made.clip for made in several], labels=labels, columns=columns, texts=self._words.player)
+        return player._repr_html_()
+
     def forget(self) -> None:
         """Take all clips off the page."""
-        self._marks, self.list.children = [], ()
+        self._marks, self._compared, self.list.children = [], (), ()
         self.compared.value = self.saved.value = self.code.value = self.sweep.value = ""
         self._drafts, self.drafts.children = (), ()
         self.player.value = self._empty()
@@ -173,7 +177,7 @@ class Results:
         Image.fromarray(made.clip.frames[0]).save(poster, "JPEG", quality=80)
         video = f"data:video/mp4;base64,{base64.b64encode(video_bytes(made.clip)).decode()}"
         image = f"data:image/jpeg;base64,{base64.b64encode(poster.getvalue()).decode()}"
-        label, shape = safe(made.label), made.clip.width / made.clip.height
+        label, shape = safe(made.label(self._words)), made.clip.width / made.clip.height
         took = sum(made.clip.provenance.stage_seconds.values()) if made.clip.provenance else 0.0
         download = self._words("download")
         self.player.value = (
@@ -190,7 +194,7 @@ class Results:
         """Add a clip to those that can be compared; what the user chose stays chosen."""
         import ipywidgets as w
 
-        mark = w.Checkbox(value=False, description=made.label, indent=False)
+        mark = w.Checkbox(value=False, description=made.label(self._words), indent=False)
         on_value(mark, lambda _: self._enable_compare())
         self._marks = [*self._marks[1 - _KEPT :], (made, mark)]
         self.list.children = tuple(mark for _, mark in self._marks)
@@ -216,6 +220,10 @@ class Results:
             copy.value = f'<button type="button" class="jupyter-button" hidden>{safe(words("copy"))}</button>'
         self.title.value, self.hint.value = f"<h3>{safe(words('history'))}</h3>", safe(words("compare_hint"))
         self.compare.description = words("compare")
+        for made, mark in self._marks:
+            mark.description = made.label(words)
+        if self._compared:
+            self.compared.value = self._in_step(self._compared)
         if self._drafts:
             self.show_drafts(self._drafts)
         elif self.made:

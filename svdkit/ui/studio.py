@@ -76,7 +76,6 @@ class Studio:
                 tell(News(kind="loading"))
                 self._pipe = load(settings=self.load)
                 self.load = self._pipe.svdkit.settings
-                tell(News(kind="loaded", text=str(self._pipe.svdkit)))
             return self._pipe
 
     def run(self, frame: Frame, settings: ClipSettings, *, tell: Tell, stop: threading.Event) -> Clip:

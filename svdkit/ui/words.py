@@ -195,6 +195,16 @@ TEXTS: dict[str, tuple[str, str]] = {
     "failed": ("This did not work", "操作失败"),
     # after
     "empty": ("The clip will be here.", "视频会显示在这里。"),
+    "made": (
+        (
+            "#{number} {model} · motion {motion_bucket_id} · steps {num_inference_steps} · seed {seed} · "
+            "frames {num_frames} · {fps} fps"
+        ),
+        (
+            "#{number} {model} · 运动 {motion_bucket_id} · {num_inference_steps} 步 · 种子 {seed} · "
+            "{num_frames} 帧 · {fps} fps"
+        ),
+    ),
     "download": ("Download the clip", "下载视频"),
     "save": ("Save to {folder}", "保存到 {folder}"),
     "saved": ("Saved as {path}", "已保存为 {path}"),
@@ -217,6 +227,31 @@ TEXTS: dict[str, tuple[str, str]] = {
         ),
         "如果笔记本会保存控件里显示的内容（Colab 会，JupyterLab 需手动开启），分享前请先清除照片和视频。",
     ),
+}
+
+# The texts of the synchronised player, which is English in notebooks and reports.
+PLAYER = {
+    "en": "zh",
+    "Synchronised clips": "同步播放",
+    "Playback": "播放控制",
+    "▶ Play": "▶ 播放",
+    "❚❚ Pause": "❚❚ 暂停",
+    "Play or pause (Space)": "播放或暂停（空格）",
+    "Frame": "帧",
+    "One frame back (Left arrow)": "后退一帧（左方向键）",
+    "One frame on (Right arrow)": "前进一帧（右方向键）",
+    "Loop": "循环",
+    "Repeat (L)": "循环播放（L）",
+    "Speed": "速度",
+    "Zoom": "缩放",
+    "Compare with": "对比",
+    "nothing": "无",
+    "Split": "分割线",
+    "this browser cannot play the clip": "此浏览器无法播放该视频",
+    (
+        "Keys: Space plays, ← → step, Home and End jump, L repeats, + − zoom; drag a zoomed clip to move it (or Shift "
+        "with an arrow)."
+    ): "按键：空格播放，← → 逐帧，Home 和 End 跳转，L 循环，+ − 缩放；放大后可拖动画面（或按住 Shift 加方向键）。",
 }
 
 
@@ -243,6 +278,11 @@ class Words:
     def __call__(self, name: str, **values: object) -> str:
         """Give a text, with values filled in."""
         return TEXTS[name][list(LANGUAGES).index(self.language)].format(**values)
+
+    @property
+    def player(self) -> dict[str, str]:
+        """What ``sync_player`` takes as ``texts``."""
+        return PLAYER if self.language == "zh" else {}
 
     def bind(self, write: Callable[[], object]) -> None:
         """Call something now, and again whenever the language changes: it writes texts where they belong."""

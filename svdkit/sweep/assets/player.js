@@ -12,9 +12,12 @@ const el = (tag, props = {}, ...kids) => {
   return node;
 };
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+let words = {};  // English -> the language of the page
+const say = (text) => words[text] ?? text;
 
 class Player {
-  constructor(root, { clips, columns = 0, autoplay = false, reference = null }) {
+  constructor(root, { clips, columns = 0, autoplay = false, reference = null, texts = {} }) {
+    words = texts;
     Object.assign(this, { root, clips, columns, reference: null, playing: false, held: false, loop: true });
     Object.assign(this, { time: 0, speed: 1, zoom: 1, focus: [50, 50], shown: new Map(), last: 0 });
     this.fps = Math.max(1, ...clips.map((clip) => clip.fps || 0));
@@ -30,26 +33,26 @@ class Player {
   }
 
   controls() {
-    const button = (text, label, action, more = {}) => el("button", { type: "button", "aria-label": label, title: label, onclick: action, ...more }, text);
-    const choice = (label, values, action) => el("label", {}, label, el("select", { onchange: (event) => action(event.target.value) },
+    const button = (text, label, action, more = {}) => el("button", { type: "button", "aria-label": say(label), title: say(label), onclick: action, ...more }, say(text));
+    const choice = (label, values, action) => el("label", {}, say(label), el("select", { onchange: (event) => action(event.target.value) },
       ...values.map(([value, text, chosen]) => el("option", { value, selected: chosen }, text))));
     this.toggle = button("▶ Play", "Play or pause (Space)", () => this.playing ? this.pause() : this.play(), { class: "primary" });
-    this.scrub = el("input", { type: "range", min: 0, max: Math.round(this.duration * this.fps) - 1, step: 1, value: 0, "aria-label": "Frame",
+    this.scrub = el("input", { type: "range", min: 0, max: Math.round(this.duration * this.fps) - 1, step: 1, value: 0, "aria-label": say("Frame"),
       oninput: () => this.goto(+this.scrub.value) });
     this.count = el("output", { class: "count" });
     this.looper = button("Loop", "Repeat (L)", () => this.setLoop(!this.loop), { "aria-pressed": "true" });
     const name = (clip, i) => [i, clip.label.slice(0, 60)];
-    this.chooser = choice("Compare with", [["", "nothing"], ...this.clips.map(name).filter(([i]) => this.clips[i].src)], (value) => this.compare(value === "" ? null : +value));
-    this.splitter = el("label", { class: "split", hidden: true }, "Split",
+    this.chooser = choice("Compare with", [["", say("nothing")], ...this.clips.map(name).filter(([i]) => this.clips[i].src)], (value) => this.compare(value === "" ? null : +value));
+    this.splitter = el("label", { class: "split", hidden: true }, say("Split"),
       el("input", { type: "range", min: 0, max: 100, value: 50, oninput: (event) => this.root.style.setProperty("--split", event.target.value + "%") }));
     this.zoomer = el("input", { type: "range", min: 1, max: 6, step: 0.5, value: 1, oninput: () => this.setZoom(+this.zoomer.value) });
-    return el("div", { class: "controls", role: "group", "aria-label": "Playback" },
+    return el("div", { class: "controls", role: "group", "aria-label": say("Playback") },
       this.toggle,
       button("◀", "One frame back (Left arrow)", () => this.step(-1)), button("▶", "One frame on (Right arrow)", () => this.step(1)),
       el("span", { class: "scrub" }, this.scrub, this.count), this.looper,
       choice("Speed", [0.25, 0.5, 1, 2].map((value) => [value, value + "×", value === 1]), (value) => { this.speed = +value; }),
-      el("label", {}, "Zoom", this.zoomer), this.chooser, this.splitter,
-      el("p", { class: "keys" }, "Keys: Space plays, ← → step, Home and End jump, L repeats, + − zoom; drag a zoomed clip to move it (or Shift with an arrow)."));
+      el("label", {}, say("Zoom"), this.zoomer), this.chooser, this.splitter,
+      el("p", { class: "keys" }, say("Keys: Space plays, ← → step, Home and End jump, L repeats, + − zoom; drag a zoomed clip to move it (or Shift with an arrow).")));
   }
 
   // Lays out figures: `rows` is a list of {title, cells: [[clip index, ...], ...]}, or null for all in a flow.
@@ -94,7 +97,7 @@ class Player {
       video.muted = true;
       video.clip = clip;
       video.addEventListener("loadeddata", () => { this.seek(video); video.classList.add("ready"); }, { once: true });
-      video.addEventListener("error", () => cell.stage.append(el("p", { class: "failed" }, "this browser cannot play the clip")), { once: true });
+      video.addEventListener("error", () => cell.stage.append(el("p", { class: "failed" }, say("this browser cannot play the clip"))), { once: true });
       video.src = clip.src;
       cell.stage.append(clip === cell.clip ? video : el("div", { class: "over" }, video));
       cell.videos.push(video);
@@ -139,13 +142,13 @@ class Player {
 
   play() {
     this.playing = true;
-    this.toggle.textContent = "❚❚ Pause";
+    this.toggle.textContent = say("❚❚ Pause");
     this.hold(this.frame >= +this.scrub.max ? 0 : this.frame / this.fps);
   }
 
   pause() {
     this.playing = false;
-    this.toggle.textContent = "▶ Play";
+    this.toggle.textContent = say("▶ Play");
     this.hold(this.frame / this.fps);
   }
 
