@@ -136,21 +136,17 @@ def test_drafts_then_one_of_them_finished_then_compared(panel: PanelPage) -> Non
     panel.shoot("page-drafts")
     seed = re.search(r"\d+", finish.nth(2).inner_text())
     assert seed is not None
-    finish.nth(2).click()
+    panel.press(finish.nth(2))
     panel.wait_state("denoising: . of 9")
     panel.wait_state("^Done in", seconds=120)
     assert panel.field("Seed").input_value() == seed.group()
     panel.root.locator(".svdkit-list input").nth(2).check()
     panel.root.locator(".svdkit-list input").nth(4).check()
-    panel.button("Compare the chosen ones").click()
+    panel.press(panel.button("Compare the chosen ones"))
     panel.root.locator(".svdkit-compared iframe").scroll_into_view_if_needed()
     panel.page.frame_locator(".svdkit-compared iframe").locator("video.ready").nth(1).wait_for()
     panel.shoot("page-compared")
-    # The player is a sandboxed frame, a process of its own to Chromium: a click in the frame after a scroll is still
-    # handed to whatever was there before it. A person is slower.
-    panel.button("Clear photo and clips").scroll_into_view_if_needed()
-    panel.page.wait_for_timeout(500)
-    panel.button("Clear photo and clips").click()
+    panel.press(panel.button("Clear photo and clips"))
     panel.root.get_by_text("The clip will be here.").wait_for()
     assert panel.root.locator("video, iframe").count() == 0
 

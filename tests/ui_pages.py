@@ -132,6 +132,16 @@ class PanelPage:
     def button(self, name: str) -> Any:
         return self.root.get_by_role("button", name=name)
 
+    def press(self, button: Any) -> None:
+        """Click what may be below a player.
+
+        The player is a sandboxed frame, a process of its own to Chromium: a click that follows a scroll at once is
+        still handed to whatever was there before the scroll. A person is slower.
+        """
+        button.scroll_into_view_if_needed()
+        self.page.wait_for_timeout(500)
+        button.click()
+
     def field(self, name: str) -> Any:
         return self.root.get_by_role("spinbutton", name=name, exact=True)
 
