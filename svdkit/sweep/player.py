@@ -90,7 +90,7 @@ def sync_player(
         raise ClipError(f"columns is {columns!r}; give a whole number from 1, or None")
     columns = columns or min(len(read), 3)
     shown = [_entry(*pair) for pair in zip(read, captions, strict=True)]
-    data = {"clips": shown, "columns": columns, "autoplay": True, "texts": dict(texts or {})}
+    data: dict[str, Any] = {"clips": shown, "columns": columns, "autoplay": True, "texts": dict(texts or {})}
     title = data["texts"].get(Player.title, Player.title)
     page = _page(data, title)
     if len(page) > _MANY_BYTES:
