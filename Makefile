@@ -24,6 +24,8 @@ NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 APP ?=
 # What touches widgets or a kernel, and the notebooks that show the panel.
 COLAB_TESTS := $(addprefix tests/test_,colab.py app.py quickstart.py ui_parts.py ui_forms.py ui_outlook.py ui_results.py ui_run.py ui_panel.py)
+# One at a time: a browser, a server and a kernel are enough for two cores.
+BROWSER_TESTS := tests/test_ui_lab.py tests/test_ui_page.py
 OUT := outputs
 
 .PHONY: help demo test test-long test-colab lint check notebooks app clean
@@ -59,7 +61,8 @@ app: $(READY) ## show the panel as a web page, on the built-in model where there
 
 test-long: $(READY) ## the tests that take a minute or more, and the panel in Chromium (needs chromium)
 	@mkdir -p build
-	$(BIN)/python -m pytest -m long -n $(WORKERS) --dist loadfile --junitxml build/long.xml $(PYTEST)
+	$(BIN)/python -m pytest -m long -n $(WORKERS) $(addprefix --ignore ,$(BROWSER_TESTS)) --junitxml build/long.xml $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --junitxml build/browser.xml $(BROWSER_TESTS) $(PYTEST)
 
 test-colab: $(READY_COLAB) ## test the panel and its notebooks with Colab's widgets: ipywidgets 7.7.1, ipykernel 6.17
 	@mkdir -p build

@@ -99,7 +99,7 @@ def test_the_entry_point_runs_what_the_readme_says() -> None:
     assert [line for line in text.splitlines() if line.startswith(("make ", ".venv"))] == [
         "make test",
         "make test-long",
-        ".venv/bin/python .ci/check_ran.py build/tests.xml build/long.xml",
+        ".venv/bin/python .ci/check_ran.py build/tests.xml build/long.xml build/browser.xml",
         "make test-colab",
         "make lint",
         "make demo",

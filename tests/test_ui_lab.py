@@ -55,7 +55,9 @@ def panel(folder: Path) -> Iterator[PanelPage]:
 
 
 def run_all_cells(page: Any) -> None:
-    """Choose that in the menu, and again while nothing runs: without a kernel the command does nothing."""
+    """Choose that in the menu, and again while nothing runs: without a kernel the command does nothing, or asks."""
+    dialog = page.locator("dialog.jp-Dialog")
+    page.add_locator_handler(dialog, lambda: dialog.locator("button.jp-mod-accept").click())
     page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
     started = page.locator(".jp-InputPrompt", has_text=re.compile(r"\[(\*|\d+)\]"))
     for _ in range(10):
@@ -63,6 +65,7 @@ def run_all_cells(page: Any) -> None:
         page.locator("[data-command='runmenu:run-all']").click()
         for _ in range(30):
             if started.count():
+                page.remove_locator_handler(dialog)
                 return
             page.wait_for_timeout(200)
     raise AssertionError("JupyterLab ran nothing")
