@@ -22,7 +22,8 @@ from svdkit.settings import ClipSettings, clip_preset, presets
 from svdkit.ui import settings_form
 from svdkit.ui.photo_form import PhotoForm, sizes_for
 from svdkit.ui.settings_form import MOTION_ON_MICRO, SettingsForm
-from svdkit.ui.words import TEXTS, Words
+from svdkit.ui.texts import TEXTS
+from svdkit.ui.words import Words
 from tests.ui_toys import IPYWIDGETS, close_all, jpeg, put, state
 
 ROOT = Path(__file__).parents[1]

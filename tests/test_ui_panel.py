@@ -28,8 +28,8 @@ from svdkit.ui import panel as make_panel
 from svdkit.ui.outlook import Outlook
 from svdkit.ui.panel import Panel
 from svdkit.ui.studio import Studio
+from svdkit.ui.texts import TEXTS
 from svdkit.ui.wire import APP, serve
-from svdkit.ui.words import TEXTS
 from tests.ui_toys import IPYWIDGETS, as_loaded, close_all, jpeg, plain, put, state, tree, wait_for
 
 MODULE = sys.modules[Panel.__module__]  # svdkit.ui.panel is the function

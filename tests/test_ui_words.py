@@ -16,7 +16,8 @@ from svdkit.settings import ClipSettings
 from svdkit.sweep.player import Player, asset
 from svdkit.ui import words as module
 from svdkit.ui.photo_form import sizes_for
-from svdkit.ui.words import LANGUAGES, PLAYER, TEXTS, Words
+from svdkit.ui.texts import LANGUAGES, PLAYER, TEXTS
+from svdkit.ui.words import Words
 
 HAN = re.compile("[\u4e00-\u9fff]")
 FIELDS = [field.name for field in dataclasses.fields(ClipSettings)]
@@ -63,7 +64,7 @@ def literals() -> set[str]:
     """Every text constant of the panel's other files, those of f-strings too."""
     found: set[str] = set()
     for path in Path(module.__file__).parent.glob("*.py"):
-        if path.name != "words.py":
+        if path.name != "texts.py":
             tree = ast.parse(path.read_text(encoding="utf-8"))
             found |= {
                 one.value for one in ast.walk(tree) if isinstance(one, ast.Constant) and isinstance(one.value, str)

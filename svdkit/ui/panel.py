@@ -15,8 +15,9 @@ from svdkit.ui.photo_form import Photo, PhotoForm
 from svdkit.ui.results import Made, Results
 from svdkit.ui.run import Runner
 from svdkit.ui.settings_form import SettingsForm
+from svdkit.ui.texts import LANGUAGES
 from svdkit.ui.wire import RemoteStudio
-from svdkit.ui.words import LANGUAGES, Words
+from svdkit.ui.words import Words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
