@@ -32,7 +32,7 @@ from svdkit.environment import summary
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = (4, 10, 25)
 REFERENCE_STEPS = 100
-PANS = (8, 16)  # pixels: as far as motion_bucket_id 127 and 255 were trained to move, about
+PANS = (8, 16)  # pixels in all, sideways
 
 Clips = dict[tuple[str, int], svdkit.Clip]  # by photo and seed
 Row = tuple[str, float, str, bool, str]
