@@ -64,7 +64,7 @@ class Noop(Runner):
     def run(self, task: Mapping[str, Any], *, folder: Path, photo: bytes | None = None) -> Record:
         """Write the files of a clip of 25 frames at 576×1024: 300 kB of video and 60 kB of poster."""
         del photo  # there is nothing to make of it
-        values = {name: task[name] for name in ("id", "load", "clip", "image", "model")}
+        values = {name: task[name] for name in ("id", "load", "clip", "image", "model", "forecast")}
         names = {"clip": f"runs/{task['id']}/clip.mp4", "poster": f"runs/{task['id']}/poster.jpg"}
         samples = {"timed": {"total": [0.0]}}
         record = Record(**values, status="ok", environment={}, samples=samples, artifacts=names, started_at=now())
@@ -195,6 +195,7 @@ def measure_driver(runs: int, *, workers: int) -> dict[str, Any]:
 def _task(job: Any, position: int) -> dict[str, Any]:
     model = {"name": "micro", "revision": "none", "weights": "trained"}
     values = {"load": job.load.to_dict(), "clip": job.clip.to_dict(), "image": job.frame.to_dict(), "model": model}
+    values["forecast"] = {}
     return {"id": f"{position:016x}", **values, "options": {"position": position, "command": ""}}
 
 

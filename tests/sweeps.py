@@ -65,7 +65,7 @@ def seeds(*values: int, **more: Any) -> Plan:
 
 def tasks_of(plan: Plan, **options: Any) -> list[dict[str, Any]]:
     usual = {"quality": False, "scale": None, "command": "", "hourly_price": None, "currency": "USD"}
-    return _tasks(plan.jobs, {**usual, **options})
+    return _tasks(plan, {**usual, **options})
 
 
 if __name__ == "__main__":

@@ -32,12 +32,26 @@ def test_shared_stages_are_paid_once() -> None:
     assert "forecast: about" in str(plan)
 
 
+def test_each_run_knows_its_own_forecast() -> None:
+    """In the order of the runs, as its record keeps it."""
+    plan = plan_sweep("rocket", load={"model": "svd-xt"}, axes=AXES, gpu="RTX 4090")
+    assert plan.estimate is not None
+    assert len(plan.estimate.each) == len(plan.jobs)
+    for job, found in zip(plan.jobs, plan.estimate.each, strict=True):
+        alone = forecast("svd-xt", gpu="RTX 4090", clip=job.clip, load=job.load)
+        assert found["seconds"] == alone.seconds
+        assert found["seconds_low"] < found["seconds"] < found["seconds_high"]
+        assert found["memory_bytes"] == alone.memory_bytes
+        assert (found["gpu"], found["source"]) == ("RTX 4090", alone.source)
+
+
 def test_what_does_not_fit_is_refused_before_anything_loads() -> None:
     with pytest.raises(SettingsError) as caught:
         plan_sweep("cat", load={"model": "svd-xt", "memory": "resident"}, axes={"seed": [1, 2]}, gpu="RTX 3060")
     assert len(caught.value.problems) == 1
     assert "memory='resident'" in caught.value.problems[0]
     assert "more than RTX 3060" in caught.value.problems[0]
+    assert "memory='auto' would take" in caught.value.problems[0]
 
 
 def test_a_combination_that_cannot_work_is_refused() -> None:

@@ -92,7 +92,7 @@ class TestOnACluster:
 
     def test_trouble_is_rows_and_the_others_are_made(self, cluster: Any, tmp_path: Path) -> None:
         plan = seeds(1, DIES, 2, LOSES_GPU, HANGS, 3)
-        records = run(plan, tmp_path, timeout_seconds=15)
+        records = run(plan, tmp_path, timeout_seconds=30)
         found = {record.clip["seed"]: (record.status, (record.error or {}).get("type")) for record in records}
         assert {seed: found[seed] for seed in (1, 2, 3)} == dict.fromkeys((1, 2, 3), ("ok", None))
         assert found[DIES] == ("error", "WorkerDied")

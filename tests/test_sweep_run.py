@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from typer.testing import CliRunner
 from svdkit.bench.record import read_records
 from svdkit.errors import SettingsError, SvdkitError
 from svdkit.sweep import commit, local_engine, run_sweep
+from svdkit.sweep.estimate import Estimate
 from svdkit.sweep.progress import Display
 from tests.sweeps import DIES, FILLS, HANGS, LOSES_GPU, SLOW, WORKER, seeds, tasks_of
 
@@ -82,6 +84,17 @@ def test_a_sweep_leaves_a_results_folder(tmp_path: Path) -> None:
     assert asked["asked"]["axes"] == {"seed": [1, 2, 3]}
     assert asked["runs"] == [record.id for record in found.records]
     assert asked["options"]["command"] == "svdkit sweep seeds.yaml"
+
+
+def test_a_record_keeps_what_was_forecast(tmp_path: Path) -> None:
+    """Of a run that failed too."""
+    plan = seeds(1, DIES)
+    each = ({"gpu": "a CPU", "seconds": 7.5}, {"gpu": "a CPU", "seconds": 8.5})
+    values: dict[str, Any] = {"seconds": 16.0, "alone_seconds": 16.0, "cost": None, "currency": "USD"}
+    plan = replace(plan, estimate=Estimate(**values, gpu="a CPU", source="a test", each=each))
+    run(plan, tmp_path)
+    kept = {record.clip["seed"]: record.forecast["seconds"] for record in read_records(tmp_path)}
+    assert kept == {1: 7.5, DIES: 8.5}
 
 
 def test_starting_again_repeats_nothing(tmp_path: Path) -> None:

@@ -53,6 +53,15 @@ def test_numbers_are_raw() -> None:
     assert row["id"] == made.id
 
 
+def test_what_was_forecast_stands_beside_what_was_measured() -> None:
+    """And has no column in text where nothing was forecast."""
+    frame = table([record(forecast={"seconds": 75.0}), record(chunk=8)])
+    assert frame["forecast_seconds"][0] == 75.0
+    assert "| forecast | clip time (95 %) |" in to_markdown(frame)
+    assert "| 1 min 15 s |" in to_markdown(frame)
+    assert "forecast" not in to_markdown(table([record()]))
+
+
 def test_the_ratio_is_to_the_pinned_baseline() -> None:
     """Half the seconds, made with the same noise, are a ratio of 0.5; the baseline itself is 1."""
     fast, slow = record(factor=0.5, dtype="fp16"), record(factor=1.0, dtype="bf16")

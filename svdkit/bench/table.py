@@ -25,11 +25,11 @@ def table(records: Sequence[Record], *, baseline: Record | str | None = None) ->
     """Lay out records as a DataFrame of raw numbers, one row a record in the order given.
 
     Columns: every setting and part of the environment that differs; ``model``, ``weights``, ``method``, ``status``;
-    ``repeats``, ``seconds`` (median of the timed clips) with ``seconds_low`` and ``seconds_high`` (bootstrap 95 %
-    interval, from 5 repeats), ``seconds_p10``, ``seconds_p90``; ``ratio`` of the seconds to the baseline's, below 1 is
-    faster, with ``ratio_low`` and ``ratio_high``; ``peak_allocated_bytes``, ``peak_reserved_bytes``,
-    ``process_bytes``; ``quality.<name>``; ``best``: the columns in which the row is best;
-    ``reason`` of a failure; ``id``. What all records have in common is in ``attrs["about"]``.
+    ``repeats``, ``forecast_seconds`` (expected before it ran), ``seconds`` (median of the timed clips) with
+    ``seconds_low`` and ``seconds_high`` (bootstrap 95 % interval, from 5 repeats), ``seconds_p10``, ``seconds_p90``;
+    ``ratio`` of the seconds to the baseline's, below 1 is faster, with ``ratio_low`` and ``ratio_high``;
+    ``peak_allocated_bytes``, ``peak_reserved_bytes``, ``process_bytes``; ``quality.<name>``; ``best``: the columns in
+    which the row is best; ``reason`` of a failure; ``id``. What all records have in common is in ``attrs["about"]``.
 
     Args:
         records: At least one.
@@ -101,6 +101,7 @@ def _result(record: Record, pinned: Record | None) -> dict[str, Any]:
         "method": record.method,
         "status": record.status,
         "repeats": min(map(len, parts), default=0),
+        "forecast_seconds": record.forecast.get("seconds"),
         **seconds.named("seconds"),
         "seconds_p10": p10,
         "seconds_p90": p90,

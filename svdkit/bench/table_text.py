@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 # Columns -> their headings, where the name alone does not say it.
 _PLAIN = {"peak_allocated_bytes": "peak allocated", "peak_reserved_bytes": "peak reserved", "process_bytes": "process"}
 _IN_OTHERS = {"seconds_low", "seconds_high", "seconds_p10", "seconds_p90", "ratio_low", "ratio_high", "best", "id"}
-_HEADINGS = {"seconds": "clip time (95 %)", "ratio": "× baseline (95 %)", **_PLAIN}
-_NUMBERS = {"repeats", "seconds", "ratio", *_PLAIN}
+_TIMES = {"forecast_seconds": "forecast", "seconds": "clip time (95 %)"}
+_HEADINGS = {**_TIMES, "ratio": "× baseline (95 %)", **_PLAIN}
+_NUMBERS = {"repeats", "ratio", *_TIMES, *_PLAIN}
 
 # Colours with their own text colour, so that they can be read in dark notebooks too.
 _BEST_STYLE, _FAILED_STYLE = "background:#d5f0dc;color:#0a3a17", "background:#fbe0dd;color:#5c1109"
@@ -92,6 +93,8 @@ def _text(name: str, row: dict[str, Any]) -> str:
     value = row[name]
     if name in _PLAIN:
         return format_bytes(value)
+    if name == "forecast_seconds":
+        return format_seconds(value)
     if name in ("seconds", "ratio"):
         low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
         known = not _is_nothing(low) and not _is_nothing(high)

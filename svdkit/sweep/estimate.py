@@ -36,6 +36,7 @@ class Estimate:
         currency: ISO 4217 code.
         gpu: Name of the GPU, or of what computes instead.
         source: Where the calibration comes from.
+        each: What is forecast for each run by itself, as its record keeps it; empty where a run has no forecast.
     """
 
     seconds: float | None
@@ -44,6 +45,7 @@ class Estimate:
     currency: str
     gpu: str
     source: str
+    each: tuple[Mapping[str, Any], ...] = ()
 
     def __str__(self) -> str:
         if self.seconds is None or self.alone_seconds is None:
@@ -68,6 +70,7 @@ def estimate_sweep(
     seen: set[object] = set()
     once, alone = 0.0, 0.0
     found: Any = None
+    each: list[Mapping[str, Any]] = []
     for job in jobs:
         kind = (job.load, job.clip.replace(**_SAME))
         if kind not in known:
@@ -75,6 +78,7 @@ def estimate_sweep(
             known[kind] = _try(lambda how=how: forecast(job.load.model, **how), problems)  # noqa: B023
             problems += _misfit(known[kind], job)
         found = known[kind] or found
+        each.append(known[kind].brief() if known[kind] else {})
         if known[kind] is None:
             continue
         seconds = known[kind].stage_seconds
@@ -85,9 +89,9 @@ def estimate_sweep(
         return Estimate(seconds=None, alone_seconds=None, cost=None, currency=currency, gpu="", source=""), problems
     usable = math.isfinite(once)
     cost = once / 3600 * hourly_price if usable and hourly_price is not None else None
-    total, each = (once, alone) if usable else (None, None)
+    total, by_itself = (once, alone) if usable else (None, None)
     told: dict[str, Any] = {"cost": cost, "currency": currency, "gpu": str(found.gpu), "source": str(found.source)}
-    return Estimate(seconds=total, alone_seconds=each, **told), problems
+    return Estimate(seconds=total, alone_seconds=by_itself, each=tuple(each), **told), problems
 
 
 def _new_seconds(job: Job, seconds: Mapping[str, float], seen: set[object]) -> float:
@@ -116,4 +120,4 @@ def _misfit(found: Any, job: Job) -> list[str]:
     what += f"memory={load.memory!r}, decode_chunk_size={clip.decode_chunk_size}"
     has = f" of {format_bytes(found.gpu_bytes)}" if found.gpu_bytes else ""
     needs = f"needs {format_bytes(found.memory_bytes)}, more than {found.gpu}{has} has free"
-    return [f"{what}: {needs}; exclude it, make it smaller, or use memory='offload'"]
+    return [f"{what}: {needs}; {found.advice[0]}; or exclude it"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from svdkit.clip import Clip
 
 Task = Mapping[str, Any]
-"""A run as plain JSON: "id", "load", "clip", "image" (``Frame.to_dict()``), "model", and "options"."""
+"""A run as plain JSON: "id", "load", "clip", "image" (``Frame.to_dict()``), "model", "forecast", and "options"."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FILES = {"clip": "clip.mp4", "poster": "poster.jpg"}
@@ -126,7 +126,7 @@ def peak(*, reset: bool = False) -> dict[str, int | None]:
 
 def _same(task: Task) -> dict[str, Any]:
     """Give what the record of a run has however it ends."""
-    values = {name: task[name] for name in ("id", "image", "model")}
+    values = {name: task[name] for name in ("id", "image", "model", "forecast")}
     return {**values, "environment": _machine(), "command": task["options"]["command"]}
 
 

@@ -25,7 +25,6 @@ from svdkit.sweep.rows import DiskFullError, Task, is_disk_full
 
 if TYPE_CHECKING:
     from svdkit.settings import ClipSettings, LoadSettings
-    from svdkit.sweep.jobs import Job
 
 ENGINES = ("local", "ray")
 
@@ -109,7 +108,7 @@ def run_sweep(
         raise SettingsError(f"{given}; give results='bench_results/NAME' and engine='local' or 'ray'")
     options = {"quality": quality, "scale": scale, "command": command}
     options |= {"hourly_price": plan.hourly_price, "currency": plan.currency}
-    tasks = _tasks(plan.jobs, options)
+    tasks = _tasks(plan, options)
     photos = {job.frame.sha256: job.frame for job in plan.jobs}
     with ExitStack() as stack:
         place = stack.enter_context(Results(results))
@@ -198,15 +197,16 @@ def _commit_all(outcomes: Iterator[Outcome], place: Results, display: Display) -
         outcomes.close()  # type: ignore[attr-defined]  # generators, which end their workers
 
 
-def _tasks(jobs: Sequence[Job], options: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _tasks(plan: Plan, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Name the runs, and make plain JSON of them."""
-    models = {load: _identify(load) for load in {job.load for job in jobs}}
+    models = {load: _identify(load) for load in {job.load for job in plan.jobs}}
+    forecasts = (plan.estimate and plan.estimate.each) or [{}] * len(plan.jobs)
     tasks = []
-    for position, job in enumerate(jobs):
+    for position, (job, forecast) in enumerate(zip(plan.jobs, forecasts, strict=True)):
         load, clip, model = job.load.to_dict(), job.clip.to_dict(), models[job.load]
         name = run_id(load=load, clip=clip, image_sha256=job.frame.sha256, model=model, code_version=__version__)
         values = {"id": name, "load": load, "clip": clip, "image": job.frame.to_dict(), "model": model}
-        tasks.append({**values, "options": {**options, "position": position}})
+        tasks.append({**values, "forecast": forecast, "options": {**options, "position": position}})
     return tasks
 
 

@@ -77,6 +77,11 @@ class Forecast:
         """Clips of one pipeline in an hour, one after the other; None without seconds."""
         return 3600 / self.seconds if self.seconds else None
 
+    def brief(self) -> dict[str, Any]:
+        """Give what a record keeps beside what was measured: seconds, memory, the card, where the seconds come from."""
+        names = ("gpu", "seconds", "seconds_low", "seconds_high", "memory_bytes", "source")
+        return {name: getattr(self, name) for name in names}
+
     def to_dict(self) -> dict[str, Any]:
         """Give all of it as plain JSON values."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
