@@ -1,4 +1,7 @@
-"""The quickstart notebook in JupyterLab as a person uses it: run all cells, then the panel; and what gets saved."""
+"""The quickstart notebook as a person uses it: run all cells, then the panel; and what gets saved.
+
+In JupyterLab and in Notebook 7, which is made of JupyterLab's parts in another frame.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,23 @@ import pytest
 
 from svdkit.image import sample_photo
 from tests.browser import needs_chromium
-from tests.ui_pages import SHOTS, PanelPage, browser, lab, open_page
+from tests.ui_pages import SHOTS, PanelPage, browser, jupyter, open_page
 
 pytestmark = [needs_chromium, pytest.mark.long, pytest.mark.slow]
 QUICKSTART = Path(__file__).parents[1] / "notebooks" / "01_quickstart.ipynb"
 NOTEBOOK = "quickstart.ipynb"
+ADDRESSES = {"jupyterlab": f"lab/tree/{NOTEBOOK}", "notebook": f"notebooks/{NOTEBOOK}"}
+
+
+@pytest.fixture(scope="module", params=list(ADDRESSES))
+def front(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(front: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the quickstart, its steps fewer so that the cells before the panel are quick."""
-    found = tmp_path_factory.mktemp("lab")
+    found = tmp_path_factory.mktemp(front)
     notebook = json.loads(QUICKSTART.read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
         if cell["id"] == "parameters":
@@ -33,9 +42,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def panel(folder: Path) -> Iterator[PanelPage]:
+def panel(front: str, folder: Path) -> Iterator[PanelPage]:
     """The panel of the notebook, after all cells have run; one browser and one kernel for all tests."""
-    with browser() as running, lab(folder) as address, open_page(running, f"{address}/lab/tree/{NOTEBOOK}") as page:
+    with (
+        browser() as running,
+        jupyter(folder, front=front) as address,
+        open_page(running, f"{address}/{ADDRESSES[front]}") as page,
+    ):
         run_all_cells(page)
         try:
             # JupyterLab keeps cells that are out of sight out of the page: go there as a reader does.
@@ -48,9 +61,9 @@ def panel(folder: Path) -> Iterator[PanelPage]:
                 if page.locator(".svdkit-panel").count() == 0 and at_the_end(page):
                     page.mouse.wheel(0, -100_000)
         finally:
-            page.screenshot(path=SHOTS / "lab-opened.png")
+            page.screenshot(path=SHOTS / f"{front}-opened.png")
         panel = PanelPage(page, scroll=True)
-        panel.shoot("lab-panel")
+        panel.shoot(f"{front}-panel")
         yield panel
 
 
@@ -80,7 +93,7 @@ def at_the_end(page: Any) -> bool:
     return found
 
 
-def test_from_an_upload_to_a_clip(panel: PanelPage, tmp_path: Path) -> None:
+def test_from_an_upload_to_a_clip(panel: PanelPage, front: str, tmp_path: Path) -> None:
     """Upload, a slider by keyboard, start, progress, stop, start again, clip."""
     path = tmp_path / "holiday.jpg"
     sample_photo("coffee").resize((1200, 900)).save(path, quality=90)
@@ -103,7 +116,23 @@ def test_from_an_upload_to_a_clip(panel: PanelPage, tmp_path: Path) -> None:
     found = panel.video()
     assert (found["width"], found["height"]) == (128, 72)
     assert found["seconds"] == pytest.approx(2, abs=0.08)
-    panel.shoot("lab-done")
+    panel.shoot(f"{front}-done")
+
+
+def test_plain_keys_are_the_panels_and_not_jupyters(panel: PanelPage) -> None:
+    """In command mode an arrow would jump to another cell, and b add one."""
+    page = panel.page
+    page.locator(".jp-MarkdownCell:visible").first.click()  # command mode
+    cells = page.locator(".jp-Notebook-footer").count(), page.locator(".jp-Cell").count()
+    panel.set("Steps", 8)
+    handle = panel.slider("Steps")
+    handle.click()
+    handle.press("ArrowRight")
+    page.wait_for_function("[...document.querySelectorAll('.svdkit-knob input')].some((one) => one.value === '9')")
+    panel.button("New seed").focus()
+    page.keyboard.press("b")
+    assert (page.locator(".jp-Notebook-footer").count(), page.locator(".jp-Cell").count()) == cells
+    assert page.evaluate("document.activeElement.closest('.svdkit-panel') !== null")
 
 
 def test_save_writes_into_the_folder(panel: PanelPage, folder: Path) -> None:

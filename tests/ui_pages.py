@@ -1,4 +1,4 @@
-"""The panel in a browser, started as a user would: the page of `svdkit app`, and JupyterLab."""
+"""The panel in a browser, started as a user would: the page of `svdkit app`, JupyterLab, Notebook 7."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.browser import browser
 ROOT = Path(__file__).parents[1]
 SHOTS = ROOT / "build" / "screenshots"
 # Voila's and JupyterLab's own: a style sheet of symbols, which they have on disk too, and a missing favicon. The
-# notebook's: its badge.
-EXPECTED = re.compile(r"cdn\.jsdelivr\.net/npm/@fortawesome|favicon|colab-badge\.svg")
+# notebook's: its badge. Notebook 7.6's: its settings, on an empty notebook too.
+EXPECTED = re.compile(r"cdn\.jsdelivr\.net/npm/@fortawesome|favicon|colab-badge\.svg|undefined \(reading 'schema'\)")
 
 
 def free_port() -> int:
@@ -79,8 +79,8 @@ def app(folder: Path, *options: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def lab(folder: Path) -> Iterator[str]:
-    """Run JupyterLab in a folder; give its address."""
+def jupyter(folder: Path, *, front: str) -> Iterator[str]:
+    """Run "jupyterlab" or "notebook" (Jupyter Notebook 7) in a folder; give its address."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     options = {
@@ -94,7 +94,7 @@ def lab(folder: Path) -> Iterator[str]:
         "LabApp.news_url": None,
         "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
     }
-    command = [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
+    command = [sys.executable, "-m", front, *(f"--{name}={value}" for name, value in options.items())]
     with server(command, address, folder=folder):
         yield address
 
@@ -192,4 +192,4 @@ class PanelPage:
         self.page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
 
 
-__all__ = ["PanelPage", "app", "browser", "lab", "open_page"]
+__all__ = ["PanelPage", "app", "browser", "jupyter", "open_page"]

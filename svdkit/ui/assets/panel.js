@@ -77,6 +77,12 @@
     setTimeout(() => { HTMLInputElement.prototype.click = click; });
   };
 
+  // Jupyter's own shortcuts would take plain keys first: an arrow jumps to another cell, b adds one. Those with Ctrl,
+  // Alt or Cmd stay Jupyter's. Asked before Jupyter asks, which listens on the document.
+  addEventListener("keydown", ({ target, ctrlKey, altKey, metaKey }) => {
+    if (target.closest?.(".PANEL")) target.toggleAttribute("data-lm-suppress-shortcuts", !(ctrlKey || altKey || metaKey));
+  }, true);
+
   const attach = (root) => {
     label(root);
     new MutationObserver(() => label(root)).observe(root, { childList: true, subtree: true, characterData: true });
