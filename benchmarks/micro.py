@@ -1,6 +1,6 @@
 """Is the built-in micro model good enough that a person sees the photo move? Its bars, measured.
 
-    python benchmarks/micro.py            # about 15 minutes on two cores; writes bench_results/micro/
+    python benchmarks/micro.py            # about 9 minutes on two cores; writes bench_results/micro/
 
 Three sample photos, four seeds, the default settings unless a row says otherwise. Motion is measured with DIS flow and
 homographies (`svdkit/bench/quality.py`). Exits with 1 when a bar is missed.

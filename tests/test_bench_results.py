@@ -38,7 +38,7 @@ def test_the_index_has_every_folder_with_its_command_and_where_it_was_measured()
         "The micro model's bars",
         "bars: 7 met, **1 missed**",
         "AMD EPYC, 2 cores",
-        "2026-11-23",
+        "2026-11-24",
     )
     assert entries["motion"].command == "svdkit sweep notebooks/sweeps/motion.yml"
     assert entries["motion"].about == "A sweep: 2 photos × motion_bucket_id (5) × seed (4)"
