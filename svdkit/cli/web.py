@@ -165,7 +165,8 @@ def write_configuration(folder: Path, *, host: str, port: int, token: str) -> No
     """Tell Voilà all by a file that nobody else can read: in its arguments every user here would see the token."""
     values = {
         "Voila": {"ip": host, "port": port, "token": token, "open_browser": False, "log_level": "WARN"},
-        "VoilaConfiguration": {"strip_sources": True},
+        # Notebook 7's extension, where that is installed, fails in Voilà and tells the browser's console so.
+        "VoilaConfiguration": {"strip_sources": True, "extension_denylist": ["@jupyter-notebook/lab-extension"]},
         # A phone that goes to sleep never says that it left: its process ends some time after the connection.
         "MappingKernelManager": {"cull_idle_timeout": 1800, "cull_interval": 60, "cull_connected": False},
     }
