@@ -18,10 +18,20 @@ import pytest
 
 from svdkit.cli.notebook import run_notebook
 from svdkit.cli.outcome import RefusedInput
-from svdkit.cli.web import check_access, free_port, is_loopback, shown_host, write_page
+from svdkit.cli.web import absolute, check_access, free_port, is_loopback, shown_host, write_page
 from tests.test_cli import run as invoke
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "app.ipynb"
+
+
+def test_a_folder_is_given_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tabs' processes run in another folder; a name of the catalogue and a hub id are no folders."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("my-svd", "svd"):
+        (tmp_path / name).mkdir()
+    assert absolute("./my-svd") == absolute("my-svd") == str(tmp_path / "my-svd")
+    assert (absolute("svd"), absolute("./svd")) == ("svd", str(tmp_path / "svd"))
+    assert absolute("somebody/my-svd") == "somebody/my-svd"
 
 
 def test_the_notebook_runs_by_itself(tmp_path: Path) -> None:

@@ -490,6 +490,9 @@ def test_conditioning_is_plain_json():
         ("comfyui", 5, 6.0, (1.0, 2.5), 0.0, 20),
         ("generative-models", 6, 10.0, (1.5, 3.0), 0.02, 30),
         ("generative-models-svd", 6, 10.0, (1.0, 2.5), 0.02, 25),
+        ("generative-models-gradio", 6, 7.0, (1.5, 3.0), 0.02, 30),
+        ("generative-models-streamlit", 5, 6.0, (1.5, 3.0), 0.02, 30),
+        ("marketplace", 6, 7.0, (1.0, 3.0), 0.2, 25),
         ("hf-space", 6, 6.0, (1.0, 3.0), 0.1, 25),
     ],
 )
@@ -527,8 +530,8 @@ def test_presets_leave_size_frames_seed_and_chunk_open():
         (
             "a1111",
             (
-                "there is no preset 'a1111'; "
-                "choose one of diffusers, comfyui, generative-models, generative-models-svd, hf-space"
+                "there is no preset 'a1111'; choose one of diffusers, comfyui, generative-models, "
+                "generative-models-svd, generative-models-gradio, generative-models-streamlit, marketplace, hf-space"
             ),
         ),
         (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from svdkit.bench.forecast import forecast
@@ -73,6 +75,6 @@ def test_without_a_calibration_it_says_so() -> None:
 
 
 def test_the_estimate_in_words() -> None:
-    values = {"currency": "USD", "gpu": "H100", "source": "published timings"}
+    values: dict[str, Any] = {"currency": "USD", "gpu": "H100", "source": "published timings"}
     found = Estimate(seconds=90.0, alone_seconds=600.0, cost=0.075, **values)
     assert str(found) == "forecast: about 1 min 30 s, $0.075 on one H100 (one by one about 10 min); published timings"

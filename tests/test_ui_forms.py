@@ -8,6 +8,7 @@ import io
 import json
 import re
 import statistics
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,15 @@ import pytest
 from PIL import Image
 
 from svdkit.errors import ImageError, SettingsError
-from svdkit.image import fit, preview_fit, sample_photo, sample_photos
+from svdkit.image import fit, preview_fit, read_image, sample_photo, sample_photos
 from svdkit.models import catalogue, find_model
 from svdkit.settings import ClipSettings, clip_preset, presets
-from svdkit.ui import settings_form
+from svdkit.ui import photo_form, settings_form
 from svdkit.ui.photo_form import PhotoForm, sizes_for
 from svdkit.ui.settings_form import MOTION_ON_MICRO, SettingsForm
 from svdkit.ui.texts import TEXTS
 from svdkit.ui.words import Words
-from tests.ui_toys import IPYWIDGETS, close_all, jpeg, put, state
+from tests.ui_toys import IPYWIDGETS, close_all, jpeg, put, state, wait_for
 
 ROOT = Path(__file__).parents[1]
 FIELDS = [field.name for field in dataclasses.fields(ClipSettings)]
@@ -176,10 +177,11 @@ class TestSettings:
 class Photo(PhotoForm):
     """The form, with what it told of."""
 
-    def __init__(self, model: str = "micro") -> None:
+    def __init__(self, model: str = "micro", *, background: bool = False) -> None:
         self.words, self.changes = Words(), 0
         self.sizes_told, self.errors = list[tuple[int, int]](), list[Exception | None]()
         told: dict[str, Any] = {"on_size": lambda *size: self.sizes_told.append(size), "on_error": self.errors.append}
+        told["background"] = background
         super().__init__(find_model(model), self.words, on_change=self._count, **told)
         self.changes = 0
         self.errors.clear()
@@ -239,6 +241,51 @@ class TestPhoto:
         assert isinstance(error, ImageError)
         assert Path(given).name in str(error)
         assert (form.name, form.picture.value, form.changes) == (*before, 0)
+
+    def test_enter_tries_again_what_failed(self, tmp_path: Path) -> None:
+        """The file was copied there meanwhile; the field has not changed, so only Enter says it."""
+        form, path = Photo(), tmp_path / "late.png"
+        form.source.value = str(path)
+        assert len(form.errors) == 1
+        form.source._handle_custom_msg({"event": "submit"}, [])
+        assert len(form.errors) == 2
+        sample_photo("cat").save(path)
+        form.source._handle_custom_msg({"event": "submit"}, [])
+        assert form.name == str(path)
+        changes = form.changes
+        form.source._handle_custom_msg({"event": "submit"}, [])
+        assert form.changes == changes
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_a_slow_address_does_not_take_the_place_of_a_later_photo(
+        self, fails: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nor does its error."""
+        go_on = threading.Event()
+
+        def slow(photo: Any) -> Any:
+            if str(photo).startswith("https"):
+                go_on.wait(10)
+                if fails:
+                    raise ImageError("no answer")
+                return read_image("coffee")
+            return read_image(photo)
+
+        monkeypatch.setattr(photo_form, "read_image", slow)
+        form = Photo(background=True)
+        form.source.value = "https://a.test/1.jpg"
+        assert form.reading
+        threads = [thread for thread in threading.enumerate() if thread.daemon and "_read" in thread.name]
+        form.sample.value = "cat"
+        assert not form.reading
+        go_on.set()
+        for thread in threads:
+            thread.join(10)
+        assert threads
+        assert (form.name, form.errors) == ("cat", [None])
+        form.source.value = "https://a.test/2.jpg"
+        wait_for(lambda: not form.reading)
+        assert form.name == ("cat" if fails else "https://a.test/2.jpg")
 
     def test_an_empty_path_is_nothing_to_read(self) -> None:
         form = Photo()

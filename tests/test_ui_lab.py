@@ -190,3 +190,5 @@ def test_sliders_are_labelled(panel: PanelPage) -> Any:
     names = panel.root.get_by_role("slider").evaluate_all("all => all.map((one) => one.getAttribute('aria-label'))")
     assert names
     assert all(names)
+    for one in (panel.slider("Motion"), panel.field("Motion")):  # the label's title alone says nothing to a keyboard
+        assert "motion_bucket_id: how much should move" in one.get_attribute("title")

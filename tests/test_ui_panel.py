@@ -118,7 +118,7 @@ def test_from_a_photo_to_a_clip(panel: Panel, pipe: Any) -> None:
     assert made.photo.name == sample_photos()[0]
     assert "data:video/mp4" in panel.results.player.value
     assert len(panel.outlook._records) == 1
-    path = panel.results.save_newest()
+    path = panel.results.save_current()
     assert path is not None
     assert path.is_file()
     assert repr(panel) == "Panel(toy, 1 clips)"
@@ -516,6 +516,44 @@ def test_drafts_made_before_a_stop_stay_and_can_be_finished(panel: Panel) -> Non
     assert finish(panel).startswith("Stopped. What was finished before is below")
     assert len(panel.results.made) == 2
     assert len(panel.results.drafts.children) == 2
+
+
+@pytest.mark.parametrize(("button", "clears_at"), [("start", 1), ("drafts", 2), ("drafts", 4)])
+def test_what_ends_after_clearing_stays_away(
+    panel: Panel, button: str, clears_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clip may be done at the moment of the click: neither it nor the drafts before it come back to the page."""
+    make, calls = panel.studio.run, list[int]()
+
+    def run(*given: Any, **how: Any) -> Any:
+        clip = make(*given, **how)
+        calls.append(1)
+        if len(calls) == clears_at:
+            panel.forget.click()
+        return clip
+
+    monkeypatch.setattr(panel.studio, "run", run)
+    getattr(panel, button).click()
+    assert finish(panel).startswith("Stopped. Nothing was kept")
+    assert len(calls) == clears_at
+    assert (panel.results.made, panel.results.drafts.children) == ([], ())
+    assert "data:video" not in "".join(value for _, value in texts(panel))
+    assert plain(panel.results.player.value) == "The clip will be here."
+    panel.make()
+    assert finish(panel).startswith("Done in")
+    assert len(panel.results.made) == 1
+
+
+def test_no_clip_is_made_of_the_photo_before(panel: Panel) -> None:
+    """Of an address that is still being read the button says so; the old photo is not what was meant."""
+    panel.photo.reading = True
+    assert not panel.make()
+    assert not panel.make_drafts()
+    assert "The photo is still being read" in panel.runner.error.value
+    assert panel.results.made == []
+    panel.photo.reading = False
+    assert panel.make()
+    finish(panel)
 
 
 def test_clearing_takes_errors_and_the_run_away(panel: Panel) -> None:

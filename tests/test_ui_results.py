@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 
 import svdkit
 from svdkit.clip import Clip
+from svdkit.errors import ClipError
 from svdkit.generate import generate
 from svdkit.image import sample_photo
 from svdkit.settings import ClipSettings, LoadSettings
@@ -268,6 +270,55 @@ class TestShown:
             assert json.dumps(label) in html.unescape(shown_in_step)
 
 
+class TestChosen:
+    def test_an_earlier_clip_is_shown_again_and_saved(self, tmp_path: Path) -> None:
+        """With its download and its code; the next new clip takes its place."""
+        one = results(tmp_path)
+        for seed in (1, 2):
+            one.add(made(seed=seed))
+        assert one.again.disabled
+        one.list.children[0].value = True
+        assert not one.again.disabled
+        one.again.click()
+        assert 'download="clip-1-seed-1.mp4"' in one.player.value
+        assert "seed=1" in one.code.value
+        one.save.click()
+        assert (tmp_path / "clip-1-seed-1.mp4").is_file()
+        one.list.children[1].value = True
+        assert one.again.disabled
+        one.add(made(seed=3))
+        assert 'download="clip-3-seed-3.mp4"' in one.player.value
+
+    def test_a_draft_can_be_had_as_it_is(self, tmp_path: Path) -> None:
+        """While all are in view none is the one to save."""
+        one = results(tmp_path)
+        one.show_drafts([one.add(made(seed=seed, finish=ClipSettings(seed=seed)), alone=False) for seed in (5, 6)])
+        assert not shown(one._after)
+        one.list.children[0].value = True
+        one.again.click()
+        assert shown(one._after)
+        assert one.drafts.children == ()
+        assert 'download="clip-1-seed-5.mp4"' in one.player.value
+
+    def test_a_clip_that_cannot_be_shown_is_not_lost(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Such as on a full disk: it is in the list, and can be saved where there is room."""
+
+        def full(_: Clip) -> bytes:
+            raise ClipError("no space left")
+
+        one = results(tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules[Results.__module__], "video_bytes", full)
+            with pytest.raises(ClipError):
+                one.add(made(seed=4))
+            one.list.children[0].value = True
+            one.again.click()
+            assert "no space left" in one.saved.value
+        assert len(one.made) == 1
+        one.save.click()
+        assert (tmp_path / "clip-1-seed-4.mp4").is_file()
+
+
 class TestSave:
     def test_the_newest_is_saved(self, tmp_path: Path) -> None:
         """The folder is made only then; a sample's photo goes beside the clip."""
@@ -293,10 +344,10 @@ class TestSave:
         assert "photo" not in [path.stem for path in tmp_path.rglob("*.png")]
 
     def test_without_a_folder_or_a_clip_there_is_nothing_to_save(self, tmp_path: Path) -> None:
-        assert results(tmp_path).save_newest() is None
+        assert results(tmp_path).save_current() is None
         one = results(None)
         one.add(made())
-        assert one.save_newest() is None
+        assert one.save_current() is None
         assert not shown(one.save)
 
     def test_a_folder_that_cannot_be_made_is_said_to_be(self, tmp_path: Path) -> None:

@@ -86,6 +86,30 @@ def test_loading_happens_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch) -
     assert len(set(map(id, pipes))) == 1
 
 
+def test_who_waits_for_another_ones_load_is_told(monkeypatch: pytest.MonkeyPatch, toy_pipe: Any) -> None:
+    """The page's own process begins it before any tab asks; a tab says that the model is being loaded."""
+    go_on, inside = threading.Event(), threading.Event()
+
+    def load(**_: Any) -> Any:
+        inside.set()
+        go_on.wait(10)
+        return toy_pipe
+
+    monkeypatch.setattr("svdkit.pipeline.load", load)
+    studio, told = Studio("micro"), Told()
+    with as_loaded(toy_pipe):
+        threads = [threading.Thread(target=studio.prepare, args=(tell,)) for tell in (id, told)]
+        threads[0].start()
+        inside.wait(10)
+        threads[1].start()
+        wait_for(lambda: told.kinds == ["loading"])
+        go_on.set()
+        for thread in threads:
+            thread.join(10)
+        studio.prepare(told)
+    assert told.kinds == ["loading"]
+
+
 def test_a_load_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch, toy_pipe: Any) -> None:
     """No network at the first clip, and a network at the second."""
 

@@ -68,7 +68,7 @@ def web(
         raise RefusedInput("the page is shown by Voila, which is not installed: pip install 'svdkit[app]'")
     with judging_input():
         Words(language)
-        studio = Studio(LoadSettings(model=model or usual_model(), weights=weights))
+        studio = Studio(LoadSettings(model=absolute(model or usual_model()), weights=weights))
     port = free_port(host, port)
     key = secrets.token_bytes(32)
     token = token or secrets.token_urlsafe(18)  # also on loopback: any page in the browser can reach an open port
@@ -121,6 +121,15 @@ def usual_model() -> str:
     from svdkit.environment.facts import gather
 
     return "svd-xt" if gather(ask_torch=False).driver else "micro"
+
+
+def absolute(model: str) -> str:
+    """Give a folder its whole path, for the processes of the tabs run elsewhere; a catalogue name stays as it is."""
+    from svdkit.models import catalogue
+
+    folder = Path(model).expanduser()
+    is_folder = folder.is_dir() and model.lower() not in {known.name for known in catalogue()}
+    return str(folder.resolve()) if is_folder else model
 
 
 def free_port(host: str, port: int) -> int:

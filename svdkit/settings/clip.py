@@ -148,7 +148,8 @@ def choose_decode_chunk_size(num_frames: int) -> int:
 # diffusers: defaults of StableVideoDiffusionPipeline.__call__.
 # comfyui: the image_to_video example workflow; SVD_img2vid_Conditioning sends fps − 1, as diffusers does.
 # generative-models: scripts/sampling/simple_video_sample.py sends fps_id=6 itself and lets imageio play at 10;
-#   guidance from configs/svd.yaml and svd_xt.yaml (LinearPredictionGuider).
+#   guidance from configs/svd.yaml and svd_xt.yaml (LinearPredictionGuider). Its Gradio page (gradio_app.py; the Colabs
+#   are copies of it) plays at 7; its Streamlit page (video_sampling.py) sends fps − 1.
 # hf-space: its slider changes only the file; the pipeline is called without fps, so the UNet always gets 6.
 _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "diffusers": ("diffusers' defaults: 25 steps, guidance 1 to 3, the UNet gets fps 6", {"max_guidance_scale": 3.0}),
@@ -164,6 +165,18 @@ _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
         "Stability's script with svd (14 frames): 25 steps, guidance 1 to 2.5, the UNet gets fps 6, plays at 10",
         {"max_guidance_scale": 2.5, "playback_fps": 10.0},
     ),
+    "generative-models-gradio": (
+        "Stability's Gradio page and the Colabs: 30 steps, guidance 1.5 to 3, the UNet gets fps 6, plays at 7",
+        {"num_inference_steps": 30, "min_guidance_scale": 1.5, "max_guidance_scale": 3.0},
+    ),
+    "generative-models-streamlit": (
+        "Stability's Streamlit page with svd-xt: 30 steps, guidance 1.5 to 3, the UNet gets fps 5, plays at 6",
+        {"num_inference_steps": 30, "min_guidance_scale": 1.5, "max_guidance_scale": 3.0, "fps": 6},
+    ),
+    "marketplace": (
+        "Stability's marketplace container: 25 steps, guidance 1 to 3, noise 0.2, the UNet gets fps 6",
+        {"max_guidance_scale": 3.0, "noise_aug_strength": 0.2},
+    ),
     "hf-space": (
         "the Hugging Face Space and its copies: 25 steps, guidance 1 to 3, noise 0.1, the UNet gets fps 6, plays at 6",
         {"max_guidance_scale": 3.0, "noise_aug_strength": 0.1, "playback_fps": 6.0},
@@ -176,7 +189,8 @@ def presets() -> dict[str, str]:
 
     Example:
         >>> list(presets())
-        ['diffusers', 'comfyui', 'generative-models', 'generative-models-svd', 'hf-space']
+        ['diffusers', 'comfyui', 'generative-models', 'generative-models-svd', 'generative-models-gradio',
+         'generative-models-streamlit', 'marketplace', 'hf-space']
     """
     return {name: line for name, (line, _) in _PRESETS.items()}
 

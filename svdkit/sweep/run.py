@@ -200,7 +200,7 @@ def _commit_all(outcomes: Iterator[Outcome], place: Results, display: Display) -
 def _tasks(plan: Plan, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Name the runs, and make plain JSON of them."""
     models = {load: _identify(load) for load in {job.load for job in plan.jobs}}
-    forecasts = (plan.estimate and plan.estimate.each) or [{}] * len(plan.jobs)
+    forecasts: Sequence[Mapping[str, Any]] = (plan.estimate and plan.estimate.each) or [{}] * len(plan.jobs)
     tasks = []
     for position, (job, forecast) in enumerate(zip(plan.jobs, forecasts, strict=True)):
         load, clip, model = job.load.to_dict(), job.clip.to_dict(), models[job.load]

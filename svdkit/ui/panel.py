@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,8 @@ class Panel:
         self.studio = studio
         words, info = self.words, studio.info
         self._clash = False  # whether the error shown is of settings that do not go together
+        self._clears = 0  # how often the page was cleared: a run that began before that shows nothing any more
+        self._showing = threading.Lock()
         self._id = f"svdkit-{uuid.uuid4().hex[:12]}"
         self.runner = Runner(words, background=background, on_idle=self._look)
         self.results = Results(words, picture=self.runner.picture, folder=folder, on_finish=self._finish)
@@ -88,7 +91,7 @@ class Panel:
 
     def make(self, settings: ClipSettings | None = None) -> bool:
         """Make one clip with the settings of the form, or others; False if that cannot be, which the panel says."""
-        if self.runner.busy:
+        if not self._may_begin():
             return False
         if settings is None and not self.form.lock.value:
             self.form.draw_seed()
@@ -103,7 +106,15 @@ class Panel:
             finished = [wanted.replace(seed=seed) for seed in seeds]
             return [(self._draft_of(settings), settings) for settings in finished]
 
-        return self._run(self.photo.photo, drafts)
+        return self._may_begin() and self._run(self.photo.photo, drafts)
+
+    def _may_begin(self) -> bool:
+        """Whether nothing runs and the photo is there; one that is still being read is said, and not passed over."""
+        if self.runner.busy:
+            return False
+        if self.photo.reading:
+            self.runner.show_error(SvdkitError(self.words("still_reading")))
+        return not self.photo.reading
 
     def _run(self, photo: Photo, wanted: Callable[[], list[tuple[ClipSettings, ClipSettings | None]]]) -> bool:
         """Make clips of a photo; wanted are the settings of each, and for a draft those to finish it with."""
@@ -116,6 +127,8 @@ class Panel:
             self.runner.show_error(error)
             return False
 
+        show = partial(self._show, self._clears)
+
         def work(tell: Tell, stop: threading.Event) -> None:
             made: list[Made] = []
             self._enable()
@@ -125,16 +138,23 @@ class Panel:
                         self.runner.part(self.words("draft_of", number=number, count=len(clips)))
                     clip = self.studio.run(frame, settings, tell=tell, stop=stop)
                     new = Made(clip=clip, photo=photo, model=self.studio.model, finish=finish)
-                    made.append(self.results.add(new, alone=len(clips) == 1))
+                    made.append(show(self.results.add, new, alone=len(clips) == 1))
                     self.outlook.learn(clip)
             except Cancelled:
                 if not made:
                     raise
             finally:
                 if made and len(clips) > 1:
-                    self.results.show_drafts(made)
+                    show(self.results.show_drafts, made)
 
         return self.runner.start(work)
+
+    def _show(self, clears: int, action: Callable[..., Any], *values: Any, **more: Any) -> Any:
+        """Show something of a run that began after so many clears; if there was one since, its clips stay away."""
+        with self._showing:
+            if clears != self._clears:
+                raise Cancelled("cleared; nothing was kept")
+            return action(*values, **more)
 
     def _finish(self, draft: Made) -> None:
         """Make the clip of a draft at full quality, of the photo it was made of; its seed is kept in the form."""
@@ -157,9 +177,11 @@ class Panel:
 
     def _forget(self) -> None:
         self.runner.ask_to_stop()
-        self.runner.show_error(None)
-        self.photo.forget()
-        self.results.forget()
+        with self._showing:
+            self._clears += 1
+            self.runner.show_error(None)
+            self.photo.forget()
+            self.results.forget()
 
     def _look(self) -> None:
         """After any change: the size to the photo, the forecast, what can be pressed."""

@@ -71,6 +71,9 @@ class PhotoForm:
         self._info, self._words = info, words
         self._on_change, self._on_size, self._on_error = on_change, on_size, on_error
         self._quiet, self._background = False, background
+        self._asked = 0  # photos asked for: one that took long is dropped when another was chosen meanwhile
+        self._failed = ""  # what stands in the field and could not be read
+        self.reading = False
         self.sizes = sizes_for(info)
         self.height, self.width = info.height, info.width
         self.name, self.is_upload = sample_photos()[0], False
@@ -88,6 +91,7 @@ class PhotoForm:
         on_value(self.sample, self._choose)
         on_value(self.upload, lambda _: self._take_upload())
         on_value(self.source, self._choose)
+        self.source.on_msg(lambda _, message, __: self._retry(message))
         on_value(self.mode, lambda _: self._refit())
         on_value(self.size, self._choose_size)
         for axis, knob in self.focus.items():
@@ -111,11 +115,22 @@ class PhotoForm:
 
     def open(self, photo: Any, *, is_upload: bool = False) -> None:
         """Read a photo and show it; one that cannot be read leaves the last one in place."""
+        self._asked += 1
+        self._read(photo, self._asked, is_upload=is_upload)
+
+    def _read(self, photo: Any, number: int, *, is_upload: bool = False) -> None:
+        failed: SvdkitError | None = None
         try:
             image = read_image(photo)
         except SvdkitError as error:
+            failed = error
+        if number != self._asked:
+            return
+        self.reading = False
+        self._failed = str(photo) if failed and not is_upload else ""
+        if failed:
             self._draw()  # the note may say that it is being read
-            self._on_error(error)
+            self._on_error(failed)
             return
         if is_upload:
             image.info = {}  # the file's name stays with the user
@@ -163,10 +178,17 @@ class PhotoForm:
         if not name or self._quiet:
             return
         if self._background and name.startswith(("http://", "https://")):
+            self._asked += 1
+            self.reading = True
             self.note.value = safe(self._words("reading"))
-            threading.Thread(target=self.open, args=(name,), daemon=True).start()
+            threading.Thread(target=self._read, args=(name, self._asked), daemon=True).start()
         else:
             self.open(name)
+
+    def _retry(self, message: Any) -> None:
+        """Try again what failed, at Enter: the field's value has not changed, so it says nothing by itself."""
+        if message.get("event") == "submit" and self._failed and self.source.value.strip() == self._failed:
+            self._choose(self._failed)
 
     def _choose_size(self, name: str) -> None:
         if not self._quiet and name in self.sizes:

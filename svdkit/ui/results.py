@@ -76,6 +76,7 @@ class Results:
         self._words, self._folder, self._on_finish = words, folder, on_finish
         self._marks: list[tuple[Made, Any]] = []
         self._compared: Sequence[Made] = ()
+        self._current: Made | None = None  # what plays, and is saved, downloaded and copied
         self._count = 0
         self._drafts: Sequence[Made] = ()
         self.player = as_html(class_="svdkit-result")
@@ -90,12 +91,14 @@ class Results:
         self.drafts = box(class_="svdkit-drafts", row=True)
         self.list = box(class_="svdkit-list")
         self.title, self.hint = as_html(class_="svdkit-heading"), as_html(class_="svdkit-hint")
-        self.compare = w.Button(disabled=True, icon="columns")
+        self.compare, self.again = w.Button(disabled=True, icon="columns"), w.Button(disabled=True, icon="play")
         self.compared = as_html(class_="svdkit-compared")
-        on_click(self.save, self.save_newest)
+        on_click(self.save, self.save_current)
+        on_click(self.again, self.show_chosen)
         on_click(self.compare, self.compare_chosen)
         self._after = box(self.save, self.saved, self.recipes, class_="svdkit-after")
-        self._history = box(self.title, self.hint, self.list, self.compare, self.compared, class_="svdkit-history")
+        choice = box(self.compare, self.again, class_="svdkit-buttons", row=True)
+        self._history = box(self.title, self.hint, self.list, choice, self.compared, class_="svdkit-history")
         stage = box(self.player, picture, class_="svdkit-stage")
         self.widget = box(stage, self.drafts, self._after, self._history, class_="svdkit-results")
         words.bind(self._write)
@@ -110,11 +113,10 @@ class Results:
         """Take a clip in and play it; ``alone`` is False for one of several drafts."""
         self._count += 1
         made = Made(**{**vars(made), "number": self._count})
-        self._play(made)
         if alone:
             self._drafts, self.drafts.children = (), ()
-        self._list(made)
-        self._show_or_hide()
+        self._list(made)  # first: a clip that cannot be shown, for a full disk, can still be saved elsewhere
+        self._play(made)
         return made
 
     def show_drafts(self, drafts: Sequence[Made]) -> None:
@@ -133,15 +135,25 @@ class Results:
             on_click(button, partial(self._on_finish, draft))
             buttons.append(button)
         self.drafts.children = tuple(buttons)
+        self._show_or_hide()
 
-    def save_newest(self) -> Path | None:
-        """Save the newest clip into the folder; the photo of an upload is left out."""
-        if not self.made or self._folder is None:
+    def show_chosen(self) -> None:
+        """Play an earlier clip again, to save it, download it or take its code; a draft as it is."""
+        chosen = [made for made, mark in self._marks if mark.value]
+        self._drafts, self.drafts.children = (), ()
+        try:
+            self._play(chosen[-1])
+        except SvdkitError as error:  # one of a callback would vanish
+            self.saved.value = f'<span role="alert">{safe(error)}</span>'
+
+    def save_current(self) -> Path | None:
+        """Save the clip that is shown, the newest unless another was chosen; the photo of an upload is left out."""
+        if self._current is None or self._folder is None:
             return None
-        newest = self.made[-1]
+        made = self._current
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            path = newest.clip.save(_free(self._folder / newest.file_name), keep_photo=bool(newest.photo.name))
+            path = made.clip.save(_free(self._folder / made.file_name), keep_photo=bool(made.photo.name))
         except (SvdkitError, OSError) as error:  # one of a callback would vanish
             self.saved.value = f'<span role="alert">{safe(error)}</span>'
             return None
@@ -163,7 +175,7 @@ class Results:
 
     def forget(self) -> None:
         """Take all clips off the page."""
-        self._marks, self._compared, self.list.children = [], (), ()
+        self._marks, self._compared, self._current, self.list.children = [], (), None, ()
         self.compared.value = self.saved.value = self.code.value = self.sweep.value = ""
         self._drafts, self.drafts.children = (), ()
         self.player.value = self._empty()
@@ -173,6 +185,8 @@ class Results:
     def _play(self, made: Made) -> None:
         from PIL import Image
 
+        self._current = made
+        self._show_or_hide()
         poster = io.BytesIO()
         Image.fromarray(made.clip.frames[0]).save(poster, "JPEG", quality=80)
         video = f"data:video/mp4;base64,{base64.b64encode(video_bytes(made.clip)).decode()}"
@@ -201,11 +215,13 @@ class Results:
         self._enable_compare()
 
     def _enable_compare(self) -> None:
-        self.compare.disabled = sum(mark.value for _, mark in self._marks) < 2
+        chosen = sum(mark.value for _, mark in self._marks)
+        self.compare.disabled, self.again.disabled = chosen < 2, chosen != 1
 
     def _show_or_hide(self) -> None:
         self.save.layout.display = "none" if self._folder is None else ""
-        for part, shown in ((self._after, bool(self.made)), (self._history, len(self.made) > 1)):
+        one = self._current is not None and not self._drafts  # of several drafts none is the one to save
+        for part, shown in ((self._after, one), (self._history, len(self.made) > 1)):
             part.layout.display = "" if shown else "none"
 
     def _empty(self) -> str:
@@ -219,15 +235,15 @@ class Results:
         for copy in self.copies:  # panel.js shows it, and does it
             copy.value = f'<button type="button" class="jupyter-button" hidden>{safe(words("copy"))}</button>'
         self.title.value, self.hint.value = f"<h3>{safe(words('history'))}</h3>", safe(words("compare_hint"))
-        self.compare.description = words("compare")
+        self.compare.description, self.again.description = words("compare"), words("show_again")
         for made, mark in self._marks:
             mark.description = made.label(words)
         if self._compared:
             self.compared.value = self._in_step(self._compared)
         if self._drafts:
             self.show_drafts(self._drafts)
-        elif self.made:
-            self._play(self.made[-1])
+        elif self._current:
+            self._play(self._current)
         else:
             self.player.value = self._empty()
 

@@ -68,12 +68,13 @@ class Studio:
         return self._pipe is not None
 
     def prepare(self, tell: Tell) -> Any:
-        """Load the model unless that is done; return the pipeline. Others who ask meanwhile wait."""
+        """Load the model unless that is done; return the pipeline. Others who ask meanwhile wait, and are told so."""
+        if self._pipe is None:
+            tell(News(kind="loading"))
         with self._loading:
             if self._pipe is None:
                 from svdkit.pipeline import load
 
-                tell(News(kind="loading"))
                 self._pipe = load(settings=self.load)
                 self.load = self._pipe.svdkit.settings
             return self._pipe

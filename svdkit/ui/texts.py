@@ -48,6 +48,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "模型只看到明亮的部分。点击图片或移动焦点来选择。",
     ),
     "reading": ("Reading the photo …", "正在读取照片……"),
+    "still_reading": ("The photo is still being read; start when you see it.", "照片还在读取，看到后再开始。"),
     "nothing_cut": ("Nothing is cut.", "没有裁掉任何内容。"),
     "photo_alt": ("The photo, with what will be cut in the shade", "照片，阴影部分会被裁掉"),
     # settings
@@ -209,7 +210,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     "copy": ("Copy", "复制"),
     "history": ("Clips made here", "已生成的视频"),
     "compare": ("Compare the chosen ones", "对比所选"),
-    "compare_hint": ("Choose two or more clips, then compare them in step.", "选择两个或更多视频，同步对比。"),
+    "show_again": ("Show the chosen one", "显示所选"),
+    "compare_hint": (
+        "Choose two or more clips to compare them in step, or one to save or download it.",
+        "选择两个或更多视频可同步对比，选择一个可保存或下载。",
+    ),
     "finish": ("Finish seed {seed}", "用种子 {seed} 完成"),
     "forget": ("Clear photo and clips", "清除照片和视频"),
     "forget_tip": (

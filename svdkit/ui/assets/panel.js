@@ -7,10 +7,12 @@
 
   const label = (root) => {
     for (const knob of root.querySelectorAll(".svdkit-knob")) {
-      const name = knob.querySelector("label")?.textContent;
+      const name = knob.querySelector("label")?.textContent, tip = knob.querySelector("label")?.title;
       knob.querySelectorAll('[role="slider"], input[type="range"], .ui-slider-handle').forEach((handle) => {
         if (handle.getAttribute("aria-label") !== name) handle.setAttribute("aria-label", name);
       });
+      // Widgets explain the label alone, which neither keyboard nor screen reader stops at.
+      for (const one of knob.querySelectorAll('input, [role="slider"]')) if (tip && one.title !== tip) one.title = tip;
     }
     for (const area of root.querySelectorAll(".svdkit-code textarea")) {
       const name = area.closest(".jupyter-widget-Collapse, .p-Collapse, .lm-Collapse")?.querySelector('[class*="Collapse-header"]')?.textContent;
