@@ -242,6 +242,19 @@ def test_an_old_diffusers_is_told():
     assert found("diffusers", versions=with_versions(diffusers="0.31.0")).cure == "pip install -U diffusers"
 
 
+@pytest.mark.parametrize(
+    ("torch", "transformers", "fails"),
+    [("2.4.1", "5.23.0", True), ("2.4.1+cu121", "5.0.0", True), ("2.4.1", "4.57.0", False), ("2.6.0", "5.23.0", False)],
+)
+def test_a_torch_that_transformers_does_not_use(torch, transformers, fails):
+    """It imports, and then no model can be loaded: a rented image with an older torch."""
+    versions = with_versions(torch=torch, transformers=transformers, torchvision=None)
+    findings = judge(dataclasses.replace(GOOD, versions=versions))
+    cures = [finding.cure for finding in findings if finding.name == "torch" and finding.status == "fail"]
+    assert len(cures) == fails
+    assert all("pip install 'transformers<5'" in cure for cure in cures)
+
+
 def test_the_tested_versions_are_not_known_bad():
     """constraints.txt must not pin what the doctor warns of."""
     text = (Path(__file__).parents[1] / "constraints.txt").read_text(encoding="utf-8")
@@ -346,11 +359,35 @@ def test_memory_is_unknown_without_psutil(monkeypatch):
     assert facts._ram() == {}
 
 
-@pytest.mark.parametrize(("limit", "counts"), [("1048576\n", True), ("max\n", False)])
-def test_a_containers_limit_counts(monkeypatch, limit, counts):
-    monkeypatch.setattr(Path, "read_text", lambda path: limit)
-    assert (facts._ram()["ram_bytes"] == 2**20) == counts
-    assert (facts._ram()["ram_free_bytes"] == 2**20) == counts
+CGROUP_2 = {"memory.max": "1048576\n", "memory.current": "600000\n", "memory.stat": "anon 9\ninactive_file 100000\n"}
+CGROUP_1 = {
+    "memory.limit_in_bytes": "1048576\n",
+    "memory.usage_in_bytes": "600000\n",
+    "memory.stat": "inactive_file 7\ntotal_inactive_file 100000\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("folder", "files", "free"),
+    [
+        ("/sys/fs/cgroup", CGROUP_2, 548_576),
+        ("/sys/fs/cgroup/memory", CGROUP_1, 548_576),
+        ("/sys/fs/cgroup", CGROUP_2 | {"memory.max": "max\n"}, None),
+    ],
+)
+def test_a_containers_limit_and_what_is_used_of_it_count(monkeypatch, folder, files, free):
+    """Cached files that the kernel can drop are free."""
+
+    def read_text(path):
+        if str(path.parent) != folder:
+            raise FileNotFoundError
+        return files[path.name]
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    ram = facts._ram()
+    assert (ram["ram_bytes"] == 2**20) == (free is not None)
+    assert (ram["ram_free_bytes"] == free) == (free is not None)
+    assert (facts.free_ram() == free) == (free is not None)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ LAYERS = (
     {"speed", "control"},
     {"generate"},
     {"pipeline", "clip"},
-    {"models", "image", "settings", "environment"},
+    {"models", "image", "settings"},
+    {"environment"},
     {"errors", "units"},
     {"micro"},
 )

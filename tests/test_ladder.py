@@ -15,8 +15,9 @@ import torch
 from svdkit.errors import OutOfMemoryError, SvdkitWarning
 from svdkit.generate import generate, generate_batch
 from svdkit.generate import ladder as ladder_module
-from svdkit.generate.ladder import _next_step, is_out_of_memory, run_stage
+from svdkit.generate.ladder import _next_step, run_stage
 from svdkit.pipeline import active_techniques, undo_technique
+from svdkit.pipeline.device import is_out_of_memory
 from svdkit.settings import ClipSettings
 from tests.toy import toy_pipeline
 
@@ -32,6 +33,7 @@ RESOLVED = SETTINGS.resolve(height=64, width=64, num_frames=4)
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         torch.cuda.OutOfMemoryError("CUDA out of memory"),
         MemoryError(),
+        OutOfMemoryError("decode ran out of memory at height=576"),
         RuntimeError("MPS backend out of memory (MPS allocated: 17.9 GB, other allocations: 1 GB, max allowed: 18 GB)"),
         RuntimeError("Invalid buffer size: 12.00 GiB"),
         RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),

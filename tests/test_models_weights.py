@@ -250,6 +250,29 @@ def test_failures_in_the_middle_of_a_download(mirror, monkeypatch, raised, expec
     assert caught.value.__cause__ is raised
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_that_is_refused_is_said_and_not_called_the_network(mirror, monkeypatch, status):
+    """The hub's library hides it in "check your connection"; ModelScope must not step in silently."""
+
+    class RefusedError(Exception):
+        response = types.SimpleNamespace(status_code=status)
+        server_message = "Please enable access to public gated repositories in your fine-grained token settings."
+
+    hidden = errors.LocalEntryNotFoundError("check your connection")
+    hidden.__cause__ = RefusedError("Client Error")
+
+    def fail(*_, local_files_only=False, **__):
+        raise errors.LocalEntryNotFoundError("nothing cached") if local_files_only else hidden
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(weights._UnreachableError):  # without a token it may be a firewall
+        locate("svd-xt", source="hub")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with pytest.raises(GatedModelError, match=r"refuses the token that is set.*Please enable access") as caught:
+        locate("svd-xt")
+    assert "hf_secret" not in str(caught.value)
+
+
 # Room
 
 
@@ -313,6 +336,24 @@ def test_modelscope_downloads_the_same_files(modelscope, toy_folder):
     assert name == "AI-ModelScope/stable-video-diffusion-img2vid-xt"
     assert options["revision"] == "v1"
     assert "unet/diffusion_pytorch_model.fp16.safetensors" in options["allow_patterns"]
+
+
+def test_modelscope_needs_no_room_for_what_is_there(modelscope, monkeypatch, toy_folder):
+    """Nor the network; what is not there is downloaded, where there is room, which its own variable moves."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10, 9, 2**20))
+    assert locate("svd-xt", source="modelscope") == toy_folder
+    assert [options["local_files_only"] for _, options in modelscope] == [True]
+
+    def nothing_here(_, *, local_files_only=False, **__):
+        if local_files_only:
+            raise ValueError("not in the cache")
+        return str(toy_folder)
+
+    monkeypatch.setattr(sys.modules["modelscope"], "snapshot_download", nothing_here)
+    with pytest.raises(DownloadError, match="set the environment variable MODELSCOPE_CACHE"):
+        locate("svd-xt", source="modelscope")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2**60, 0, 2**60))
+    assert locate("svd-xt", source="modelscope") == toy_folder
 
 
 def test_modelscope_steps_in_where_the_hub_is_out_of_reach(modelscope, hub_cache, monkeypatch, toy_folder):

@@ -14,7 +14,14 @@ from huggingface_hub import constants
 from PIL import Image
 
 import svdkit.models.info
-from svdkit.errors import DownloadError, IncompleteModelError, ModelError, PipelineError, SettingsError
+from svdkit.errors import (
+    DownloadError,
+    IncompleteModelError,
+    ModelError,
+    OutOfMemoryError,
+    PipelineError,
+    SettingsError,
+)
 from svdkit.models.folder import fingerprint
 from svdkit.pipeline import LoadReport, active_techniques, load, loading
 from svdkit.pipeline import device as devices
@@ -302,6 +309,31 @@ def test_free_memory_of_a_cpu_is_that_of_the_machine():
     import psutil
 
     assert 0 < devices.free_bytes("cpu") < psutil.virtual_memory().total
+
+
+def test_what_torch_keeps_of_an_earlier_clip_is_given_back_before_it_is_asked(monkeypatch):
+    """Else the same notebook, run again, would take a slower plan on the same card."""
+    told = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: told.append("emptied"))
+
+    def mem_get_info(_):
+        told.append("asked")
+        return 2**30, 2**34
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", mem_get_info)
+    assert devices.free_bytes("cuda") == 2**30
+    assert told == ["emptied", "asked"]
+
+
+def test_weights_that_do_not_fit_are_said_so(folder, monkeypatch):
+    """With the way out, not torch's own words."""
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("svdkit.pipeline.loading._place", full)
+    with pytest.raises(OutOfMemoryError, match=r"does not fit cpu with memory='resident', dtype='fp32': leave both"):
+        load(folder)
 
 
 # Plans

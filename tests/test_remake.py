@@ -122,6 +122,31 @@ def test_the_recorded_model_is_loaded(loaded: Any, monkeypatch: pytest.MonkeyPat
     assert asked == [("svd", LoadSettings(model="svd", dtype="fp32", memory="auto", device="auto"))]
 
 
+@pytest.mark.parametrize(
+    ("revision", "source", "asked"),
+    [("ab" * 20, "auto", "ab" * 20), ("ab" * 20, "modelscope", None), ("5a2ebe08518a", "auto", None)],
+)
+def test_the_recorded_commit_of_the_hub_is_loaded(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch, revision: str, source: str, asked: str | None
+) -> None:
+    """The repository may have moved on; a hash of files is nothing that one can ask for."""
+    clip = make(loaded)
+    made = clip.provenance
+    assert made is not None
+    model = made.model | {"revision": revision}
+    made = dataclasses.replace(made, model=model, load=made.load | {"source": source})
+    revisions = list[Any]()
+
+    def load(_: str, *, settings: LoadSettings) -> Any:
+        revisions.append(settings.revision)
+        return loaded
+
+    monkeypatch.setattr(module, "load", load)
+    with pytest.warns(SvdkitWarning, match="revision was"):
+        again(dataclasses.replace(clip, provenance=made))
+    assert revisions == [asked]
+
+
 def test_a_sample_photo_needs_no_copy(loaded: Any, tmp_path: Path) -> None:
     clip = make(loaded, fit_mode="pad", border="#102030")
     file = clip.save(tmp_path / "walk.mp4", keep_photo=False)

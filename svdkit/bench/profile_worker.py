@@ -22,9 +22,9 @@ from PIL import Image
 from svdkit.bench.compose import measure_group
 from svdkit.bench.protocol import Protocol, describe
 from svdkit.bench.record import Record, read_records, write_record
-from svdkit.generate.ladder import is_out_of_memory
 from svdkit.image import Frame
 from svdkit.pipeline import load
+from svdkit.pipeline.device import is_out_of_memory
 from svdkit.settings import ClipSettings, LoadSettings
 
 

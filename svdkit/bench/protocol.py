@@ -23,12 +23,12 @@ from svdkit.bench.memory import Bytes, Nvml, measure_memory, open_nvml
 from svdkit.bench.record import Record, run_id
 from svdkit.bench.stats import median
 from svdkit.environment import summary
-from svdkit.errors import OutOfMemoryError, SettingsError
+from svdkit.errors import SettingsError
 from svdkit.generate import generate
 from svdkit.generate.keys import describe_model, resolve
-from svdkit.generate.ladder import is_out_of_memory
 from svdkit.generate.loop import execution_device
 from svdkit.pipeline import LoadReport
+from svdkit.pipeline.device import is_out_of_memory
 from svdkit.settings import ClipSettings
 
 if TYPE_CHECKING:
@@ -198,8 +198,7 @@ def describe(pipe: Any, frame: Frame, clip: ClipSettings) -> dict[str, Any]:
 def make_record(header: dict[str, Any], *, failure: Exception | None = None, **values: Any) -> Record:
     """Put a record together: ok, or a row that says what went wrong."""
     if failure is not None:
-        short = isinstance(failure, OutOfMemoryError) or is_out_of_memory(failure)
-        values["status"] = "oom" if short else "error"
+        values["status"] = "oom" if is_out_of_memory(failure) else "error"
         values["error"] = {"type": type(failure).__name__, "message": str(failure)[:500] or "no message"}
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return Record(**{"status": "ok", "environment": summary(gpu=True), "started_at": now, **header, **values})

@@ -155,6 +155,10 @@ def _torchvision(facts: Facts) -> Iterator[Finding]:
 def _known_bad(facts: Facts) -> Iterator[Finding]:
     """Versions that hurt, with where that is known from."""
     torch, ffmpeg, diffusers = (_release(facts, name) for name in ("torch", "imageio-ffmpeg", "diffusers"))
+    if () < torch < (2, 6) and _release(facts, "transformers") >= (5,):
+        what = f"transformers {facts.versions['transformers']} needs torch 2.6, not {facts.versions['torch']}"
+        cure = f"install torch 2.6 or later ({_TORCH_HELP}), or pip install 'transformers<5'"
+        yield Finding("torch", "fail", f"{what}: no model can be loaded", cure)
     cudnn_cures = torch >= (2, 9, 1) and (facts.cudnn or 0) >= 91500  # 2.9.0 does not look at cuDNN at all
     if facts.gpus and (2, 9) <= torch < (2, 10) and not cudnn_cures:
         harm = "convolutions over time are about four times slower in half precision"
@@ -164,8 +168,8 @@ def _known_bad(facts: Facts) -> Iterator[Finding]:
     if ffmpeg >= (0, 8, 1):
         what = f"imageio-ffmpeg {facts.versions['imageio-ffmpeg']} brings ffmpeg 9: mediapy.read_video fails with it"
         yield Finding("imageio-ffmpeg", "warn", what, "pip install imageio-ffmpeg==0.6.0")
-    if () < diffusers < (0, 35):
-        what = f"diffusers {facts.versions['diffusers']} is too old: it lacks group offload and fp8 storage for SVD"
+    if () < diffusers < (0, 37, 1):
+        what = f"diffusers {facts.versions['diffusers']} is too old: group offload fails with SVD's layers in slices"
         yield Finding("diffusers", "warn", what, "pip install -U diffusers")
 
 

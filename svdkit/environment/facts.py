@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -139,18 +139,38 @@ def _cpu() -> str | None:
     return platform.processor() or None
 
 
+def free_ram() -> int:
+    """Bytes of main memory that this process may still take: of a machine, or of the container it runs in.
+
+    Example:
+        >>> free_ram() < 2**50
+        True
+    """
+    import psutil
+
+    return int(min([psutil.virtual_memory().available, *(limit - used for limit, used in _containers())]))
+
+
 def _ram() -> dict[str, Any]:
-    """Total and available memory, or what cgroup 2 or 1 lets a container have of it."""
+    """Total and available memory, or what a container may have of it."""
     try:
         import psutil
     except ImportError:
         return {}
-    limits = []
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+    limits = (limit for limit, _ in _containers())
+    return {"ram_bytes": min([psutil.virtual_memory().total, *limits]), "ram_free_bytes": free_ram()}
+
+
+def _containers() -> Iterator[tuple[int, int]]:
+    """Limit and use of memory that cgroup 2 or 1 counts; files the kernel could drop at once are not in use."""
+    for folder, limit, used, cache in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
         with contextlib.suppress(OSError, ValueError):  # not there; "max"
-            limits.append(int(Path(file).read_text()))
-    memory = psutil.virtual_memory()
-    return {"ram_bytes": min([memory.total, *limits]), "ram_free_bytes": min([memory.available, *limits])}
+            size, taken = (int(Path(folder, name).read_text()) for name in (limit, used))
+            stat = dict(line.split() for line in Path(folder, "memory.stat").read_text().splitlines())
+            yield size, taken - int(stat.get(cache, 0))
 
 
 def _driver() -> str | None:

@@ -15,33 +15,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from svdkit.errors import OutOfMemoryError, SvdkitWarning
 from svdkit.generate.loop import execution_device, is_guided
 from svdkit.pipeline import active_techniques, apply_technique
+from svdkit.pipeline.device import is_out_of_memory
 
 if TYPE_CHECKING:
     from svdkit.generate.keys import Resolved
 
 T = TypeVar("T")
 
-# What other allocators than CUDA's say; they raise a plain RuntimeError.
-_SIGNS = (
-    *("cuda error: out of memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed"),
-    *("mps backend out of memory", "invalid buffer size"),  # the second: a tensor larger than Metal allows
-    *("defaultcpuallocator: can't allocate memory", "defaultcpuallocator: not enough memory"),
-)
 _SMALLER_CHUNK = "smaller decode chunk"
 _STEPS = {
     "encode": ("offload",),
     "denoise": ("two-pass-guidance", "forward-chunking", "offload", "group-offload"),
     "decode": (_SMALLER_CHUNK, "offload"),
 }
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that memory ran out, on CUDA, Apple's MPS or the CPU."""
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
 
 
 def run_stage(

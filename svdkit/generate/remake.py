@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from svdkit.settings import ClipSettings, LoadSettings
 if TYPE_CHECKING:
     from svdkit.generate.progress import Shown
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")  # of the hub; other revisions are hashes of files, which none can be asked for
 # What may change bits: other versions, or another processor, may round differently.
 _DECIDE_BITS = (
     *("name", "weights", "revision", "dtype", "random_seed", "compile", "forward_chunking", "two_pass_guidance"),
@@ -98,6 +100,9 @@ def _load(made: Provenance) -> Any:
     try:
         # Where the weights lie and what computes are this machine's business and change no frame.
         settings = LoadSettings.from_dict(made.load).replace(device="auto", memory="auto")
+        commit = str(made.model.get("revision"))
+        if settings.weights == "trained" and settings.source in {"auto", "hub"} and _COMMIT.fullmatch(commit):
+            settings = settings.replace(revision=commit)  # the very weights, though the repository may have moved on
         return load(settings.model, settings=settings)
     except (ModelError, PipelineError, SettingsError) as error:
         message = f"the model of this clip cannot be loaded here ({error}); load it yourself and pass it as pipe="

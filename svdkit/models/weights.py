@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from svdkit.environment.facts import free_ram
 from svdkit.errors import (
     DownloadError,
     GatedModelError,
@@ -76,9 +77,7 @@ def locate(
 
 def check_ram(ram_bytes: int, *, what: str) -> None:
     """Check that so much memory is free before loading takes it: a DownloadError, not a dead kernel."""
-    import psutil
-
-    free = psutil.virtual_memory().available
+    free = free_ram()
     if free < ram_bytes:
         raise DownloadError(
             f"loading {what} needs {format_bytes(ram_bytes)} of memory and {format_bytes(free)} is free: close "
@@ -86,7 +85,7 @@ def check_ram(ram_bytes: int, *, what: str) -> None:
         )
 
 
-def _check_room(download_bytes: int, *, folder: Path, what: str) -> None:
+def _check_room(download_bytes: int, *, folder: Path, what: str, variable: str = "HF_HOME") -> None:
     """Check disk and memory before a download; of a folder that is not there yet, the nearest parent is measured."""
     check_ram(download_bytes, what=what)
     place = next(path for path in (folder, *folder.parents) if path.exists())
@@ -95,7 +94,7 @@ def _check_room(download_bytes: int, *, folder: Path, what: str) -> None:
     if free < needed:
         raise DownloadError(
             f"{what} needs {format_bytes(needed)} of disk and {str(place)!r} has {format_bytes(free)} free: free some "
-            "space, or set the environment variable HF_HOME to a folder on a larger disk and restart Python"
+            f"space, or set the environment variable {variable} to a folder on a larger disk and restart Python"
         )
 
 
@@ -126,11 +125,18 @@ def _from_modelscope(info: ModelInfo, *, revision: str | None, variant: str | No
         raise DownloadError(
             "source='modelscope' needs the modelscope package: run `pip install modelscope`, or use source='hub'"
         ) from None
+    wanted = "fp16" if variant else None
+    files = {"revision": revision, "allow_patterns": allow_patterns(wanted)}
+    # What is complete here needs neither disk nor network; whatever is wrong otherwise, the download says.
+    with contextlib.suppress(Exception):
+        folder = Path(snapshot_download(info.modelscope_id, **files, local_files_only=True))
+        check_folder(folder, variant=wanted)
+        return folder
     place = Path(os.environ.get("MODELSCOPE_CACHE", Path.home()))
-    _check_room(info.weights_bytes * (1 if variant else 2), folder=place, what=info.name)
-    patterns = allow_patterns("fp16" if variant else None)
+    size = info.weights_bytes * (1 if variant else 2)
+    _check_room(size, folder=place, what=info.name, variable="MODELSCOPE_CACHE")
     try:
-        return Path(snapshot_download(info.modelscope_id, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(info.modelscope_id, **files))
     except Exception as error:
         raise DownloadError(
             f"ModelScope ({info.modelscope_id}) failed: {type(error).__name__}: {error}. Check the network and try "
@@ -235,6 +241,15 @@ def _translate(error: Exception, *, info: ModelInfo, revision: str | None) -> Mo
             f"{where} has no model {info.hub_id!r}, or it is private: check the name, or set HF_TOKEN to a token that "
             "may read it"
         )
+    # The hub's library hides a refusal in "check your connection": without a token it may be a firewall's, though.
+    refusals = [one for one in (error, error.__cause__) if _status(one) in {401, 403}]
+    if refusals and get_token():
+        said = str(getattr(refusals[0], "server_message", None) or refusals[0]).partition("\n")[0]
+        return GatedModelError(
+            f"{where} refuses the token that is set, for {info.hub_id} ({said}). Make one that may read it at "
+            "https://huggingface.co/settings/tokens (for a gated model with access to public gated repositories) and "
+            "set HF_TOKEN to it; a public model needs none: unset HF_TOKEN"
+        )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return DownloadError(
             f"the disk of {constants.HF_HUB_CACHE!r} is full: free some space, or set the environment variable HF_HOME "
@@ -246,3 +261,8 @@ def _translate(error: Exception, *, info: ModelInfo, revision: str | None) -> Mo
         "stopped); where the hub is blocked set HF_ENDPOINT to a mirror, use source='modelscope', or give a folder "
         "that you downloaded yourself; 'micro' needs no download"
     )
+
+
+def _status(error: BaseException | None) -> int | None:
+    """The HTTP status that an error of the hub's library came with."""
+    return getattr(getattr(error, "response", None), "status_code", None)

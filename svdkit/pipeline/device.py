@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
-from svdkit.errors import PipelineError
+from svdkit.environment.facts import free_ram
+from svdkit.errors import OutOfMemoryError, PipelineError
 
 if TYPE_CHECKING:
     import torch
+
+# What other allocators than CUDA's say; they raise a plain RuntimeError.
+_SIGNS = (
+    *("cuda error: out of memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed"),
+    *("mps backend out of memory", "invalid buffer size"),  # the second: a tensor larger than Metal allows
+    *("defaultcpuallocator: can't allocate memory", "defaultcpuallocator: not enough memory"),
+)
 
 
 def choose_device(asked: str) -> tuple[str, str]:
@@ -69,14 +78,25 @@ def cuda_capability(device: str) -> tuple[int, int] | None:
 
 
 def free_bytes(device: str) -> int:
-    """Bytes free on the device for a new program: VRAM on CUDA, else main memory (Apple GPUs share it)."""
-    if device.startswith("cuda"):
-        import torch
+    """Bytes free on the device for a new model: VRAM on CUDA, else main memory (Apple GPUs share it)."""
+    if not device.startswith("cuda"):
+        return free_ram()
+    import torch
 
-        return int(torch.cuda.mem_get_info(device)[0])
-    import psutil
+    # What torch keeps for later of an earlier clip is not free to CUDA, and would push the next load to a slower plan.
+    gc.collect()
+    torch.cuda.empty_cache()
+    return int(torch.cuda.mem_get_info(device)[0])
 
-    return int(psutil.virtual_memory().available)
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that memory ran out, on CUDA, Apple's MPS or the CPU; svdkit's own among them."""
+    import torch
+
+    # torch before 2.5 has it in torch.cuda alone; it is a RuntimeError in both.
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError | OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
 
 
 def torch_dtype(name: str) -> torch.dtype:

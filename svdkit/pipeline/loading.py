@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from svdkit.errors import OutOfMemoryError
 from svdkit.models import ModelInfo, find_model, locate, random_pipeline
 from svdkit.models.folder import STEMS, fingerprint, half_precision
 from svdkit.models.info import describe_folder
 from svdkit.models.quiet import quiet
 from svdkit.models.weights import check_ram
-from svdkit.pipeline.device import choose_device, choose_dtype, cuda_capability, free_bytes, torch_dtype
+from svdkit.pipeline.device import (
+    choose_device,
+    choose_dtype,
+    cuda_capability,
+    free_bytes,
+    is_out_of_memory,
+    torch_dtype,
+)
 from svdkit.pipeline.memory import Need, Rung, choose_memory, possible_plans
 from svdkit.pipeline.techniques import apply_technique
 from svdkit.settings import LoadSettings
@@ -99,6 +109,7 @@ def load(
         SettingsError: a value that is not allowed.
         ModelError: weights that are not found, not safe or not complete; its subclasses say which.
         PipelineError: a device, precision or plan that cannot work here.
+        OutOfMemoryError: the weights do not fit the device with the plan that was asked for.
 
     Example:
         >>> pipe = load("svd-xt", memory="offload")
@@ -130,9 +141,11 @@ def load(
         place = where if rung.memory == "resident" else "cpu"
         if not place.startswith("cuda"):
             _check_ram(info, compute=compute)
-        pipe = random_pipeline(info, dtype=torch_dtype(compute), device=place, seed=asked.random_seed)
+        with _fitting(info, where, rung=rung, dtype=stored):
+            pipe = random_pipeline(info, dtype=torch_dtype(compute), device=place, seed=asked.random_seed)
         _store(pipe, dtype=stored, compute=compute)
-    _place(pipe, rung, device=where)
+    with _fitting(info, where, rung=rung, dtype=stored):
+        _place(pipe, rung, device=where)
     why_compiled = _compile(pipe) if asked.compile else ""
     resolved = {"model": info.name, "dtype": stored, "device": where, **rung._asdict()}
     decode_chunk_size = resolved.pop("decode_chunk_size")
@@ -209,6 +222,20 @@ def _choose(
     if not device.startswith("cuda") and pipe.unet.device.type != "meta":
         free += sum(need.weight_bytes.values())  # read into this memory already, and counted again by the plan
     return choose_memory(need, free_bytes=free, asked=asked, plans=plans)
+
+
+@contextmanager
+def _fitting(info: ModelInfo, device: str, *, rung: Rung, dtype: str) -> Iterator[None]:
+    """Say in words that the weights do not fit the device."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"{info.name} does not fit {device} with memory={rung.memory!r}, dtype={dtype!r}: leave both at 'auto', "
+            "use memory='sequential', or close what else uses the device (another notebook's kernel, for one)"
+        ) from error
 
 
 def _place(pipe: StableVideoDiffusionPipeline, rung: Rung, *, device: str) -> None:

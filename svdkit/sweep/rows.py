@@ -81,7 +81,7 @@ def failed(task: Task, error: BaseException | tuple[str, str], *, status: str = 
     """
     kind, message = error if isinstance(error, tuple) else (type(error).__name__, str(error))
     if isinstance(error, BaseException) and not status:
-        from svdkit.generate.ladder import is_out_of_memory
+        from svdkit.pipeline.device import is_out_of_memory
 
         status = "oom" if is_out_of_memory(error) else ""
     return Record(
