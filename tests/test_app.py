@@ -11,17 +11,32 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import webbrowser
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from svdkit.cli import web
 from svdkit.cli.notebook import run_notebook
 from svdkit.cli.outcome import RefusedInput
 from svdkit.cli.web import absolute, check_access, free_port, is_loopback, shown_host, write_page
 from tests.test_cli import run as invoke
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "app.ipynb"
+
+
+def test_the_browser_is_led_by_a_file_so_that_no_process_shows_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = list[str]()
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    way_in = web.write_way_in(tmp_path, 'http://127.0.0.1:1/?token=a"b&c')
+    with socket.create_server(("127.0.0.1", 0)) as answering:
+        web.open_browser("127.0.0.1", answering.getsockname()[1], way_in)
+    assert opened == [way_in.as_uri()]
+    assert way_in.stat().st_mode & 0o077 == 0
+    assert 'content="0; url=http://127.0.0.1:1/?token=a&quot;b&amp;c"' in way_in.read_text(encoding="utf-8")
 
 
 def test_a_folder_is_given_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

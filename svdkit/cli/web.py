@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import importlib.util
 import ipaddress
 import json
@@ -84,7 +85,8 @@ def web(
             typer.echo(f"{EXPOSED}. The token goes over the network as it is: only on networks you trust.", err=True)
         write_configuration(Path(folder), host=host, port=port, token=token)
         if browser and is_loopback(host):
-            threading.Thread(target=open_browser, args=(host, port, address), daemon=True).start()
+            way_in = write_way_in(Path(folder), address)
+            threading.Thread(target=open_browser, args=(host, port, way_in), daemon=True).start()
         places = os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_CONFIG_PATH")]))
         ended = show_page(page, {APP: json.dumps(inner), "JUPYTER_CONFIG_PATH": places})
     if ended:
@@ -184,11 +186,23 @@ def write_configuration(folder: Path, *, host: str, port: int, token: str) -> No
     file.write_text(json.dumps(values), encoding="utf-8")
 
 
-def open_browser(host: str, port: int, address: str) -> None:
+def write_way_in(folder: Path, address: str) -> Path:
+    """Write a file that leads to the page: a browser's arguments, and so the token, everybody here may read."""
+    file = folder / "svdkit.html"
+    file.touch(mode=0o600)
+    link = html.escape(address)
+    file.write_text(
+        f'<!doctype html><meta http-equiv="refresh" content="0; url={link}"><a href="{link}">svdkit</a>',
+        encoding="utf-8",
+    )
+    return file
+
+
+def open_browser(host: str, port: int, way_in: Path) -> None:
     """Open the page as soon as somebody answers there."""
     for _ in range(100):
         with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
-            webbrowser.open(address)
+            webbrowser.open(way_in.as_uri())
             return
         time.sleep(0.2)
 

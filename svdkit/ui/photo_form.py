@@ -124,9 +124,10 @@ class PhotoForm:
             image = read_image(photo)
         except SvdkitError as error:
             failed = error
+        finally:
+            self.reading = self.reading and number != self._asked
         if number != self._asked:
             return
-        self.reading = False
         self._failed = str(photo) if failed and not is_upload else ""
         if failed:
             self._draw()  # the note may say that it is being read
