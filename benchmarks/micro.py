@@ -3,7 +3,7 @@
     python benchmarks/micro.py            # about 9 minutes on two cores; writes bench_results/micro/
 
 Three sample photos, four seeds, the default settings unless a row says otherwise. Motion is measured with DIS flow and
-homographies (`svdkit/bench/quality.py`). Exits with 1 when a bar is missed.
+homographies (`svdkit/bench/quality/`). Exits with 1 when a bar is missed.
 """
 
 from __future__ import annotations
