@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SHOWN = ("torch", "diffusers", "transformers", "accelerate", "numpy", "pillow", "imageio-ffmpeg", "mediapy")
-NEEDS_MODEL = {"torch", "diffusers", "transformers", "accelerate", "tests.toy"}
+NEEDS_MODEL = frozenset({"torch", "diffusers", "transformers", "accelerate", "tests.toy"})
+DRIVES_A_BROWSER = frozenset({"tests.browser"})
 
 # The same cases on every run and machine, and no deadline: a shared core makes one example slow now and then.
 # To look for new cases: HYPOTHESIS_PROFILE=explore make test
@@ -49,22 +50,28 @@ def version(name: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a model, so that `make check` can leave it out without anybody having to remember."""
+    """Mark what needs a model, so that `make check` can leave it out without anybody having to remember.
+
+    What drives a browser gets a second try, as Playwright's own runner gives it in CI: several programs of others
+    take part, on a machine that may be busy. pytest names the tests that needed it.
+    """
     for item in items:
-        if "toy_pipe" in getattr(item, "fixturenames", ()) or imports_a_model(item.path):
+        if "toy_pipe" in getattr(item, "fixturenames", ()) or imports(item.path, NEEDS_MODEL):
             item.add_marker(pytest.mark.model)
+        if imports(item.path, DRIVES_A_BROWSER):
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @functools.cache
-def imports_a_model(path: Path) -> bool:
-    """Whether a test file imports torch, a library built on it, or the toy pipeline, anywhere."""
+def imports(path: Path, modules: frozenset[str]) -> bool:
+    """Whether a test file imports one of some modules, or a part of one, anywhere."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return any(name == known or name.startswith(f"{known}.") for name in names for known in NEEDS_MODEL)
+    return any(name == known or name.startswith(f"{known}.") for name in names for known in modules)
 
 
 @pytest.fixture(scope="session")

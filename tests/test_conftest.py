@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import imports_a_model, pytest_report_header
+from tests.conftest import DRIVES_A_BROWSER, NEEDS_MODEL, imports, pytest_report_header
 
 
 @pytest.mark.parametrize(
@@ -23,13 +23,19 @@ from tests.conftest import imports_a_model, pytest_report_header
 )
 def test_a_file_that_imports_torch_or_the_toy_needs_a_model(tmp_path: Path, source: str) -> None:
     (tmp_path / "test_a.py").write_text(source, encoding="utf-8")
-    assert imports_a_model(tmp_path / "test_a.py")
+    assert imports(tmp_path / "test_a.py", NEEDS_MODEL)
 
 
 @pytest.mark.parametrize("source", ["import numpy", "import torchless", "# import torch", "from tests import helpers"])
 def test_any_other_file_does_not(tmp_path: Path, source: str) -> None:
     (tmp_path / "test_a.py").write_text(source, encoding="utf-8")
-    assert not imports_a_model(tmp_path / "test_a.py")
+    assert not imports(tmp_path / "test_a.py", NEEDS_MODEL)
+
+
+def test_what_drives_a_browser_and_nothing_else_gets_a_second_try() -> None:
+    here = Path(__file__).parent
+    found = {path.stem for path in here.glob("test_*.py") if imports(path, DRIVES_A_BROWSER)}
+    assert found == {"test_player", "test_report", "test_ui_lab", "test_ui_page"}
 
 
 def test_this_test_needs_no_model(request: pytest.FixtureRequest) -> None:

@@ -166,7 +166,7 @@ def test_an_upload_is_not_in_the_saved_notebook(panel: PanelPage, folder: Path, 
     panel.upload(path)
     shown = panel.new_photo(before)
     with panel.page.expect_response(lambda answer: answer.request.method == "PUT" and "/api/contents/" in answer.url):
-        panel.page.keyboard.press("Control+s")  # the file is whole once the server has answered: Jupyter empties it first
+        panel.page.keyboard.press("Control+s")  # Jupyter empties the file first: it is whole once the server answers
     text = (folder / NOTEBOOK).read_text(encoding="utf-8")
     assert "svdkit" in text
     assert base64.b64encode(path.read_bytes()).decode()[100:400] not in text
