@@ -132,9 +132,17 @@ def test_one_part_of_the_environment_can_be_allowed() -> None:
         compare([record()], [newer], allow_different=["diffusers"])
 
 
-def test_free_memory_and_where_it_ran_do_not_matter() -> None:
-    elsewhere = GPU | VERSIONS | {"notebook": "terminal", "ram_bytes": 1, "svdkit": "9.9"}
+def test_main_memory_and_where_it_ran_and_what_shows_clips_do_not_matter() -> None:
+    elsewhere = GPU | VERSIONS | {"notebook": "terminal", "ram_bytes": 1, "svdkit": "9.9", "ipywidgets": "7.7.1"}
     assert one([record()], [again(environment=elsewhere)]).time == "same"
+
+
+def test_a_run_that_fails_now_is_found_by_whatever_wrote_its_row() -> None:
+    """A process that died left "auto" unresolved, came to no method, and its driver knows no GPU."""
+    lost = out_of_memory(load=record().load | {"dtype": "auto"}, environment=CPU | VERSIONS)
+    found = compare([record(method="composed")], [lost])
+    assert [change.time for change in found.changes] == ["fails now"]
+    assert len(found.regressions()) == 1
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,12 @@ def test_a_gpu_that_torch_has_no_code_for_fails():
     )
 
 
+def test_a_gpu_newer_than_torch_gets_a_build_that_has_it():
+    new = dataclasses.replace(P100, name="NVIDIA GeForce RTX 5090", capability=(12, 0))
+    finding = found("gpu", gpus=(new,), architectures=("sm_80", "sm_90"))
+    assert finding.cure.startswith("install a torch that has sm_120, as builds for CUDA 12.8 or later do: ")
+
+
 @pytest.mark.parametrize(
     ("capability", "architectures", "status"),
     [
@@ -391,17 +397,19 @@ def test_a_containers_limit_and_what_is_used_of_it_count(monkeypatch, folder, fi
 
 
 @pytest.mark.parametrize(
-    ("system", "text"),
+    ("system", "release", "text"),
     [
-        ("Linux", "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.15  Thu Jan 23\nGCC version: 12.2.0"),
-        ("Windows", "| NVIDIA-SMI 570.86.15   Driver Version: 570.86.15   CUDA Version: 12.8 |"),
+        ("Linux", "6.1.0", "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.15  Thu Jan 23\nGCC: 12.2.0"),
+        ("Windows", "11", "570.86.15\n"),
+        ("Linux", "5.15.153.1-microsoft-standard-WSL2", "570.86.15\n"),  # has no such file
     ],
 )
-def test_the_driver_of_each_system(monkeypatch, system, text):
+def test_the_driver_of_each_system(monkeypatch, system, release, text):
     monkeypatch.setattr(platform, "system", lambda: system)
-    monkeypatch.setattr(Path, "read_text", lambda path, **named: text)
+    monkeypatch.setattr(platform, "release", lambda: release)
+    monkeypatch.setattr(Path, "read_text", lambda path, **named: text if release == "6.1.0" else "")
     monkeypatch.setattr(subprocess, "run", lambda *args, **named: types.SimpleNamespace(stdout=text))
-    assert facts._driver() == "570.86.15"
+    assert facts._driver.__wrapped__() == "570.86.15"
 
 
 def test_a_broken_ffmpeg_is_no_ffmpeg(monkeypatch):
@@ -519,6 +527,15 @@ def test_the_summary_asks_a_torch_that_is_there_already(monkeypatch):
     made = summary()
     assert (made["gpu"], made["gpu_count"], made["vram_bytes"], made["cuda"]) == ("Tesla T4", 1, 16, "12.8")
     assert summary(gpu=False)["gpu"] is None
+
+
+def test_the_summary_names_what_computes_and_not_what_is_only_there(monkeypatch):
+    cards = (T4, dataclasses.replace(T4, name="NVIDIA L4", vram_bytes=22 * GIB))
+    monkeypatch.setattr(facts, "gather", lambda **_: Facts(gpus=cards))
+    assert [summary(device=device)["gpu"] for device in ("auto", "cuda", "cuda:1", "cpu")] == [
+        *("Tesla T4", "Tesla T4", "NVIDIA L4", None),
+    ]
+    assert summary(device="cuda:1")["vram_bytes"] == 22 * GIB
 
 
 def test_the_summary_holds_nobodys_name_path_or_token(monkeypatch):

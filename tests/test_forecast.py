@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,10 +20,11 @@ from svdkit.bench.forecast import calls, find_card, predict
 from svdkit.bench.forecast import forecast as make_forecast
 from svdkit.bench.forecast.calibrate import device_name, from_records, published
 from svdkit.bench.forecast.calibrate import from_published as calibrate_from_published
-from svdkit.bench.forecast.cards import CARDS, of_memory
+from svdkit.bench.forecast.cards import CARDS, card_of, of_memory
 from svdkit.bench.forecast.model import Job, clip_calls, clip_flops, nominal_seconds
 from svdkit.bench.record import Record, run_id, write_record
 from svdkit.cli.outcome import Commands
+from svdkit.environment.facts import Facts, Gpu
 from svdkit.errors import ModelError, PipelineError, SettingsError
 from svdkit.models import find_model
 from svdkit.pipeline.memory import GIB, Rung
@@ -123,7 +125,7 @@ def test_a_number_is_gigabytes(gpu):
     assert 22 * GIB < card.memory_bytes < 24 * GIB
 
 
-@pytest.mark.parametrize("gpu", [0, -3, True, "", "many"])
+@pytest.mark.parametrize("gpu", [0, -3, True, "", "many", 4090, "5090"])
 def test_no_card_is_made_of_nonsense(gpu):
     with pytest.raises(SettingsError, match=r"is not a card svdkit knows: .*give one of T4"):
         find_card(gpu)
@@ -371,13 +373,15 @@ def test_coarse_records_serve_too():
     ids=["other card", "other precision", "compiled", "failed", "no samples"],
 )
 def test_records_of_something_else_are_passed_over(other):
-    assert from_records([other], job=job(), model="svd-xt", device="RTX 4090", what="own records") is None
+    how = {"model": "svd-xt", "network": network(job()), "card": find_card("RTX 4090"), "what": "own records"}
+    assert from_records([other], job=job(), **how) is None
 
 
 def test_a_card_svdkit_does_not_know_is_forecast_from_its_own_records():
     mine = record(gpu="Brand New GPU", stages={"unet": 30.0})
     assert device_name(mine.environment) == "Brand New GPU"
-    found = from_records([mine], job=job(num_inference_steps=50), model="svd-xt", device="Brand New GPU", what="own")
+    of = job(num_inference_steps=50)
+    found = from_records([mine], job=of, model="svd-xt", network=network(of), card=card_of("Brand New GPU"), what="own")
     assert found is not None
 
 
@@ -404,16 +408,34 @@ def test_a_broken_calibration_file_counts_as_none(tmp_path):
 
 
 def test_calibrate_wants_a_pipeline_of_load():
-    with pytest.raises(PipelineError, match=r"calibrate takes a pipeline of svdkit\.load"):
+    with pytest.raises(SettingsError, match=r"make it with svdkit\.load"):
         own(object())
 
 
 # This machine
 
 
+def test_records_of_a_folder_serve_it(tmp_path):
+    """A record knows a folder by its last name only; the forecast knows where it is."""
+    folder = shutil.copytree(ROOT / "svdkit" / "micro", tmp_path / "mine")
+    load = LoadSettings(model=str(folder), dtype="fp16", memory="resident", device="cuda")
+    size = {"height": 72, "width": 128, "num_frames": 14}
+    made = dataclasses.replace(record(stages={"unet": 60.0}, **size), model={"name": "mine", "weights": "trained"})
+    found = forecast(folder, gpu="RTX 4090", load=load, records=[made])
+    assert found.source.startswith("own records: 1 record of RTX 4090 with ")
+
+
+def test_the_very_machine_has_the_published_timings_of_its_card(monkeypatch):
+    """Its memory is not exactly that of the table."""
+    facts = Facts(gpus=(Gpu("Tesla T4", 15_828_320_256, None, (7, 5)),), driver="570.86.15")
+    monkeypatch.setattr("svdkit.environment.facts.gather", lambda **_: facts)
+    assert forecast("svd-xt").source == forecast("svd-xt", gpu="T4").source
+    assert predict.this_machine("cpu")[1] == "cpu"
+
+
 @pytest.mark.usefixtures("_no_counting")
 def test_a_cpu_without_records_has_no_seconds_and_says_how_to_get_them(monkeypatch):
-    monkeypatch.setattr(predict, "this_machine", lambda: (of_memory("Some CPU", 16.0), "cpu"))
+    monkeypatch.setattr(predict, "this_machine", lambda _device: (of_memory("Some CPU", 16.0), "cpu"))
     found = forecast("micro")
     assert (found.gpu, found.load.dtype, found.load.device, found.seconds) == ("Some CPU", "fp32", "cpu", None)
     assert found.fits is True

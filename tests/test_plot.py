@@ -155,6 +155,13 @@ def test_a_cpu_has_no_limit_to_draw() -> None:
     assert axes.get_title(loc="left").startswith("svd-xt, random weights, AMD EPYC, 2 cores")
 
 
+def test_a_device_without_such_bytes_is_left_out_rather_than_drawn_at_zero() -> None:
+    sizes = {"total": {"peak_allocated_bytes": None, "peak_reserved_bytes": None, "process_bytes": 2**30}}
+    rows = [record(chunk=chunk, dtype="fp32", memory=sizes, environment=CPU | VERSIONS) for chunk in (1, 2)]
+    axes = axes_of(vram_against_chunk([*rows, record(chunk=1), record(chunk=2)]))
+    assert all(min(line.get_ydata()) > 0 for line in axes.lines)
+
+
 def test_out_of_memory_is_a_cross_at_the_limit() -> None:
     figure = vram_against_chunk([*grid(), out_of_memory(chunk=14)], limit_bytes=24 * 2**30)
     cross = axes_of(figure).lines[-1]

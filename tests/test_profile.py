@@ -20,6 +20,7 @@ from svdkit.bench.profile import agreement, profile
 from svdkit.bench.protocol import Protocol
 from svdkit.bench.record import Record, read_records
 from svdkit.errors import Cancelled, ModelError, SettingsError
+from svdkit.image import fit
 from svdkit.settings import ClipSettings, LoadSettings
 from tests.test_protocol import loaded_toy
 
@@ -185,7 +186,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_call_goes_on(
 
 
 WORKER = """
-import json, os, signal, sys, time
+import json, os, signal, sys
 job = json.loads(sys.stdin.readline())
 def say(**message):
     print(json.dumps(message), flush=True)
@@ -232,10 +233,10 @@ def test_a_process_that_ends_early_leaves_a_row_a_cell(worker: Any, then: str, m
 
 
 def test_ctrl_c_reaches_the_process_that_measures(worker: Any, tmp_path: Path) -> None:
-    """It is told by us, once, and its output is read to the end."""
+    """Its input is closed, and its output is read to the end."""
     worker(
-        "def stop(*_):\n    open(job['results'] + '/told', 'w').close(); say(text='stopping'); sys.exit(130)\n"
-        "signal.signal(signal.SIGINT, stop)\nsay(text='ready')\ntime.sleep(60)\nsay(text='late')"
+        "say(text='ready')\nsys.stdin.read()\nsay(text='stopping')\n"
+        "open(job['results'] + '/told', 'w').close()\nsys.exit(130)"
     )
     told: list[str] = []
 
@@ -287,8 +288,22 @@ def test_values_that_are_not_allowed_are_refused_before_anything_is_loaded(pipe:
         run(pipe, dtype=["fp32"])
     with pytest.raises(SettingsError, match="dtype"):
         profile("micro", dtype=["fp12"])
+    with pytest.raises(SettingsError, match="check=-1 is not a whole number from 0"):
+        run(pipe, check=-1)
+    with pytest.raises(SettingsError, match="clip has height=72, but the photo was fitted to 64; give one"):
+        profile("micro", photo=fit("rocket", height=64, width=64), clip=ClipSettings(height=72))
     with pytest.raises(ModelError, match="did you mean 'micro'"):
-        profile("micra")
+        profile(load=LoadSettings(model="micra"))
+
+
+def test_what_was_interrupted_before_its_memory_is_measured_again(pipe: Any, tmp_path: Path) -> None:
+    """The results may be one file; a row without memory counts only where no memory was wanted."""
+    file = tmp_path / "mine.jsonl"
+    seconds_only = run(pipe, results=file)
+    assert run(pipe, results=file) == seconds_only
+    both = run(pipe, results=file, protocol=dataclasses.replace(QUICK, memory=True))
+    assert [record.id for record in both] == [record.id for record in seconds_only]
+    assert all(record.memory["total"] for record in both)
 
 
 def test_agreement_compares_composed_with_measured_cells_and_tells_the_noise(pipe: Any) -> None:

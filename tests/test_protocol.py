@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import torch
 
 from svdkit.bench import protocol as module
 from svdkit.bench.measure import Measurement
-from svdkit.bench.protocol import Protocol, Trial, compile_cost, describe, interleave, run_cells, samples_of, whole_clip
+from svdkit.bench.protocol import Protocol, Trial, compile_cost, describe, interleave, record_of, samples_of, whole_clip
 from svdkit.bench.record import Record
 from svdkit.errors import SettingsError
 from svdkit.image import fit
@@ -144,6 +145,20 @@ def test_an_interrupt_leaves_what_was_measured(script: Any) -> None:
     assert len(trial.timed) == 3
 
 
+def test_an_interrupt_in_the_memory_pass_leaves_no_half_of_it(pipe: Any) -> None:
+    """The peak of a part of a clip would look like that of all of it."""
+
+    def run() -> None:
+        pipe.scheduler.set_timesteps(1)
+        if trial.timed:
+            raise KeyboardInterrupt
+
+    trial = Trial(run)
+    with pytest.raises(KeyboardInterrupt):
+        interleave(pipe, [trial], dataclasses.replace(QUICK, max_repeats=2), lambda _text: None)
+    assert trial.memory == {}
+
+
 def test_after_each_timed_run_nvml_is_asked_for_energy_and_state(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     joules = iter(range(0, 1000, 10))
     state = {"sm_clock_mhz": 1980, "temperature_celsius": 61, "throttle_reasons": None}
@@ -199,11 +214,18 @@ def test_samples_are_one_list_a_stage() -> None:
     assert samples_of([]) == {}
 
 
+def run_cells(pipe: Any, frame: Any, clips: list[ClipSettings], tell: Any = lambda _text: None) -> list[Record]:
+    headers = [describe(pipe, frame, clip) for clip in clips]
+    trials = [whole_clip(pipe, frame, ClipSettings.from_dict(header["clip"])) for header in headers]
+    interleave(pipe, trials, QUICK, tell)
+    return [record_of(trial, header, load_seconds=0.5) for trial, header in zip(trials, headers, strict=True)]
+
+
 def test_whole_cells_are_records_and_the_first_is_measured_twice(pipe: Any) -> None:
     frame = fit("rocket", height=64, width=64)
     clips = [ClipSettings(seed=1, num_inference_steps=n, decode_chunk_size=2) for n in (1, 2)]
     told: list[str] = []
-    first, second, again = run_cells(pipe, frame, clips, protocol=QUICK, twice=True, tell=told.append)
+    first, second, again = run_cells(pipe, frame, [*clips, clips[0]], told.append)
     assert first.id == again.id != second.id
     assert [record.status for record in (first, second, again)] == ["ok"] * 3
     assert sorted([*first.order, *second.order, *again.order]) == [0, 1, 2, 3, 4, 5]
@@ -234,7 +256,7 @@ def test_out_of_memory_and_errors_are_rows(error: Exception, status: str, monkey
 
     monkeypatch.setattr(pipe.vae, "decode", fail)
     clip = ClipSettings(seed=1, num_inference_steps=1)
-    (record,) = run_cells(pipe, fit("rocket", height=64, width=64), [clip], protocol=QUICK)
+    (record,) = run_cells(pipe, fit("rocket", height=64, width=64), [clip])
     assert record.status == status
     assert record.error is not None
     assert ("ran out of memory" if status == "oom" else "odd") in record.error["message"]

@@ -85,6 +85,20 @@ def test_a_baseline_without_seconds_is_refused(baseline: Any) -> None:
         table([record(), record(chunk=2), out_of_memory(chunk=25)], baseline=baseline)
 
 
+def test_a_record_is_the_baseline_among_others_of_its_id() -> None:
+    """A cell that was composed and measured has one id."""
+    composed, measured = record(method="composed"), record(factor=2.0)
+    assert composed.id == measured.id
+    assert list(table([composed, measured], baseline=measured)["ratio"]) == [pytest.approx(0.5, rel=0.05), 1]
+
+
+def test_whole_numbers_stay_whole_where_one_is_missing() -> None:
+    gpu = record(environment=GPU | VERSIONS | {"cudnn": 91002})
+    text = to_markdown(table([record(environment=CPU | VERSIONS), gpu]))
+    assert "91002" in text
+    assert "139.7 GiB" in text
+
+
 def test_no_records_are_refused() -> None:
     with pytest.raises(SettingsError, match="table: there are no records; give at least one"):
         table([])

@@ -43,7 +43,7 @@ def _machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SVDKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv(APP, raising=False)
     monkeypatch.setattr(Outlook, "_count", lambda *_: "counting")  # no process that outlives its test
-    monkeypatch.setattr(predict, "this_machine", lambda: (of_memory("a machine of the tests", 16), "cpu"))
+    monkeypatch.setattr(predict, "this_machine", lambda _device: (of_memory("a machine of the tests", 16), "cpu"))
 
 
 @pytest.fixture

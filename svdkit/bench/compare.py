@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from svdkit.bench.matching import cells_of, check_allowed, differences, names, nearest
+from svdkit.bench.matching import cells_of, check_allowed, differences, names, nearest, pair_failures
 from svdkit.bench.stats import FEWEST_REPEATS, Interval, Parts, median, ratio, timed_parts
 from svdkit.bench.table import memory_of
 from svdkit.bench.varying import completed, hardware
@@ -113,6 +113,7 @@ def compare(
     if noise_floor is not None and not 0 <= noise_floor < math.inf:
         raise SettingsError(f"compare: noise_floor={noise_floor!r} is not a fraction from 0; 0.02 is 2 %")
     old, new = cells_of(old_records, allowed, which="old"), cells_of(new_records, allowed, which="new")
+    pair_failures(old, new)
     both = [key for key in old if key in new]
     if not both:
         raise SettingsError(f"compare: no row is in both; {nearest(old_records, new_records)}")

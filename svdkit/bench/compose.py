@@ -107,9 +107,10 @@ class Parts:
         three = (self.encode, self.denoise, last)
         rounds = zip(*(trial.timed for trial in three), strict=False)
         timed = [add_up(one.seconds, stretch(two, steps), three.seconds) for one, two, three in rounds]
-        sizes = {stage: value for trial in three for stage, value in trial.memory.items() if stage != "total"}
-        if sizes:
-            sizes["total"] = reduce(higher, (trial.memory["total"] for trial in three if trial.memory))
+        sizes: dict[str, Any] = {}
+        if all(trial.memory for trial in three):
+            sizes = {stage: value for trial in three for stage, value in trial.memory.items()}
+            sizes["total"] = reduce(higher, (trial.memory["total"] for trial in three))
         return make_record(
             header,
             failure=next((trial.error for trial in three if trial.error), None),

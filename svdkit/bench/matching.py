@@ -47,6 +47,19 @@ def cells_of(records: Sequence[Record], allowed: set[str], *, which: str) -> Cel
     return cells
 
 
+def pair_failures(old: Cells, new: Cells) -> None:
+    """Let cells of failed rows meet those of the other side that differ in method alone: a failed run came to none."""
+
+    def bare(key: str) -> dict[str, Any]:
+        return {name: value for name, value in json.loads(key).items() if name != "method"}
+
+    for one, other in ((old, new), (new, old)):
+        for key in [key for key, cell in one.items() if not any(record.status == "ok" for record in cell)]:
+            found = next((there for there in other if bare(there) == bare(key)), key)
+            if found != key:
+                one.setdefault(found, []).extend(one.pop(key))
+
+
 def nearest(old: Sequence[Record], new: Sequence[Record]) -> str:
     """Name what differs between the two most similar rows."""
     pairs = [(identity(first), identity(second)) for first, second in itertools.product(old[:100], new[:100])]
@@ -59,10 +72,15 @@ def nearest(old: Sequence[Record], new: Sequence[Record]) -> str:
 
 
 def differences(pairs: Sequence[tuple[list[Record], list[Record]]]) -> dict[str, str]:
-    """Name -> one line on a part of the environment that is not the same in old and new."""
+    """Name -> one line on a part of the environment that is not the same in old and new.
+
+    Failed rows do not count: those of a process that died were written by another one, which may know no GPU.
+    """
     found: dict[str, str] = {}
     for old, new in pairs:
-        environments = [[environment_of(record) for record in cell] for cell in (old, new)]
+        environments = [[environment_of(one) for one in cell if one.status == "ok"] for cell in (old, new)]
+        if not all(environments):
+            continue
         for name in varying([*environments[0], *environments[1]]):
             before, after = ("/".join(dict.fromkeys(_text(name, e.get(name)) for e in side)) for side in environments)
             found.setdefault(name, f"{name}: {before} → {after}")

@@ -110,8 +110,12 @@ def vram_against_chunk(records: Sequence[Record], *, limit_bytes: int | None = N
     kinds = [kind for kind in BYTES if any(memory_of(r)[kind] for r in shown)] if len(series) == 1 else [_kind(shown)]
     for index, (name, kind) in enumerate((name, kind) for name in series for kind in kinds):
         peaks: dict[float, float] = {}
-        for chunk, size in ((setting_of(r, along), memory_of(r)[kind] or 0) for r in series[name]):
-            peaks[chunk] = max(peaks.get(chunk, 0), size / _GIB)
+        for record in series[name]:
+            if size := memory_of(record)[kind]:
+                chunk = setting_of(record, along)
+                peaks[chunk] = max(peaks.get(chunk, 0), size / _GIB)
+        if not peaks:  # another kind of device, which has no bytes of this kind
+            continue
         look = {"marker": MARKERS[index % 8], "linestyle": LINES[index % 4], "color": COLOURS[index % 8]}
         label = name or _WORDS[kind]
         axes.plot(*zip(*sorted(peaks.items()), strict=True), label=label, markerfacecolor="white", **look)

@@ -6,8 +6,7 @@ import contextlib
 import itertools
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def profile(
-    model: Any = "micro",
+    model: Any = None,
     *,
     photo: Any = "rocket",
     clip: ClipSettings | None = None,
@@ -55,7 +54,8 @@ def profile(
     tried again.
 
     Args:
-        model: As ``load`` takes it; or a pipeline from ``load``, which is used in this process.
+        model: As ``load`` takes it; or a pipeline from ``load``, which is used in this process; None for that of
+            ``load=``, else micro.
         photo: Anything ``svdkit.fit`` takes, or a ``Frame``.
         clip: What all cells have in common: frames, height, width and so on. A seed that is None is 0.
         load: What all loads have in common.
@@ -82,10 +82,15 @@ def profile(
         >>> records = profile("micro", num_inference_steps=[5, 25], decode_chunk_size=[2, 7])  # doctest: +SKIP
         >>> svdkit.bench.table(records)  # doctest: +SKIP
     """
-    pipe = None if isinstance(model, str | Path) else model
+    for name, number in {"check": check, "seed": seed}.items():
+        if type(number) is not int or number < 0:
+            raise SettingsError(f"{name}={number!r:.60} is not a whole number from 0")
+    pipe: Any = None if isinstance(model, str | Path | None) else model
     if pipe is not None and (dtype or memory or load):
         raise SettingsError("a pipeline is loaded already: leave out dtype, memory and load, or give the model's name")
-    base = (load or LoadSettings()) if pipe is not None else (load or LoadSettings()).replace(model=str(model))
+    base = load or LoadSettings()
+    if pipe is None and model is not None:
+        base = base.replace(model=str(model))
     loads = [base.replace(**values) for values in _grid(dtype=dtype, memory=memory)]
     frame, common = _resolve(pipe, base, photo, clip or ClipSettings())
     axes = _grid(num_inference_steps=num_inference_steps, decode_chunk_size=decode_chunk_size)
@@ -94,7 +99,8 @@ def profile(
     how = {"composed": composed, "protocol": protocol or Protocol()}
     say = progress if callable(progress) else _print if progress else lambda _text: None
     ids: dict[str, None] = {}
-    with _folder(results) as folder:
+    with contextlib.ExitStack() as stack:
+        folder = Path(results or stack.enter_context(tempfile.TemporaryDirectory(prefix="svdkit-")))
         for settings, cells in zip(loads, whole, strict=True):
             name = f"{settings.dtype}, {settings.memory}: " if loads[1:] else ""
             group = Group(settings, frame, clips, cells, folder, ids, partial(_say_of, say, name), how)
@@ -151,6 +157,9 @@ def _resolve(pipe: Any, load: LoadSettings, photo: Any, clip: ClipSettings) -> t
     info = find_model(load.model) if pipe is None else load_report(pipe).model
     if not isinstance(photo, Frame):
         photo = fit(photo, height=clip.height or info.height, width=clip.width or info.width)
+    for name, size in {"height": photo.height, "width": photo.width}.items():
+        if getattr(clip, name) not in {None, size}:
+            raise SettingsError(f"clip has {name}={getattr(clip, name)}, but the photo was fitted to {size}; give one")
     frames = info.num_frames if info.weights_bytes else None  # else a hub model that is not known yet
     clip = clip.replace(height=photo.height, width=photo.width, num_frames=clip.num_frames or frames)
     return photo, clip.replace(seed=clip.seed or 0)
@@ -165,18 +174,17 @@ def _draw(loads: int, clips: int, *, count: int, seed: int) -> list[list[int]]:
 
 
 def _collect(folder: Path, ids: Sequence[str] | dict[str, None]) -> list[Record]:
-    """The records of some cells, composed ones first; what failed only where nothing later went well."""
+    """The records of some cells, composed ones first; what failed or ended early only where nothing went better."""
     found: dict[tuple[str, str], list[Record]] = {}
     for record in read_all(folder):
         found.setdefault((record.method, record.id), []).append(record)
     rows = (found.get((method, name), []) for method in ("composed", "measured") for name in ids)
-    return [record for row in rows for record in ([one for one in row if one.status == "ok"] or row[-1:])]
+    return [record for row in rows for record in _best(row)]
 
 
-@contextmanager
-def _folder(results: str | Path | None) -> Iterator[Path]:
-    with contextlib.ExitStack() as stack:
-        yield Path(results or stack.enter_context(tempfile.TemporaryDirectory(prefix="svdkit-")))
+def _best(row: list[Record]) -> list[Record]:
+    good = [record for record in row if record.status == "ok"]
+    return [record for record in good if record.memory] or good or row[-1:]
 
 
 def _say_of(say: Callable[[str], object], name: str, text: str) -> None:

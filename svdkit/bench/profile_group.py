@@ -47,7 +47,7 @@ class Group:
     def here(self, pipe: Any) -> None:
         """Measure with a pipeline that is loaded already."""
         self.ids |= dict.fromkeys(describe(pipe, self.frame, clip)["id"] for clip in self.clips)
-        done = count_done(self.results)
+        done = count_done(self.results, memory=self.how["protocol"].memory)
         keep = partial(write_record, self.results)
         measure_group(pipe, self.frame, self.clips, whole=self.whole, done=done, keep=keep, tell=self.say, **self.how)
 
@@ -59,11 +59,12 @@ class Group:
         how: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": environment}
         # A session of its own, so that Ctrl-C reaches it once, from here.
         with subprocess.Popen(_COMMAND, text=True, start_new_session=True, **how) as child:
+            pipe: Any = child.stdin
             try:
-                _write(child, self._job())
+                _write(pipe, self._job())
                 self._listen(child, heard)
             except KeyboardInterrupt:
-                _interrupt(child)
+                pipe.close()  # which interrupts it, on every system
                 self._listen(child, heard)
                 raise
             finally:
@@ -116,15 +117,7 @@ class Group:
                 write_record(self.results, make_record(header, method=method, **values))
 
 
-def _write(child: subprocess.Popen[str], job: dict[str, Any]) -> None:
+def _write(pipe: Any, job: dict[str, Any]) -> None:
     with contextlib.suppress(BrokenPipeError):  # it has ended already, which is seen soon enough
-        pipe: Any = child.stdin
         pipe.write(json.dumps(job) + "\n")
         pipe.flush()
-
-
-def _interrupt(child: subprocess.Popen[str]) -> None:
-    if os.name == "posix":
-        child.send_signal(signal.SIGINT)
-    else:
-        child.terminate()

@@ -1,11 +1,12 @@
 """The process that measures the cells of one load: ``python -m svdkit.bench.profile_worker``, started by ``profile``.
 
 The job is one line of JSON on its input; lines of JSON on its output say how far it is; records go to the results
-folder. When its input closes, whoever wanted the results is gone, and it ends.
+folder. When its input closes, it is interrupted: what is complete is kept, and it ends.
 """
 
 from __future__ import annotations
 
+import _thread
 import base64
 import io
 import json
@@ -13,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from PIL import Image
 
 from svdkit.bench.compose import measure_group
 from svdkit.bench.protocol import Protocol, describe
-from svdkit.bench.record import Record, read_records, write_record
+from svdkit.bench.record import Record, read_records, records_file, write_record
 from svdkit.image import Frame
 from svdkit.pipeline import load
 from svdkit.pipeline.device import is_out_of_memory
@@ -30,7 +32,7 @@ from svdkit.settings import ClipSettings, LoadSettings
 
 def main() -> int:
     """Measure; 0 when done, whatever the cells came to, and 130 when interrupted."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and this is raised
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         os.dup2(2, 1)  # what libraries print is not for the parent
         job = json.loads(sys.stdin.readline())
@@ -64,24 +66,27 @@ def _measure(job: dict[str, Any], say: Any) -> None:
         whole=job["whole"],
         composed=job["composed"],
         protocol=Protocol(**job["protocol"]),
-        done=count_done(Path(job["results"])),
+        done=count_done(Path(job["results"]), memory=job["protocol"]["memory"]),
         keep=lambda record: write_record(job["results"], record),
         tell=lambda text: say(text=text),
     )
 
 
-def count_done(results: Path) -> Counter[tuple[str, str]]:
-    """Count the good records of a results folder by id and method."""
-    return Counter((record.id, record.method) for record in read_all(results) if record.status == "ok")
+def count_done(results: Path, *, memory: bool) -> Counter[tuple[str, str]]:
+    """Count the good records of a results folder by id and method; interrupted before its memory, one is not done."""
+    found = (record for record in read_all(results) if record.status == "ok" and (record.memory or not memory))
+    return Counter((record.id, record.method) for record in found)
 
 
 def read_all(results: Path) -> list[Record]:
     """Read the records of a results folder; none where it has none yet."""
-    return read_records(results) if (results / "records.jsonl").is_file() else []
+    return read_records(results) if records_file(results).is_file() else []
 
 
 def _end_with_parent() -> None:
     sys.stdin.read()
+    _thread.interrupt_main()
+    time.sleep(60)  # for what is running on the device, and for the records
     os._exit(1)
 
 

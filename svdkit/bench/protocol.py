@@ -22,17 +22,17 @@ from svdkit.bench.measure import Measurement, measure
 from svdkit.bench.memory import Bytes, Nvml, measure_memory, open_nvml
 from svdkit.bench.record import Record, run_id
 from svdkit.bench.stats import median
-from svdkit.environment import summary
+from svdkit.environment import machine
 from svdkit.errors import SettingsError
 from svdkit.generate import generate
 from svdkit.generate.keys import describe_model, resolve
 from svdkit.generate.loop import execution_device
 from svdkit.pipeline import LoadReport
 from svdkit.pipeline.device import is_out_of_memory
-from svdkit.settings import ClipSettings
 
 if TYPE_CHECKING:
     from svdkit.image import Frame
+    from svdkit.settings import ClipSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +150,9 @@ def _attempt(pipe: Any, trial: Trial, samples: list[Measurement] | None) -> None
     """Run a trial once, timed, or for its memory; an error is kept, without the tensors that it holds."""
     try:
         if samples is None:
-            with measure_memory(pipe) as trial.memory:
+            with measure_memory(pipe) as sizes:
                 trial.run()
+            trial.memory = sizes  # an interrupt leaves none rather than half of them
         else:
             with measure(pipe) as measured:
                 trial.run()
@@ -200,8 +201,9 @@ def make_record(header: dict[str, Any], *, failure: Exception | None = None, **v
     if failure is not None:
         values["status"] = "oom" if is_out_of_memory(failure) else "error"
         values["error"] = {"type": type(failure).__name__, "message": str(failure)[:500] or "no message"}
+    values.setdefault("environment", machine(header["load"].get("device", "auto")))
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return Record(**{"status": "ok", "environment": summary(gpu=True), "started_at": now, **header, **values})
+    return Record(**{"status": "ok", "started_at": now, **header, **values})
 
 
 def record_of(trial: Trial, header: dict[str, Any], *, load_seconds: float) -> Record:
@@ -217,39 +219,3 @@ def record_of(trial: Trial, header: dict[str, Any], *, load_seconds: float) -> R
 def whole_clip(pipe: Any, frame: Frame, clip: ClipSettings) -> Trial:
     """Make a trial of one clip, from the fitted photo to its frames; it does not step down when memory runs out."""
     return Trial(lambda: generate(pipe, frame, clip, progress=False, step_down=False))
-
-
-def run_cells(
-    pipe: Any,
-    frame: Frame,
-    clips: Sequence[ClipSettings],
-    *,
-    protocol: Protocol | None = None,
-    twice: bool = False,
-    tell: Callable[[str], object] = lambda _text: None,
-) -> list[Record]:
-    """Measure whole clips of different settings, in turn.
-
-    Args:
-        pipe: From ``svdkit.load``, whose seconds are recorded too.
-        frame: The fitted photo.
-        clips: Settings, a cell each; a seed that is None is drawn.
-        protocol: How often; None for the defaults.
-        twice: Whether the first cell is measured twice, under the same id (A/A): how far the two differ is the noise.
-        tell: Called with one line of progress.
-
-    Returns:
-        A record a cell, that of the second A/A cell last; out of memory and errors are records too.
-
-    Raises:
-        SettingsError: Settings that cannot work with this photo or model, or a pipeline of unknown origin.
-
-    Example:
-        >>> run_cells(pipe, fit("rocket", height=72, width=128), [ClipSettings(seed=1)])  # doctest: +SKIP
-    """
-    clips = [*clips, *(clips[:1] if twice else ())]
-    headers = [describe(pipe, frame, clip) for clip in clips]
-    trials = [whole_clip(pipe, frame, ClipSettings.from_dict(header["clip"])) for header in headers]
-    interleave(pipe, trials, protocol or Protocol(), tell)
-    seconds = pipe.svdkit.load_seconds
-    return [record_of(trial, header, load_seconds=seconds) for trial, header in zip(trials, headers, strict=True)]

@@ -140,7 +140,7 @@ def write_record(path: str | Path, record: Record) -> None:
     Example:
         >>> write_record("bench_results/mine", record)  # doctest: +SKIP
     """
-    file = _file(path)
+    file = records_file(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab+") as stream:
         start, tail = _last_line(stream)
@@ -174,7 +174,7 @@ def read_records(path: str | Path) -> list[Record]:
     Example:
         >>> records = read_records("bench_results/mine")  # doctest: +SKIP
     """
-    file = _file(path)
+    file = records_file(path)
     if not file.is_file():
         raise SvdkitError(f"there is no {file}; give a results folder with records.jsonl in it, or a .jsonl file")
     lines = file.read_bytes().split(b"\n")
@@ -198,7 +198,8 @@ def _read_line(line: bytes, *, where: str) -> Record:
         raise SvdkitError(f"{where}: this is not JSON ({str(error)[:80]}); {advice}") from error
 
 
-def _file(path: str | Path) -> Path:
+def records_file(path: str | Path) -> Path:
+    """Give the file of records: the path itself, or ``records.jsonl`` in the folder that it is."""
     path = Path(path)
     return path if path.suffix == ".jsonl" or path.is_file() else path / "records.jsonl"
 

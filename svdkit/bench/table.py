@@ -79,6 +79,8 @@ def _find_baseline(records: Sequence[Record], baseline: Record | str | None) -> 
     timed = [record for record in records if record.status == "ok" and timed_parts(record)]
     if baseline is None:
         return timed[0] if timed else None
+    if isinstance(baseline, Record) and baseline in timed:
+        return baseline
     name = baseline.id if isinstance(baseline, Record) else baseline
     found = [record for record in timed if record.id.startswith(name)]
     if not found or len({record.id for record in found}) > 1:

@@ -91,20 +91,20 @@ def _is_nothing(value: Any) -> bool:
 
 def _text(name: str, row: dict[str, Any]) -> str:
     value = row[name]
-    if name in _PLAIN:
+    if name in _PLAIN or name.endswith("_bytes"):
         return format_bytes(value)
-    if name == "forecast_seconds":
-        return format_seconds(value)
-    if name in ("seconds", "ratio"):
+    if name in ("seconds", "ratio", "forecast_seconds"):
         low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
         known = not _is_nothing(low) and not _is_nothing(high)
-        if name == "seconds":  # in text, an interval of a hundredth would have equal ends
+        if name != "ratio":  # in text, an interval of a hundredth would have equal ends
             percent = f" ({low / value - 1:+.1%} to {high / value - 1:+.1%})" if known and value else ""
             return f"{format_seconds(value)}{percent}"
         return f"{value:.3f}{f' ({low:.3f} to {high:.3f})' if known and low != high else ''}"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):  # a column of whole numbers is one where a number is missing
+        return str(int(value)) if value.is_integer() and not name.startswith("quality.") else f"{value:.4g}"
+    return str(value)
 
 
 def _is_number(name: str) -> bool:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from svdkit.bench.record import Record
 
-# Differences of no weight for time and memory: where it ran from, what is free, svdkit itself (it is what is compared).
+# Differences of no weight for a clip's time and memory: where it ran from, main memory, what shows, fetches or writes
+# clips, and svdkit itself (it is what is compared).
 _UNRELATED = {"notebook", "ram_bytes", "svdkit"}
+_UNRELATED |= {"ipywidgets", "mediapy", "huggingface-hub", "torchvision", "imageio-ffmpeg", "ffmpeg"}
 # What of an environment is hardware; all else are versions.
 HARDWARE = ("gpu", "gpu_count", "vram_bytes", "cpu", "cpu_count")
 
@@ -54,7 +56,7 @@ def common(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def completed(records: Sequence[Record]) -> list[Record]:
-    """Fill in what failed runs left open, since they never came to resolve it, where all that ran have the same value.
+    """Fill in what failed runs left open (None, "auto"): they never came to resolve it. All that ran have one value.
 
     Example:
         >>> completed([ran, failed])[1].clip["height"]  # doctest: +SKIP
@@ -64,8 +66,9 @@ def completed(records: Sequence[Record]) -> list[Record]:
     load, clip = common([record.load for record in done]), common([record.clip for record in done])
 
     def complete(record: Record) -> Record:
-        known = [{name: v for name, v in part.items() if v is not None} for part in (record.load, record.clip)]
-        return replace(record, load={**record.load, **load, **known[0]}, clip={**record.clip, **clip, **known[1]})
+        parts = ((record.load, load), (record.clip, clip))
+        known = [{**own, **all_, **{k: v for k, v in own.items() if v not in (None, "auto")}} for own, all_ in parts]
+        return replace(record, load=known[0], clip=known[1])
 
     return [record if record.status == "ok" else complete(record) for record in records]
 

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from svdkit.environment.doctor import Finding, doctor
-from svdkit.environment.facts import notebook_kind, summary
+from svdkit.environment.facts import machine, notebook_kind, summary
 
-__all__ = ["summary", "doctor", "Finding", "notebook_kind"]
+__all__ = ["summary", "machine", "doctor", "Finding", "notebook_kind"]

@@ -81,7 +81,10 @@ def _gpu(facts: Facts) -> Iterator[Finding]:
 def _judge_gpu(gpu: Gpu, facts: Facts) -> tuple[str, str, str]:
     if not _built_for(gpu, facts.architectures):
         model = f"sm_{gpu.capability[0]}{gpu.capability[1]}"
-        cure = f"on Kaggle choose GPU T4; else install a torch that has {model}, as builds for CUDA 12.6: {_TORCH_HELP}"
+        # CUDA 12.8 is the first with Blackwell (https://github.com/pytorch/pytorch/issues/150733), and 13 has no Volta.
+        builds = "12.8 or later" if gpu.capability >= (10, 0) else "12.6"
+        kaggle = "on Kaggle choose GPU T4; else " if gpu.capability < (7, 0) else ""
+        cure = f"{kaggle}install a torch that has {model}, as builds for CUDA {builds} do: {_TORCH_HELP}"
         return "fail", f"this torch has no code for {model}, so the first computation fails", cure
     if gpu.vram_bytes < _VRAM_BYTES:
         problem = f"svd-xt at its own size needs {format_bytes(_VRAM_BYTES)}"

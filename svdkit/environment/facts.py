@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import os
 import platform
@@ -77,32 +78,44 @@ def gather(*, ask_torch: bool, ask_free: bool = False) -> Facts:
     )
 
 
-def summary(*, gpu: bool | None = None) -> dict[str, Any]:
+def summary(*, gpu: bool | None = None, device: str = "auto") -> dict[str, Any]:
     """Describe this machine and the versions in use, for provenance and tables: no user, host, path or token.
 
     Args:
         gpu: Ask torch about the GPU; None asks only if torch is imported already, so that this stays quick.
+        device: What computes, as torch names it: a GPU that is only there is not named for "cpu".
 
     Returns:
         Plain JSON: ``python``, ``platform``, ``notebook``, ``cpu``, ``cpu_count``, ``ram_bytes``; ``gpu``,
-        ``gpu_count``, ``vram_bytes`` (of the first), ``driver``, ``cuda``, ``cudnn``; ``ffmpeg``; versions of packages.
+        ``gpu_count``, ``vram_bytes`` (of the device), ``driver``, ``cuda``, ``cudnn``; ``ffmpeg``; packages' versions.
 
     Example:
         >>> summary()["notebook"]
         'terminal'
     """
     facts = gather(ask_torch="torch" in sys.modules if gpu is None else gpu)
-    first = facts.gpus[0] if facts.gpus else None
+    kind, _, number = device.partition(":")
+    used = None if kind in {"cpu", "mps"} else next(iter(facts.gpus[int(number or 0) :]), None)
     same = ("python", "cpu", "cpu_count", "ram_bytes", "driver", "cuda", "cudnn", "ffmpeg")
     return {
         **{name: getattr(facts, name) for name in same},
         "platform": facts.system,
         "notebook": notebook_kind(),
-        "gpu": first.name if first else "Apple GPU (MPS)" if facts.mps else None,
+        "gpu": used.name if used else "Apple GPU (MPS)" if facts.mps and kind != "cpu" else None,
         "gpu_count": len(facts.gpus),
-        "vram_bytes": first.vram_bytes if first else None,
+        "vram_bytes": used.vram_bytes if used else None,
         **facts.versions,
     }
+
+
+def machine(device: str = "auto") -> dict[str, Any]:
+    """``summary``, gathered once a device: it does not change while Python runs, unless torch is imported."""
+    return dict(_machine(device, torch="torch" in sys.modules))
+
+
+@functools.cache
+def _machine(device: str, *, torch: bool) -> dict[str, Any]:
+    return summary(gpu=torch, device=device)
 
 
 def notebook_kind() -> str:
@@ -173,13 +186,14 @@ def _containers() -> Iterator[tuple[int, int]]:
             yield size, taken - int(stat.get(cache, 0))
 
 
+@functools.cache  # nvidia-smi takes a while, and the panel asks at each move of a slider
 def _driver() -> str | None:
-    """Version of the NVIDIA driver: Linux tells it in a file, Windows by nvidia-smi."""
+    """Version of the NVIDIA driver: Linux tells it in a file, Windows, and Linux inside of it, by nvidia-smi."""
     text = ""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        if platform.system() == "Windows":
-            program = "nvidia-smi"  # wherever it is
-            text = subprocess.run([program], capture_output=True, text=True, timeout=10, check=True).stdout
+        if platform.system() == "Windows" or "microsoft" in platform.release().lower():
+            command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]  # wherever it is
+            text = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
         else:
             text = Path("/proc/driver/nvidia/version").read_text(errors="replace")
     match = re.search(r"\b\d{3,}\.\d+(?:\.\d+)?\b", text)

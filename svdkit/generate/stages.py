@@ -9,13 +9,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from svdkit.clip import Clip, Provenance
-from svdkit.environment import summary
+from svdkit.environment import machine
 from svdkit.errors import Cancelled, SvdkitWarning
 from svdkit.generate.keys import Denoised, Encoded, describe_model, model_identity, resolve, resolve_like, stage_key
 from svdkit.generate.loop import decode_chunk, denoise_steps, embed_image, encode_image, execution_device, synchronize
@@ -31,7 +31,6 @@ _NOT_NUMBERS = (
     "some values are not numbers, shown black; half precision does this with some models and small sizes: load with "
     "dtype='fp32' or 'bf16', or choose a size nearer to what the model was trained on"
 )
-machine = lru_cache(maxsize=1)(summary)  # it does not change while Python runs
 
 
 def encode(
@@ -173,7 +172,7 @@ def decode(
         image=denoised.frame.to_dict(),
         stage_seconds={"encode": denoised.encode_seconds, "denoise": denoised.seconds, "decode": meter.seconds},
         notes=tuple(notes),
-        environment=machine(),
+        environment=machine(str(device)),
     )
     return Clip(frames=pixels, fps=now.playback_fps, provenance=made, photo=denoised.frame.image)
 

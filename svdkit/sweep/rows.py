@@ -7,12 +7,11 @@ import math
 import os
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from svdkit.bench.record import Record
-from svdkit.environment import summary
+from svdkit.environment import machine
 from svdkit.errors import SvdkitError
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ Task = Mapping[str, Any]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FILES = {"clip": "clip.mp4", "poster": "poster.jpg"}
-_machine = lru_cache(maxsize=1)(summary)  # it does not change while Python runs
 
 
 class NotNumbersError(SvdkitError):
@@ -127,7 +125,7 @@ def peak(*, reset: bool = False) -> dict[str, int | None]:
 def _same(task: Task) -> dict[str, Any]:
     """Give what the record of a run has however it ends."""
     values = {name: task[name] for name in ("id", "image", "model", "forecast")}
-    return {**values, "environment": _machine(), "command": task["options"]["command"]}
+    return {**values, "environment": machine(str(task["load"]["device"])), "command": task["options"]["command"]}
 
 
 def _quality(clip: Clip) -> dict[str, Any]:

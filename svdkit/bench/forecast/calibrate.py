@@ -15,15 +15,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from svdkit.bench.forecast.calls import counts_for, fingerprint, known_counts
-from svdkit.bench.forecast.cards import Card, find_card
+from svdkit.bench.forecast.calls import counts_for
+from svdkit.bench.forecast.cards import Card, card_of, find_card
 from svdkit.bench.forecast.model import STAGES, Job, clip_calls, nominal_seconds
 from svdkit.errors import SvdkitError
 from svdkit.models import find_model
 from svdkit.pipeline.memory import Rung
 from svdkit.settings import ClipSettings
+from svdkit.units import format_count
 
 if TYPE_CHECKING:
+    from svdkit.bench.forecast.call import Network
     from svdkit.bench.record import Record
 
 PUBLISHED_FILE = Path(__file__).with_name("published_timings.csv")
@@ -69,20 +71,23 @@ class Timing(NamedTuple):
         return "int8" in self.software or "DeepCache" in self.software
 
 
-def from_records(records: Iterable[Record], *, job: Job, model: str, device: str, what: str) -> Calibration | None:
+def from_records(
+    records: Iterable[Record], *, job: Job, model: str, network: Network, card: Card, what: str
+) -> Calibration | None:
     """Calibrate from records of the same device, precision and family of models; None if there are none.
 
     Args:
         records: Any; those of other devices, models or precisions, failed ones and forecasts are passed over.
         job: What is to be forecast.
         model: Its name in the catalogue, or of its folder.
-        device: As ``device_name`` gives it.
+        network: What is counted of it; records of clips that were never counted are passed over.
+        card: The device to forecast for.
         what: What to call the records in ``source``.
     """
-    found = [record for record in records if _is_like(record, job, model=model, device=device)]
+    found = [record for record in records if _is_like(record, job, model=model, device=card.name)]
     same = [record for record in found if job_of(record) == job and record.model["name"] == model]
     used = same or found
-    factors = [factor for record in used if (factor := _factors(record))]
+    factors = [factor for record in used if (factor := _factors(record, network, card))]
     if not factors:
         return None
     middle = {
@@ -92,9 +97,8 @@ def from_records(records: Iterable[Record], *, job: Job, model: str, device: str
     }
     spread = _SAME_SETTINGS if same else _OTHER_SETTINGS
     ratios = [factor["unet"] / middle["unet"] for factor in factors if "unet" in factor]
-    noun = "record" if len(factors) == 1 else "records"
     with_what = "these settings" if same else "other settings"
-    source = f"{what}: {len(factors)} {noun} of {device} with {with_what}"
+    source = f"{what}: {format_count(len(factors), 'record')} of {card.name} with {with_what}"
     return Calibration(middle, min(ratios) / spread, max(ratios) * spread, source)
 
 
@@ -116,7 +120,7 @@ def from_published(card: Card, *, job: Job, leave_out: str | None = None) -> Cal
         for row in published()
         if row.source != leave_out and row.stage == "total" and not row.lossy and row.job.compiled == job.compiled
     ]
-    same = [row for row in usable if row.card == card]
+    same = [row for row in usable if row.card.name == card.name]  # this machine's own has its exact memory
     used = same or usable
     if not used:
         text = "nothing published for this: an assumed half of the card's tensor rate"
@@ -143,12 +147,7 @@ def published() -> tuple[Timing, ...]:
 def device_name(environment: Mapping[str, Any]) -> str:
     """Name what computed, from a record's environment: the card's short name, else what torch or the system says."""
     gpu = environment.get("gpu")
-    if not gpu:
-        return str(environment.get("cpu") or "CPU")
-    try:
-        return find_card(str(gpu)).name
-    except SvdkitError:
-        return str(gpu)
+    return card_of(str(gpu)).name if gpu else str(environment.get("cpu") or "CPU")
 
 
 def _timing(row: Mapping[str, str]) -> Timing:
@@ -195,16 +194,12 @@ def timed_part(clip: ClipSettings) -> ClipSettings:
     return clip.replace(seed=0, fps=7, playback_fps=7.0, motion_bucket_id=127, noise_aug_strength=0.02)
 
 
-def _factors(record: Record) -> dict[str, float]:
+def _factors(record: Record, network: Network, card: Card) -> dict[str, float]:
     """Measured over nominal seconds of each stage; empty if that record's clip was never counted."""
     job = job_of(record)
-    if job is None:
+    if job is None or any(call.key not in network.counts for part in clip_calls(job).values() for call, _ in part):
         return {}
-    network = known_counts(fingerprint(find_model(record.model["name"])))
-    calls = [call for part in clip_calls(job).values() for call, _ in part]
-    if network is None or any(call.key not in network.counts for call in calls):
-        return {}
-    nominal = nominal_seconds(job, network, _card_of(record))
+    nominal = nominal_seconds(job, network, card)
     found = _stage_seconds(record.samples["timed"])
     return {
         stage: seconds / expected
@@ -224,12 +219,3 @@ def _stage_seconds(timed: Mapping[str, Sequence[float]]) -> list[tuple[tuple[str
     done = {stage for stages, _ in found for stage in stages}
     found += [(stages, median[name]) for name, stages in _COARSE.items() if name in median and not done & set(stages)]
     return found
-
-
-def _card_of(record: Record) -> Card:
-    from svdkit.bench.forecast.cards import of_memory
-
-    try:
-        return find_card(str(record.environment.get("gpu")))
-    except SvdkitError:
-        return of_memory(device_name(record.environment), 1)

@@ -104,7 +104,7 @@ def find_card(gpu: str | float) -> Card:
     if (card := known.get(_plain(text))) is not None:
         return card
     size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:GB|GiB|G)?", text, re.IGNORECASE)
-    if size and not isinstance(gpu, bool) and 1 <= float(size[1]) <= 4096:
+    if size and not isinstance(gpu, bool) and 1 <= float(size[1]) <= 512:
         return of_memory(f"a card of {float(size[1]):g} GB", float(size[1]) * 0.96)  # as a 24 GB card has 22 to 23.6
     close = difflib.get_close_matches(_plain(text), known, n=1, cutoff=0.6)
     hint = f"did you mean {known[close[0]].name!r}? Else give" if close else "give"
@@ -122,6 +122,16 @@ def of_memory(name: str, memory_gib: float, capability: tuple[int, int] = (8, 0)
         0
     """
     return Card(name, memory_gib, 0, 0, 0, 24 if math.isfinite(memory_gib) else 0, capability, "")
+
+
+def card_of(reported: str, capability: tuple[int, int] = (8, 0)) -> Card:
+    """Find a GPU by what torch calls it; one that is not known has a name and no figures.
+
+    Example:
+        >>> card_of("Tesla T4").name
+        'T4'
+    """
+    return names().get(_plain(reported)) or of_memory(reported, 0, capability)
 
 
 def names() -> dict[str, Card]:

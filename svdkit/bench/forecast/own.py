@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timezone
+import warnings
 from typing import Any
 
 from svdkit.bench.forecast.calibrate import job_of
 from svdkit.bench.forecast.calls import cache_folder, counts_for
 from svdkit.bench.forecast.model import clip_calls
-from svdkit.bench.record import Record, read_records, run_id, write_record
-from svdkit.errors import PipelineError, SvdkitError
+from svdkit.bench.record import Record, read_records, write_record
+from svdkit.errors import SvdkitError, SvdkitWarning
 from svdkit.settings import ClipSettings
 
 _FILE = "calibration.jsonl"
@@ -30,34 +30,22 @@ def calibrate(pipe: Any, *, photo: Any = "rocket", save: bool = True) -> Record:
         The record, "composed": the decoding of a clip is one measured chunk times the number of chunks.
 
     Raises:
-        PipelineError: The pipeline is not one of ``svdkit.load``.
+        SettingsError: The pipeline is not one of ``svdkit.load``.
 
     Example:
         >>> calibrate(svdkit.load("micro")).samples["timed"].keys()
         dict_keys(['encode', 'denoise', 'decode'])
     """
-    from svdkit.environment import summary
+    from svdkit.bench.protocol import describe, load_report, make_record
     from svdkit.image import fit
 
-    report = getattr(pipe, "svdkit", None)
-    if report is None:
-        raise PipelineError("calibrate takes a pipeline of svdkit.load, which knows its model and settings; load it so")
+    report = load_report(pipe)
     frame = fit(photo, height=report.model.height, width=report.model.width)
-    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     settings, seconds = _measure(pipe, frame)
-    load, clip = report.settings.to_dict(), settings.to_dict()
-    model = {"name": report.model.name, "revision": report.revision, "weights": report.weights}
-    record = Record(
-        id=run_id(load=load, clip=clip, image_sha256=None, model=model),
-        status="ok",
-        load=load,
-        clip=clip,
-        image={},
-        model=model,
-        environment=summary(gpu=True),
+    record = make_record(
+        describe(pipe, frame, settings),
         method="composed",
         samples={"timed": {stage: [value] for stage, value in seconds.items()}},
-        started_at=started,
         command=f"svdkit.bench.forecast.calibrate(svdkit.load({report.model.name!r}))",
     )
     # Counted now, when torch is loaded, for the forecasts that will use this record.
@@ -65,7 +53,11 @@ def calibrate(pipe: Any, *, photo: Any = "rocket", save: bool = True) -> Record:
     if job is not None:
         counts_for(report.model, [call for part in clip_calls(job).values() for call, _ in part])
     if save:
-        write_record(cache_folder() / _FILE, record)
+        try:
+            write_record(cache_folder() / _FILE, record)
+        except OSError as error:
+            text = f"the calibration is not kept ({error}); set SVDKIT_CACHE to a folder that can be written"
+            warnings.warn(text, SvdkitWarning, stacklevel=2)
     return record
 
 

@@ -7,11 +7,11 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from svdkit.bench.forecast.calibrate import SHIPPED_FILE, Calibration, from_published, from_records, timed_part
 from svdkit.bench.forecast.calls import counts_for
-from svdkit.bench.forecast.cards import GIB, Card, find_card, of_memory
+from svdkit.bench.forecast.cards import GIB, Card, card_of, find_card, of_memory
 from svdkit.bench.forecast.model import Job, clip_calls, clip_flops, nominal_seconds, peak_bytes, weight_bytes
 from svdkit.bench.forecast.own import own_calibrations
 from svdkit.bench.forecast.result import Forecast
@@ -23,6 +23,9 @@ from svdkit.pipeline.memory import Need, Plan, Rung, describe, plan, possible_pl
 from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.settings.clip import choose_decode_chunk_size
 from svdkit.units import format_bytes
+
+if TYPE_CHECKING:
+    from svdkit.bench.forecast.call import Network
 
 Records = Iterable[Record] | str | Path | None
 _SMALLER = ((448, 768), (320, 576), (256, 448), (192, 320))
@@ -69,15 +72,15 @@ def forecast(
             f"hourly_price={hourly_price!r} is not a price: give a number from 0, in {currency} an hour"
         )
     info = find_model(model)
-    card, device = this_machine() if gpu is None else (find_card(gpu), "cuda")
     asked = (load or LoadSettings()).replace(model=info.name)
+    card, device = this_machine(asked.device) if gpu is None else (find_card(gpu), "cuda")
     clip = clip or ClipSettings()
     dtype, _, _ = choose_dtype(asked.dtype, device=device, capability=card.capability if device == "cuda" else None)
     asked = asked.replace(dtype=dtype, device=device)
     run = _Clip(info, card, clip, asked, count=count)
     ladder, chosen = _plans(run, asked)
     job = run.job(chosen.rung)
-    calibration = _calibrate(job, card=card, model=info.name, records=records)
+    calibration = _calibrate(job, network=run.network, card=card, model=info.name, records=records)
     stages = run.stage_seconds(chosen.rung, calibration)
     seconds = sum(stages.values()) or None
     low, high = (calibration.low, calibration.high) if calibration else (1.0, 1.0)
@@ -108,21 +111,17 @@ def forecast(
     )
 
 
-def this_machine() -> tuple[Card, str]:
-    """Describe this machine's first GPU, or its processor with main memory; and say what torch calls such a device."""
+def this_machine(asked: str = "auto") -> tuple[Card, str]:
+    """Describe this machine's GPU, or its processor with main memory; and say what torch calls such a device."""
     from svdkit.environment.facts import gather
 
+    kind, _, number = asked.partition(":")
     facts = gather(ask_torch=False)
-    if facts.driver is not None or facts.system.startswith("Darwin"):
+    if kind != "cpu" and (facts.driver or facts.system.startswith("Darwin") or Path("/dev/kfd").exists()):  # AMD's
         facts = gather(ask_torch=True)
-    if facts.gpus:
-        gpu = facts.gpus[0]
-        try:
-            card = find_card(gpu.name)
-        except SettingsError:
-            card = of_memory(gpu.name, 0, gpu.capability)
-        return card._replace(memory_gib=gpu.vram_bytes / GIB), "cuda"
-    name, device = ("Apple GPU (MPS)", "mps") if facts.mps else (facts.cpu or "CPU", "cpu")
+    for gpu in () if kind == "cpu" else facts.gpus[int(number or 0) :]:
+        return card_of(gpu.name, gpu.capability)._replace(memory_gib=gpu.vram_bytes / GIB), "cuda"
+    name, device = ("Apple GPU (MPS)", "mps") if facts.mps and kind != "cpu" else (facts.cpu or "CPU", "cpu")
     return of_memory(name, (facts.ram_bytes or 0) / GIB), device
 
 
@@ -180,7 +179,7 @@ def _plans(run: _Clip, asked: LoadSettings) -> tuple[tuple[Plan, ...], Plan]:
     return tuple(exact[:-1]), exact[-1]
 
 
-def _calibrate(job: Job, *, card: Card, model: str, records: Records) -> Calibration | None:
+def _calibrate(job: Job, *, network: Network, card: Card, model: str, records: Records) -> Calibration | None:
     """Take the nearest source that knows something."""
     given = read_records(records) if isinstance(records, str | Path) else list(records or ())
     sources: dict[str, Callable[[], list[Record]]] = {
@@ -189,7 +188,7 @@ def _calibrate(job: Job, *, card: Card, model: str, records: Records) -> Calibra
         "shipped records": _shipped,
     }
     for what, read in sources.items():
-        if found := from_records(read(), job=job, model=model, device=card.name, what=what):
+        if found := from_records(read(), job=job, model=model, network=network, card=card, what=what):
             return found
     return from_published(card, job=job)
 
