@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 WORKER = (sys.executable, __file__)
 # Seeds that are trouble.
-DIES, HANGS, FILLS, LOSES_GPU, SLOW = 666, 777, 888, 999, 555
+DIES, HANGS, FILLS, LOSES_GPU, SLOW, FAILS_SECOND = 666, 777, 888, 999, 555, 444
 
 
 class Faulty(Noop):
@@ -41,6 +41,13 @@ class Faulty(Noop):
             os.kill(os.getpid(), signal.SIGKILL)
         if random_seed == HANGS:
             time.sleep(3600)
+        if random_seed == FAILS_SECOND:
+            loads = Path(os.environ["SVDKIT_TEST_LOADS"])
+            with loads.open("a", encoding="utf-8") as file:
+                file.write("x")
+            if loads.stat().st_size == 2:
+                raise RuntimeError("CUDA out of memory")
+            return
         if random_seed:
             raise RuntimeError("no such weights")
 

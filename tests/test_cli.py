@@ -191,6 +191,10 @@ WRONG = [
         ["rocket", "-o", "clip.avi"],
         "clip.avi: a clip is saved as .mp4, .webm, .webp, .gif or .png (a folder of frames)",
     ),
+    (["rocket", "--scale", "0"], "scale is 0.0; give a factor above 0, at most 16"),
+    (["rocket", "--model", "svd-xt", "--scale", "8"], "are larger than 8K"),
+    (["rocket", "-o", "x.gif", "--playback-fps", "60"], "a gif shows at most 50 frames a second, not 60"),
+    (["rocket", "--decode-chunk-size", "30"], "decode_chunk_size=30 with num_frames=14"),
     (["rocket", "-o", "nowhere/clip.mp4"], "the folder nowhere is not there; create it first, or choose another"),
 ]
 
@@ -285,6 +289,13 @@ def test_replay_of_a_video_says_how_near_it_comes(toy: Path, here: Path) -> None
     assert (result.exit_code, result.stdout) == (0, "walk-replay.mp4\n")
     assert "mean difference from the file's frames, which a video holds compressed: " in result.stderr
     assert run("replay", "walk.mp4", "--model", toy).exit_code == WRONG_INPUT, "walk-replay.mp4 is there now"
+
+
+def test_replay_of_the_very_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Clip(np.zeros((2, 16, 16, 3), np.uint8), fps=7).save("walk.png"))
+    result = run("replay", ".")
+    assert result.exit_code == WRONG_INPUT
+    assert "carries no svdkit provenance" in result.stderr
 
 
 def test_a_clip_of_another_size_is_not_compared() -> None:

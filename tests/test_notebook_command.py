@@ -89,6 +89,11 @@ def test_a_notebook_is_found_by_path_or_by_name(here: Path) -> None:
     assert find_notebook("01_quickstart").parent == command.FOLDER
     with pytest.raises(RefusedInput, match=r"there is no notebook 'other'; give a file, or .* 01_quickstart"):
         find_notebook("other")
+    (here / "README.md").write_text("no notebook", encoding="utf-8")
+    with pytest.raises(RefusedInput, match=r"there is no notebook 'README.md'"):
+        find_notebook("README.md")
+    with pytest.raises(RefusedInput, match=r"README.md cannot be a folder for the results: File exists"):
+        command.make_folder(here / "README.md")
 
 
 def test_the_folder_is_the_notebooks_own_or_the_one_given(here: Path) -> None:

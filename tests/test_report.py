@@ -16,6 +16,7 @@ from svdkit.clip import Clip
 from svdkit.errors import SvdkitError
 from svdkit.sweep.report import write_report
 from svdkit.sweep.report.figures import Run, curves
+from svdkit.sweep.report.rows import text_of
 from tests.bench_records import CPU, VERSIONS
 from tests.browser import browser, needs_chromium, page_of
 
@@ -84,6 +85,23 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "environment.json").write_text(json.dumps(CPU | VERSIONS), encoding="utf-8")
     assert write_report(folder) == folder / "index.html"
     return folder
+
+
+def test_values_that_differ_late_stay_apart_and_cameras_names_are_shown() -> None:
+    assert [text_of(rate) for rate in (23.976, 24.0, 0.02)] == ["23.976", "24", "0.02"]
+    settings: list[dict[str, Any]] = [
+        {"fps": fps, "image": image} for fps in (6, 7) for image in ("_DSC1.jpg", "_DSC2.jpg")
+    ]
+    runs = [Run(one, {}, 1.0 + one["fps"], None, "") for one in settings]
+    (curve,) = (curve for curve in curves(runs, ["fps"]) if curve.title.startswith("Time"))
+    assert all(name in curve.svg for name in ("_DSC1.jpg", "_DSC2.jpg"))
+
+
+def test_the_hardware_is_that_of_the_runs(tmp_path: Path) -> None:
+    """The driver may have no GPU, or not have asked."""
+    add_run(tmp_path, bucket=1, seed=1, steps=1, clip=None, environment=CPU | VERSIONS | {"gpu": "NVIDIA L4"})
+    (tmp_path / "environment.json").write_text(json.dumps(CPU | VERSIONS), encoding="utf-8")
+    assert "NVIDIA L4" in write_report(tmp_path).read_text(encoding="utf-8")
 
 
 class TestFiles:

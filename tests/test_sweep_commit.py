@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +59,15 @@ def test_a_folder_without_its_line_gets_it(tmp_path: Path) -> None:
     with Results(tmp_path) as results:
         assert results.finished[record(1).id].clip == {"seed": 1}
     assert len(read_records(tmp_path)) == 1
+
+
+def test_a_folder_that_lost_its_record_is_made_again(tmp_path: Path) -> None:
+    """As a synchronised drive leaves it half-way."""
+    (tmp_path / "runs" / record(1).id).mkdir(parents=True)
+    (tmp_path / "runs" / record(1).id / "clip.mp4").write_bytes(b"half")
+    with Results(tmp_path) as results:
+        results.commit(record(1), made(results, record(1)))
+    assert (tmp_path / "runs" / record(1).id / "clip.mp4").read_bytes() == b"frames"
 
 
 @pytest.mark.parametrize("text", ["{", "{}", json.dumps(record(9).to_dict())])
@@ -120,6 +131,18 @@ def test_a_killed_sweep_leaves_no_lock(tmp_path: Path) -> None:
     start = time.monotonic()
     with Results(tmp_path):
         assert time.monotonic() - start < 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a system with flock")
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def none(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.raises(SvdkitError, match="cannot be written: No locks available; choose another folder"):
+        Results(tmp_path).__enter__()
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

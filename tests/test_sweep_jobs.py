@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -16,6 +17,7 @@ from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.sweep import plan_sweep, read_sweep
 from svdkit.sweep.grid import expand
 from svdkit.sweep.jobs import AXES
+from svdkit.sweep.plan import _names
 
 
 def problems(*photos: object, **what: object) -> tuple[str, ...]:
@@ -238,12 +240,32 @@ def test_photos_of_one_name_stay_apart(tmp_path: Path) -> None:
     plan = plan_sweep(photos, forecast=False)
     assert plan.asked["photos"] == ["photo.png", "photo.png (2)"]
     assert len({job.frame.sha256 for job in plan.jobs}) == 2
+    assert [job.frame.source for job in plan.jobs] == plan.asked["photos"]  # in records, tables and reports too
+
+
+def test_an_address_is_named_without_its_signature() -> None:
+    assert _names(["https://b.example/my%20cat.jpg?X-Amz-Signature=SECRET"]) == ["my cat.jpg"]
+
+
+def test_numbers_of_numpy_are_plain_in_what_is_kept() -> None:
+    plan = plan_sweep("cat", axes={"seed": list(np.arange(3)), "fps": range(6, 8)}, forecast=False)
+    assert json.loads(json.dumps(plan.asked))["axes"] == {"seed": [0, 1, 2], "fps": [6, 7]}
+
+
+@pytest.mark.parametrize("price", [-1, float("nan"), float("inf")])
+def test_a_price_that_is_none_is_refused(price: float) -> None:
+    assert problems("cat", hourly_price=price) == (f"hourly_price={price}: must be a number from 0, in USD an hour",)
+
+
+def test_rules_may_be_left_empty_but_are_a_list() -> None:
+    assert len(plan_sweep("cat", exclude=None, forecast=False).jobs) == 1  # type: ignore[arg-type]  # files say that
+    assert problems("cat", exclude=5) == ("exclude is 5: it must be a list of rules, such as [{'fps': [6, 7]}]",)
 
 
 def test_what_a_file_may_hold_by_mistake() -> None:
     wrong = problems(5, axes=["seed"], hourly_price="3")
     assert wrong[:2] == (
         "axes is ['seed']: it must be names and lists of values, such as {'seed': [1, 2]}",
-        "hourly_price='3': must be a number, in USD an hour",
+        "hourly_price='3': must be a number from 0, in USD an hour",
     )
     assert any("int" in text for text in wrong[2:])

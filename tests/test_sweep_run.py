@@ -24,7 +24,7 @@ from svdkit.errors import SettingsError, SvdkitError
 from svdkit.sweep import commit, local_engine, run_sweep
 from svdkit.sweep.estimate import Estimate
 from svdkit.sweep.progress import Display
-from tests.sweeps import DIES, FILLS, HANGS, LOSES_GPU, SLOW, WORKER, seeds, tasks_of
+from tests.sweeps import DIES, FAILS_SECOND, FILLS, HANGS, LOSES_GPU, SLOW, WORKER, seeds, tasks_of
 
 if TYPE_CHECKING:
     from svdkit.sweep import Plan, Sweep
@@ -127,6 +127,15 @@ def test_after_a_lost_gpu_another_worker_goes_on(tmp_path: Path, monkeypatch: py
     assert len(started) == 2
 
 
+@pytest.mark.parametrize("trouble", [LOSES_GPU, DIES])
+def test_a_reload_that_fails_once_costs_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: int) -> None:
+    """As when the memory of a worker that died is not free yet: the runs after it are made."""
+    monkeypatch.setenv("SVDKIT_TEST_LOADS", str(tmp_path / "loads"))
+    found = ends(run(seeds(1, trouble, 2, 3, load={"weights": "random", "random_seed": FAILS_SECOND}), tmp_path))
+    assert [status for status, _ in found.values()].count("ok") == (2 if trouble == LOSES_GPU else 3)
+    assert found[3] == ("ok", "")
+
+
 @pytest.mark.parametrize(
     ("random_seed", "status", "message"),
     [
@@ -205,6 +214,8 @@ def test_an_interrupt_ends_the_worker_and_keeps_what_ended(tmp_path: Path, monke
     [
         ({"results": None}, "there is no results folder; give results='bench_results/NAME'"),
         ({"engine": "dask"}, "engine='dask' is not known; give .* engine='local' or 'ray'"),
+        ({"timeout_seconds": float("inf")}, "timeout_seconds=inf: must be seconds above 0; a day is 86400"),
+        ({"timeout_seconds": float("nan")}, "timeout_seconds=nan: must be"),
     ],
 )
 def test_what_a_sweep_needs(tmp_path: Path, how: dict[str, Any], told: str) -> None:
@@ -378,6 +389,12 @@ def test_the_command_lists_what_is_wrong(app: Any, tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert re.search(r"error: sweep: 2 problems\n- fps=0: .*\n- seed=-1: ", done.output) or "2 problems" in done.output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("words", "shown"), [((), False), (("--forecast",), True), (("--no-forecast",), False)])
+def test_the_option_goes_before_the_file(app: Any, tmp_path: Path, words: tuple[str, ...], *, shown: bool) -> None:
+    done = command(app, write(tmp_path / "a.yaml", "{seed: [1]}"), "--dry-run", *words)
+    assert ("forecast" in done.output) == shown
 
 
 def test_the_command_without_a_results_folder(app: Any, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,8 @@ import pytest
 import torch
 
 from svdkit.clip import Clip
-from svdkit.errors import SvdkitError
+from svdkit.clip.formats import encode
+from svdkit.errors import ClipError, SvdkitError
 from svdkit.generate import generate
 from svdkit.pipeline import load
 from svdkit.sweep import plan_sweep, rows
@@ -182,6 +184,15 @@ def test_what_a_full_disk_is() -> None:
     assert is_disk_full(OSError(errno.ENOSPC, ""))
     assert not is_disk_full(OSError(errno.EACCES, ""))
     assert not is_disk_full(None)
+
+
+def test_ffmpeg_says_that_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its log alone: the sweep has to stop for it as well."""
+    done = SimpleNamespace(returncode=1, stderr=b"av_interleaved_write_frame(): No space left on device", stdout=b"")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(ClipError, match="the disk is full; free some space") as caught:
+        encode(np.zeros((2, 8, 8, 3), np.uint8), suffix=".mp4", fps=7)
+    assert is_disk_full(caught.value)
 
 
 def test_another_revision_is_refused(toy: Path) -> None:

@@ -119,7 +119,7 @@ def measure_memory(pipe: Any) -> Iterator[dict[str, Bytes]]:
     device = execution_device(pipe)
     gc.collect()
     result: dict[str, Bytes] = {}
-    with _meter(device) as (read, reset):
+    with meter(device) as (read, reset):
         stage: str | None = None
 
         def on_stage(following: str | None) -> None:
@@ -148,8 +148,15 @@ def higher(one: Bytes, other: Bytes) -> Bytes:
 
 
 @contextmanager
-def _meter(device: Any) -> Iterator[tuple[Callable[[], Bytes], Callable[[], object]]]:
-    """Give a function that reads the sizes' peaks since the last reset, and the reset."""
+def meter(device: Any) -> Iterator[tuple[Callable[[], Bytes], Callable[[], object]]]:
+    """Give a function that reads the sizes' peaks since the last reset, and the reset.
+
+    Example:
+        >>> with meter(torch.device("cpu")) as (read, reset):  # doctest: +SKIP
+        ...     reset()
+        ...     read()["process_bytes"]
+        731906048
+    """
     if device.type != "cuda":
         with _resident_peak() as (read, reset):
             yield lambda: dict(zip(_SIZES, (None, _apple_bytes(device), read()), strict=True)), reset

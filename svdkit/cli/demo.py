@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from svdkit.cli.make import check_target
-from svdkit.cli.notebook import FOLDER, run_notebook, write_page
+from svdkit.cli.notebook import FOLDER, make_folder, run_notebook, write_page
 from svdkit.cli.outcome import judging_input
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def demo(
     with judging_input():
         read_image(photo)
         info = find_model(model)
-        output_folder.mkdir(parents=True, exist_ok=True)
+        make_folder(output_folder)
         check_target(output_folder / "clip.mp4", overwrite=True)
     if NOTEBOOK.is_file():
         made = _run_notebook(info, photo=photo, model=model, folder=output_folder)

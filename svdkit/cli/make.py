@@ -96,8 +96,9 @@ def animate(
         size = {"height": settings.height or info.height, "width": settings.width or info.width}
         frame = fit_photo(image, **size, mode=fit, focus=focus, border=border)
         targets = _targets(output or Path(_default_name(frame.source)), seeds)
+        whole = settings.resolve(height=frame.height, width=frame.width, num_frames=info.num_frames, seed=0)
         for target in targets:
-            check_target(target, overwrite=overwrite)
+            check_target(target, overwrite=overwrite, settings=whole, scale=scale)
     pipe = load(settings=load_settings)
     _say(f"{pipe.svdkit}", quiet=quiet)
     clips = generate_batch(
@@ -136,7 +137,7 @@ def replay(
     from svdkit.pipeline import load
 
     with judging_input():
-        old = Clip.read(clip)
+        old, clip = Clip.read(clip), clip if clip.name else clip.absolute()  # "." has no name
         target = output or clip.with_name(f"{clip.stem.removesuffix('_frames')}-replay.mp4")
         check_target(target, overwrite=overwrite)
         settings = None
@@ -169,16 +170,21 @@ def compare(new: Clip, old: Clip) -> str:
     return f"mean difference from the file's frames, which a video holds compressed: {difference:.2g} of 255"
 
 
-def check_target(path: Path, *, overwrite: bool) -> None:
-    """Find out before minutes of work that a clip cannot be saved under a name; raises ClipError.
+def check_target(path: Path, *, overwrite: bool, settings: Any = None, scale: float | None = None) -> None:
+    """Find out before minutes of work that a clip cannot be saved under a name, or so large or so fast; a ClipError.
 
     Example:
         >>> check_target(Path("clip.avi"), overwrite=False)
         Traceback (most recent call last):
         svdkit.errors.ClipError: clip.avi: a clip is saved as .mp4, .webm, .webp, .gif or .png (a folder of frames)
     """
-    from svdkit.clip.storage import SUFFIXES
+    from svdkit.clip.formats import check_rate
+    from svdkit.clip.storage import SUFFIXES, scaled_size
 
+    if settings is not None:
+        size = {name: getattr(settings, name) for name in ("height", "width", "num_frames")}
+        check_rate(path.suffix.lower(), settings.playback_fps)
+        scaled_size(**size, scale=1 if scale is None else scale)
     if path.suffix.lower() not in SUFFIXES:
         raise ClipError(f"{path}: a clip is saved as .mp4, .webm, .webp, .gif or .png (a folder of frames)")
     if not path.parent.is_dir():

@@ -67,7 +67,7 @@ def notebook(
     source = find_notebook(name)
     pairs = [word.partition("=")[::2] for word in parameter or []]
     values, folder = check_parameters(source, pairs, output_folder=output_folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     executed, page = folder / "notebook.ipynb", folder / "notebook.html"
     typer.echo(f"running {source.name}", err=True)
     try:
@@ -86,10 +86,18 @@ def find_notebook(name: str) -> Path:
         '01_quickstart.ipynb'
     """
     for path in (Path(name), Path(f"{name}.ipynb"), FOLDER / f"{name}.ipynb", FOLDER / name):
-        if path.is_file():
+        if path.is_file() and path.suffix == ".ipynb":
             return path
     own = ", ".join(sorted(path.stem for path in FOLDER.glob("*.ipynb"))) or "none (they are in svdkit's repository)"
     raise RefusedInput(f"there is no notebook {name!r}; give a file, or one of svdkit's own: {own}")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for what a command leaves; RefusedInput where there cannot be one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RefusedInput(f"{folder} cannot be a folder for the results: {error.strerror or error}") from error
 
 
 def check_parameters(

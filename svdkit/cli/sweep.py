@@ -29,8 +29,11 @@ def sweep(
     timeout: Annotated[float, typer.Option(help="Seconds for one run, and for one load.", min=1)] = 3600,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what failed earlier.")] = False,
     forecast: Annotated[
-        bool, typer.Option("--forecast/--no-forecast", help="Time, memory and money before it starts.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--forecast/--no-forecast", help="Time, memory and money before it starts; on, if the file does not say."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the file and print the plan only.")] = False,
 ) -> None:
     """Make the clips of a sweep file, and a table and a page that compare them.
@@ -41,14 +44,19 @@ def sweep(
     from svdkit.sweep import plan_sweep, read_sweep, run_sweep
 
     with judging_input():
-        plan = plan_sweep(**{"forecast": forecast, **read_sweep(file)})
+        plan = plan_sweep(**read_sweep(file) | ({} if forecast is None else {"forecast": forecast}))
     typer.echo(str(plan), err=True)
     if dry_run:
         return
     how: dict[str, Any] = {"address": address, "workers": workers, "retry_failed": retry_failed}
-    shown = file.name if file.is_absolute() else file.as_posix()  # an absolute path may name its user
-    how |= {"timeout_seconds": timeout, "command": f"svdkit sweep {shlex.quote(shown)}"}
+    words = ["svdkit", "sweep", _shown(file), *(["-o", _shown(results)] if results else [])]
+    words += [] if engine == "local" else ["--engine", engine]
+    how |= {"timeout_seconds": timeout, "command": shlex.join(words)}
     found = run_sweep(plan, results=results, engine=engine, **how)
     typer.echo(str(found))
     if found.failed:
         raise typer.Exit(FAILED)
+
+
+def _shown(path: Path) -> str:
+    return path.name if path.is_absolute() else path.as_posix()  # an absolute path may name its user

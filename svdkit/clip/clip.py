@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from svdkit.clip.display import contact_sheet, figure_html, row_html
-from svdkit.clip.formats import Frames, check_size, resize
+from svdkit.clip.formats import Frames, check_size
 from svdkit.clip.provenance import Document, Provenance, check_fps
-from svdkit.clip.storage import read_clip, write_clip
+from svdkit.clip.storage import read_clip, resize, write_clip
 from svdkit.errors import ClipError
 from svdkit.units import format_count
 

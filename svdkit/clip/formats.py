@@ -6,6 +6,7 @@ mediapy knows no such limits and does not read metadata.
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import re
@@ -83,14 +84,10 @@ def check_size(*, height: int, width: int, num_frames: int) -> None:
         raise ClipError(f"{given}: {most} fit into {limit}; cut the clip")
 
 
-def resize(frames: Frames, *, scale: float) -> Frames:
-    """Scale frames by a factor (Lanczos), to even sizes."""
-    if not 0 < scale <= 16:
-        raise ClipError(f"scale is {scale!r}; give a factor above 0, at most 16")
-    height, width = (max(2, 2 * round(side * scale / 2)) for side in frames.shape[1:3])
-    check_size(height=height, width=width, num_frames=len(frames))
-    scaled = [Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS) for frame in frames]
-    return np.stack([np.asarray(image) for image in scaled])
+def check_rate(suffix: str, fps: float) -> None:
+    """Refuse a rate that a format cannot have: a gif counts in hundredths of a second."""
+    if suffix == ".gif" and fps > 50:
+        raise ClipError(f"a gif shows at most 50 frames a second, not {fps:g}; save as .mp4 or .webp")
 
 
 def encode(frames: Frames, *, suffix: str, fps: float, tags: Tags = _NO_TAGS, crf: int | None = None) -> bytes:
@@ -101,8 +98,7 @@ def encode(frames: Frames, *, suffix: str, fps: float, tags: Tags = _NO_TAGS, cr
     """
     if suffix == ".webp":
         return _encode_webp(frames, fps=fps, tags=tags)
-    if suffix == ".gif" and fps > 50:
-        raise ClipError(f"a gif shows at most 50 frames a second, not {fps:g}; save as .mp4 or .webp")
+    check_rate(suffix, fps)
     if suffix != ".gif":
         frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
     size, rate = f"{frames.shape[2]}x{frames.shape[1]}", str(Fraction(fps).limit_denominator(1001))
@@ -261,8 +257,10 @@ def _ffmpeg(*arguments: str, subject: str, given: bytes = b"") -> tuple[bytes, b
     complaint = re.search(r"(?im)^(?:\[[^\n\]]*\] )*([^\n]*(?:error|invalid|fail|no space)[^\n]*)$", log)
     reason = complaint[1].strip() if complaint else f"it stopped with code {done.returncode}"
     advice = "try another format, such as .png" if given else "it may be cut short: save or download it again"
-    advice = "the disk is full; free some space" if "No space left" in log else advice
-    raise ClipError(f"{subject}: ffmpeg failed ({reason}); {advice}")
+    is_full = any(words in log for words in ("No space left", "Disk quota exceeded"))
+    advice = "the disk is full; free some space" if is_full else advice
+    why = OSError(errno.ENOSPC, "no space left") if is_full else None  # a sweep stops for it
+    raise ClipError(f"{subject}: ffmpeg failed ({reason}); {advice}") from why
 
 
 @contextmanager

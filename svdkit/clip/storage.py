@@ -9,17 +9,15 @@ import shutil
 import tempfile
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from svdkit.clip.formats import Frames, Tags, check_size, decode, encode, encode_png, read_png
 from svdkit.clip.provenance import Document, Provenance
 from svdkit.errors import ClipError, ImageError, SvdkitWarning
 from svdkit.image import Frame
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 SUFFIXES = (".mp4", ".webm", ".webp", ".gif", ".png")
 """What can be saved, and looked for beside a JSON in this order; ".png" is a folder of frames."""
@@ -36,6 +34,23 @@ _ADVICE = {
     errno.ENOTDIR: "a part of that path is a file, not a folder; save to another folder",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
 }
+
+
+def scaled_size(*, height: int, width: int, num_frames: int, scale: float) -> tuple[int, int]:
+    """Give height and width of frames that are saved at a scale, even ones; a ClipError for what cannot be saved."""
+    if not 0 < scale <= 16:
+        raise ClipError(f"scale is {scale!r}; give a factor above 0, at most 16")
+    height, width = (max(2, 2 * round(side * scale / 2)) for side in (height, width))
+    check_size(height=height, width=width, num_frames=num_frames)
+    return height, width
+
+
+def resize(frames: Frames, *, scale: float) -> Frames:
+    """Scale frames by a factor (Lanczos), to even sizes."""
+    count, height, width = frames.shape[:3]
+    height, width = scaled_size(height=height, width=width, num_frames=count, scale=scale)
+    scaled = [Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS) for frame in frames]
+    return np.stack([np.asarray(image) for image in scaled])
 
 
 def write_clip(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import platform
@@ -74,7 +75,9 @@ class Results:
     def commit(self, record: Record, made: Path | None = None) -> None:
         """Keep a run that ended: its folder when it made one, then its line; an OSError when the disk is full."""
         if made is not None:
-            os.replace(made, self.folder / "runs" / record.id)  # noqa: PTH105 - Path.replace is the same; this says atomic
+            target = self.folder / "runs" / record.id
+            shutil.rmtree(target, ignore_errors=True)  # of a folder that lost its records, or of half a copy
+            os.replace(made, target)  # noqa: PTH105 - Path.replace is the same; this says atomic
             sync_folder(self.folder / "runs")
         write_record(self.folder / _RECORDS, record)
         self.finished[record.id] = record
@@ -149,6 +152,9 @@ def _locked(path: Path) -> IO[str]:
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        if error.errno not in {errno.EAGAIN, errno.EACCES, errno.EDEADLK}:
+            file.close()
+            raise  # this file system has no locks
         file.seek(0)
         owner = file.read().strip() or "another process"
         file.close()

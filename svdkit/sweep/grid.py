@@ -44,7 +44,8 @@ def expand(
     names, (first, *others) = list(axes), axes.values()
     rows = zip(*others, strict=True) if mode == "list" and others else itertools.product(*others)
     points = [dict(zip(names, (photo, *row), strict=True)) for photo, row in itertools.product(first, rows)]
-    idle = [f"exclude {shown(rule)} fits no run; look at its values" for rule in exclude if not _any(points, rule)]
+    unused = [rule for rule in exclude if not any(_fits(point, rule) for point in points)]
+    idle = [f"exclude {shown(rule)} fits no run; look at its values" for rule in unused]
     points = [point for point in points if not any(_fits(point, rule) for rule in exclude)]
     if mode == "random" and count is not None:
         points = random.Random(seed).sample(points, min(count, len(points)))  # noqa: S311 - a sample, not a secret
@@ -63,8 +64,11 @@ def _problems(
         for name, values in axes.items()
         if isinstance(values, str | bytes | Mapping) or not isinstance(values, Sequence | range)
     ]
+    if not isinstance(exclude, list | tuple):  # files are not typed
+        problems.append(f"exclude is {shown(exclude)}: it must be a list of rules, such as [{{'fps': [6, 7]}}]")
+        exclude = ()
     for rule in exclude:
-        if not isinstance(rule, Mapping) or not rule:  # type: ignore[redundant-expr]  # files are not typed
+        if not isinstance(rule, Mapping) or not rule:  # files are not typed
             problems.append(f"exclude has {shown(rule)}: a rule is names and values, such as {{'fps': [6, 7]}}")
             continue
         for name in rule:
@@ -98,10 +102,6 @@ def _unknown(name: object, what: str, known: Sequence[str]) -> str:
     guess = nearest(name, known)
     hint = f"did you mean {guess}?" if guess else f"the names are {', '.join(known)}"
     return f"{str(name)[:60]} is no name of a setting for an {what}; {hint}".replace("an rule", "a rule")
-
-
-def _any(points: Sequence[Point], rule: Mapping[str, Any]) -> bool:
-    return any(_fits(point, rule) for point in points)
 
 
 def _fits(point: Point, rule: Mapping[str, Any]) -> bool:

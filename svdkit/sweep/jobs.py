@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import ImageError, ModelError, SettingsError
-from svdkit.generate.keys import StageKey, stage_key
+from svdkit.generate.keys import stage_key
 from svdkit.image import Frame, fit, read_image
 from svdkit.models import find_model
 from svdkit.settings import ClipSettings, LoadSettings
@@ -31,15 +31,11 @@ class Job:
     clip: ClipSettings
     frame: Frame
 
-    def key(self, stage: str) -> StageKey:
-        """Say what a stage's output depends on: jobs with equal keys share it."""
-        model = json.dumps(self.load.to_dict())
-        return stage_key(stage, self.clip, image_sha256=self.frame.sha256, model=model)
-
     @cached_property
     def keys(self) -> dict[str, object]:
-        """The keys of all stages by name, with ``"load"`` first."""
-        return {"load": self.load, **{stage: self.key(stage) for stage in STAGES}}
+        """What each stage's output depends on, by name, with ``"load"`` first: jobs with equal keys share it."""
+        same = {"image_sha256": self.frame.sha256, "model": json.dumps(self.load.to_dict())}
+        return {"load": self.load, **{stage: stage_key(stage, self.clip, **same) for stage in STAGES}}
 
 
 def make_jobs(
@@ -108,7 +104,8 @@ class _Maker:
         image = self._images[name]
         if image is not None and (name, height, width) not in self._frames:
             fitted = self._try(lambda: fit(image, height=height, width=width, **self._how))
-            self._frames[name, height, width] = fitted
+            # Its name in records, tables and the report too: two folders may each have a cat.jpg.
+            self._frames[name, height, width] = fitted and replace(fitted, source=fitted.source and name)
         return self._frames.get((name, height, width))
 
 

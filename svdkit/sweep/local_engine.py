@@ -12,13 +12,10 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from svdkit.bench.record import Record
 from svdkit.sweep.rows import DiskFullError, Task, failed
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 COMMAND = (sys.executable, "-m", "svdkit.sweep.worker")
 DEATHS = 2  # of workers over one run, or over one load: the third try would end the same
@@ -50,10 +47,10 @@ def run_local(
         ...     results.commit(*outcome)
     """
     for _, group in itertools.groupby(tasks, key=lambda task: task["load"]):
-        with _Worker(work, photos, timeout_seconds) as worker:
+        with contextlib.closing(_Worker(work, photos, timeout_seconds)) as worker:
             reason = None
             for task in group:
-                reason = reason or worker.load(task)
+                reason = reason if reason and worker.is_hopeless else worker.load(task)
                 outcome = worker.run(task) if reason is None else Outcome(_row(task, reason), None)
                 yield outcome
 
@@ -70,21 +67,29 @@ class _Worker:
     def __init__(self, work: Path, photos: Mapping[str, bytes], timeout_seconds: float) -> None:
         self._work, self._photos, self._timeout = work, photos, timeout_seconds
         self._child: _Child | None = None
+        self._failures = DEATHS - 1  # of loads in a row: a model that was never there gets no second try
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether it is no use to load again; once may be, where a dead worker's memory was not free yet."""
+        return self._failures >= DEATHS
 
     def load(self, task: Task) -> Record | None:
         """See to it that there is a worker with the model; give the row of a failure, or None."""
         for _ in range(DEATHS if self._child is None else 0):
             self._child = _Child(self._work / "worker.log", self._photos)
             record = self._call("load", task, None)
-            if self._child is not None or record is not None:
+            if record is not None:
+                self.close()  # it has no model
+                self._failures += 1
                 return record
-        return None if self._child is not None else self._died(task, "load")
+            if self._child is not None:
+                self._failures = 0
+                return None
+        if self._child is not None:
+            return None
+        self._failures += 1
+        return self._died(task, "load")
 
     def run(self, task: Task) -> Outcome:
         """Run a task; one that kills its worker is tried once more."""
@@ -95,7 +100,7 @@ class _Worker:
             record = self._call("run", task, folder)
             if record is not None:
                 if "CUDA error" in (record.error or {}).get("message", ""):
-                    self._end()  # after such an error every later call in that process fails
+                    self.close()  # after such an error every later call in that process fails
                 return Outcome(record, folder if record.status == "ok" else None)
         return Outcome(self._died(task, "run"), None)
 
@@ -115,7 +120,8 @@ class _Worker:
     def _died(self, task: Task, do: str) -> Record:
         return failed(task, ("WorkerDied", f"{self._why} in each of {DEATHS} tries of this {do}"))
 
-    def _end(self) -> None:
+    def close(self) -> None:
+        """End the worker, if there is one."""
         if self._child is not None:
             self._child.kill()
         self._child = None

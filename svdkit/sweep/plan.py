@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from svdkit.errors import SettingsError
 from svdkit.settings import ClipSettings, LoadSettings
@@ -114,8 +116,10 @@ def plan_sweep(
     problems: list[str] = []
     if not isinstance(axes, Mapping | None):
         problems.append(f"axes is {shown(axes)}: it must be names and lists of values, such as {{'seed': [1, 2]}}")
-    if hourly_price is not None and not isinstance(hourly_price, int | float):
-        problems.append(f"hourly_price={shown(hourly_price)}: must be a number, in {currency} an hour")
+    price: Any = hourly_price  # files are not typed
+    if price is not None and not (isinstance(price, int | float) and 0 <= price < math.inf):
+        problems.append(f"hourly_price={shown(hourly_price)}: must be a number from 0, in {currency} an hour")
+        hourly_price = None
     axes = dict(axes) if isinstance(axes, Mapping) else {}
     photos = _listed(photos)
     if "photo" in axes:
@@ -123,7 +127,9 @@ def plan_sweep(
         photos = _listed(axes.pop("photo"))
     names = _names(photos)
     problems += [] if photos else ["there is no photo; give a file, or a sample such as 'rocket'"]
-    points, wrong = expand({"photo": names, **axes}, mode=mode, count=count, seed=seed, exclude=exclude, known=AXES)
+    points, wrong = expand(
+        {"photo": names, **axes}, mode=mode, count=count, seed=seed, exclude=exclude or (), known=AXES
+    )
     fixed = {"load": _fixed(LoadSettings, load, problems), "clip": _fixed(ClipSettings, clip, problems)}
     how = {"mode": fit_mode, "focus": focus, "border": border}
     jobs, misfits = make_jobs(points, photos=dict(zip(names, photos, strict=True)), fixed=fixed, how=how)
@@ -136,7 +142,7 @@ def plan_sweep(
     if problems:
         raise SettingsError.of("sweep", problems)
     asked: dict[str, Any] = {"photos": names, "axes": _public(axes), "mode": mode, "count": count, "seed": seed}
-    asked |= {"exclude": [_public(rule) for rule in exclude], "clip": fixed["clip"].to_dict()}
+    asked |= {"exclude": [_public(rule) for rule in exclude or ()], "clip": fixed["clip"].to_dict()}
     asked |= {"load": _public(fixed["load"].to_dict()), "fit_mode": fit_mode, "focus": list(focus), "border": border}
     money: dict[str, Any] = {"hourly_price": hourly_price, "currency": currency}
     place = None if results is None else str(results)
@@ -187,18 +193,22 @@ def _names(photos: Sequence[Any]) -> list[str]:
     names: list[str] = []
     for position, photo in enumerate(photos, start=1):
         known = photo if isinstance(photo, str | Path) else getattr(photo, "filename", None)
+        if isinstance(known, str) and "://" in known:  # what follows the path may be a signature
+            known = unquote(urlsplit(known).path)
         name = Path(known or f"photo {position}").name
         names.append(f"{name} ({position})" if name in names else name)
     return names
 
 
 def _public(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Shorten paths of models to their last name: a results folder is made to be shared."""
+    """Plain JSON, with paths of models shortened to their last name: a results folder is made to be shared."""
 
-    def name(value: Any) -> Any:
-        return Path(value).name if isinstance(value, str | Path) and Path(value).expanduser().is_dir() else value
+    def plain(value: Any) -> Any:
+        if isinstance(value, str | Path) and Path(value).expanduser().is_dir():
+            return Path(value).name
+        return value.item() if hasattr(value, "item") else value  # numpy's and pandas' numbers
 
     return {
-        key: [name(each) for each in value] if key == "model" and isinstance(value, list | tuple) else name(value)
-        for key, value in values.items()
+        name: [plain(each) for each in value] if isinstance(value, list | tuple | range) else plain(value)
+        for name, value in values.items()
     }

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from svdkit.clip import Clip
-from svdkit.clip.formats import encode, resize
+from svdkit.clip.formats import encode
+from svdkit.clip.storage import resize
 from svdkit.errors import ClipError, SvdkitWarning
 from svdkit.units import format_bytes, format_count
 

@@ -230,7 +230,7 @@ def _connect(address: str | None) -> tuple[Any, bool]:
         return ray, False
     try:
         ray.init(address=address, logging_level="warning", log_to_driver=False)
-    except (ConnectionError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError) as error:  # RuntimeError: another version of Ray or Python
         message = f"no Ray cluster at address={address!r} ({error}); start one with `ray start --head`, or leave it out"
         raise PipelineError(message) from error
     return ray, True

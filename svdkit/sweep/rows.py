@@ -106,22 +106,6 @@ def is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
-def peak(*, reset: bool = False) -> dict[str, int | None]:
-    """Give the memory of this process as records have it: the peaks since the last reset; None without CUDA."""
-    import psutil
-    import torch
-
-    cuda = torch.cuda.is_available()
-    found = {
-        "peak_allocated_bytes": int(torch.cuda.max_memory_allocated()) if cuda else None,
-        "peak_reserved_bytes": int(torch.cuda.max_memory_reserved()) if cuda else None,
-        "process_bytes": int(psutil.Process().memory_info().rss),
-    }
-    if reset and cuda:
-        torch.cuda.reset_peak_memory_stats()
-    return found
-
-
 def _same(task: Task) -> dict[str, Any]:
     """Give what the record of a run has however it ends."""
     values = {name: task[name] for name in ("id", "image", "model", "forecast")}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -106,11 +107,13 @@ def run_sweep(
     if results is None or engine not in ENGINES:
         given = "there is no results folder" if results is None else f"engine={engine!r} is not known"
         raise SettingsError(f"{given}; give results='bench_results/NAME' and engine='local' or 'ray'")
+    if not 0 < timeout_seconds <= threading.TIMEOUT_MAX:
+        raise SettingsError(f"timeout_seconds={timeout_seconds!r}: must be seconds above 0; a day is 86400")
     options = {"quality": quality, "scale": scale, "command": command}
     options |= {"hourly_price": plan.hourly_price, "currency": plan.currency}
     tasks = _tasks(plan, options)
     photos = {job.frame.sha256: job.frame for job in plan.jobs}
-    with ExitStack() as stack:
+    with _writing(results), ExitStack() as stack:
         place = stack.enter_context(Results(results))
         if retry_failed:
             place.forget_failed()
@@ -125,7 +128,8 @@ def run_sweep(
     if report:
         from svdkit.sweep.report import write_report
 
-        write_report(Path(results))
+        with _writing(results):
+            write_report(Path(results))
     return Sweep(folder=Path(results), records=records)
 
 
@@ -179,6 +183,17 @@ def _engine(
     from svdkit.sweep.ray_engine import run_ray
 
     return run_ray(tasks, **how, address=address, workers=workers)
+
+
+@contextmanager
+def _writing(folder: str | Path) -> Iterator[None]:
+    """Turn what a disk, another program or a mount says into words."""
+    try:
+        yield
+    except OSError as error:
+        why = "the disk is full" if is_disk_full(error) else error.strerror or error
+        text = f"results {folder} cannot be written: {why}; what ended is kept, and the same call continues"
+        raise SvdkitError(text) from error
 
 
 def _commit_all(outcomes: Iterator[Outcome], place: Results, display: Display) -> None:

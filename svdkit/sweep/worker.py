@@ -7,6 +7,7 @@ answers on stdout. It ends with its driver, also when that was killed.
 from __future__ import annotations
 
 import base64
+import contextlib
 import gc
 import io
 import json
@@ -25,14 +26,13 @@ from typing import IO, TYPE_CHECKING, Any
 from svdkit.errors import SvdkitError, SvdkitWarning
 from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.sweep.commit import write_whole
-from svdkit.sweep.rows import DiskFullError, NotNumbersError, Task, failed, is_disk_full, made, now, peak, save
+from svdkit.sweep.jobs import STAGES
+from svdkit.sweep.rows import DiskFullError, NotNumbersError, Task, failed, is_disk_full, made, now, save
 
 if TYPE_CHECKING:
     from svdkit.bench.record import Record
     from svdkit.clip import Clip
     from svdkit.image import Frame
-
-_STAGES = ("encode", "denoise", "decode")
 
 
 class Runner:
@@ -49,7 +49,8 @@ class Runner:
         self._frame: Frame | None = None
         self._kept: dict[str, tuple[object, Any, dict[str, int | None]]] = {}  # stage -> key, output, memory
         self._fresh: set[str] = set()
-        self._is_warm = False
+        self._warm: list[dict[str, Any]] = []
+        self._open = contextlib.ExitStack()  # what reads memory
 
     def load(self, task: Task) -> None:
         """Load the model of a task.
@@ -57,11 +58,15 @@ class Runner:
         Raises:
             SvdkitError: It cannot be loaded, or is another revision than the one the run ids were made with.
         """
+        from svdkit.bench.memory import meter
         from svdkit.generate.keys import describe_model
+        from svdkit.generate.loop import execution_device
         from svdkit.pipeline import load
 
+        self._open.close()
         self._pipe = load(settings=LoadSettings.from_dict(task["load"]))
         self._pipe.set_progress_bar_config(disable=True)
+        self._peaks, self._reset_peaks = self._open.enter_context(meter(execution_device(self._pipe)))
         found, planned = describe_model(self._pipe), task["model"]
         if found["revision"] != planned["revision"]:
             raise SvdkitError(
@@ -100,15 +105,15 @@ class Runner:
         folder.mkdir()
         save(clip, folder, scale=task["options"]["scale"])
         seconds = {**clip.provenance.stage_seconds, "export": time.perf_counter() - start}  # type: ignore[union-attr]
-        memory = {stage: self._kept[stage][2] for stage in _STAGES}
-        method = "measured" if len(self._fresh) == len(_STAGES) else "composed"
+        memory = {stage: self._kept[stage][2] for stage in STAGES}
+        method = "measured" if len(self._fresh) == len(STAGES) else "composed"
         return made(task, clip, seconds=seconds, memory=memory, method=method, started_at=started_at)
 
     def _run_stages(self, frame: Frame, settings: ClipSettings) -> Clip:
         from svdkit.generate import decode, denoise, encode
 
-        pipe, earlier = self._pipe, self._kept["encode"][1] if self._kept else None
-        encoded = self._stage("encode", frame, settings, lambda: encode(pipe, frame, settings, reuse=earlier))
+        pipe = self._pipe
+        encoded = self._stage("encode", frame, settings, lambda: encode(pipe, frame, settings))
         denoised = self._stage("denoise", frame, settings, lambda: denoise(pipe, encoded, settings))
         clip: Clip = self._stage("decode", frame, settings, lambda: _strictly(lambda: decode(pipe, denoised, settings)))
         return clip
@@ -119,19 +124,26 @@ class Runner:
 
         key = stage_key(stage, settings, image_sha256=frame.sha256, model=model_identity(self._pipe))
         if stage not in self._kept or self._kept[stage][0] != key:
-            peak(reset=True)
-            self._kept[stage] = (key, make(), peak())
+            self._reset_peaks()
+            self._kept[stage] = (key, make(), self._peaks())
             self._fresh.add(stage)
         return self._kept[stage][1]
 
-    def _warm_up(self, frame: Frame, settings: ClipSettings) -> None:
-        """Make two steps first on a GPU, where the first clip also starts kernels and compiles: no run's own time."""
+    def _warm_up(self, frame: Frame, settings: Any) -> None:
+        """Make two steps first on a GPU, where the first clip also starts kernels: no run's own time.
+
+        What is compiled is compiled for each size, length and chunk anew, with guidance and without.
+        """
         from svdkit.generate.loop import execution_device
 
-        if not self._is_warm and execution_device(self._pipe).type != "cpu":
+        kept, shape = dict(self._kept), {}
+        if self._pipe.svdkit.settings.compile:
+            names = ("height", "width", "num_frames", "decode_chunk_size")
+            shape = {**{name: getattr(settings, name) for name in names}, "guided": settings.max_guidance_scale > 1}
+        if shape not in self._warm and execution_device(self._pipe).type != "cpu":
             self._run_stages(frame, settings.replace(num_inference_steps=min(2, settings.num_inference_steps)))
-            self._kept.clear()
-        self._is_warm = True
+            self._kept = kept
+        self._warm.append(shape)
 
     def _read(self, task: Task, photo: bytes | None) -> Frame:
         from PIL import Image

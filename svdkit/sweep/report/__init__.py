@@ -56,7 +56,8 @@ def write_report(folder: str | Path, *, baseline: str | None = None) -> Path:
     timed = [row.record.id for row in rows if not math.isnan(row.seconds)]
     pinned = next((name for name in timed if name.startswith(baseline or "")), "")
     title = folder.resolve().name.replace("_", " ")
-    environment = _read_json(folder / "environment.json") or records[0].environment
+    made = next((record.environment for record in records if record.status == "ok"), {})  # the driver may lack a GPU
+    environment = made or _read_json(folder / "environment.json") or records[0].environment
     page = render(title, rows, axes, asked=described, environment=environment, baseline=pinned)
     (folder / "index.html").write_text(page, encoding="utf-8")
     return folder / "index.html"

@@ -113,7 +113,8 @@ def _curve(runs: Sequence[Run], what: str, x: str, label: str, number: Callable[
             groups = {place: [value for other, value in mine if other == place] for place, _ in sorted(mine)}
             low, middle, high = ([f(group) for group in groups.values()] for f in (min, np.median, max))
             axes.fill_between(list(groups), low, high, color=colour, alpha=0.15, lw=0)
-            axes.plot(list(groups), middle, "-o", color=colour, ms=4, label=photo or None)
+            # matplotlib hides a label that begins with "_", as cameras name files: a space without width goes before.
+            axes.plot(list(groups), middle, "-o", color=colour, ms=4, label=f"\u200b{photo}" if photo else None)
             axes.scatter(*zip(*mine, strict=True), color=colour, s=9, alpha=0.5)
         axes.set(xlabel=x.replace("_", " "), ylabel=label)
         if len(at) < 9:

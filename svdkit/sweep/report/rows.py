@@ -133,7 +133,7 @@ def _results(record: Record, seconds: float, memory: int | None) -> list[Cell]:
         Cell("status", record.status, record.status, "words"),
         Cell("time", seconds if timed else "", time if timed else "–", meaning=MEANINGS["time"], ratio=True),
         Cell("memory", memory or "", format_bytes(memory or math.nan), meaning=MEANINGS["memory"], ratio=True),
-        *(Cell(name, "" if value is None else value, text_of(value), meaning=text) for name, value, text in numbers),
+        *(Cell(name, "" if n is None else n, text_of(n, digits=3), meaning=text) for name, n, text in numbers),
         Cell("flags", flags, flags or "–", "words", MEANINGS["flags"]),
     ]
 
@@ -155,10 +155,10 @@ def short(name: str) -> str:
     return _SHORT.get(name, name)
 
 
-def text_of(value: Any) -> str:
-    """Write any plain value for a reader."""
+def text_of(value: Any, *, digits: int = 6) -> str:
+    """Write any plain value for a reader; of a setting with all its digits, else 23.976 and 24 would be one."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
     if isinstance(value, dict):
         return ", ".join(f"{name} {text_of(one)}" for name, one in value.items())
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
