@@ -111,6 +111,15 @@ def test_a_folder_is_named_without_its_path(original):
     assert str(original.parent) not in model.title
 
 
+@pytest.mark.parametrize("name", ["micro", "svd-xt", "SVD"])
+def test_a_folder_is_not_named_as_a_model_of_the_catalogue(original, tmp_path, name):
+    """A record of it would be replayed with the catalogue's weights, and a folder called micro would count as ours."""
+    model = find_model(shutil.copytree(original, tmp_path / name))
+    assert (model.name, model.kind) == (f"./{name}", "svd")
+    with pytest.raises(ModelError, match=f"'./{name}' is not known"):
+        find_model(model.name)
+
+
 def test_a_folder_with_height_and_width_in_its_sample_size(folder):
     """Micro's UNet knows both sides, and its VAE halves twice."""
     _edit(folder / "unet" / "config.json", sample_size=[18, 32], num_frames=14)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import inspect
 import json
 import shutil
 import types
+import weakref
 
 import pytest
 import torch
@@ -22,7 +24,8 @@ from svdkit.errors import (
     PipelineError,
     SettingsError,
 )
-from svdkit.models.folder import fingerprint
+from svdkit.models import random_pipeline
+from svdkit.models.folder import STEMS, fingerprint
 from svdkit.pipeline import LoadReport, active_techniques, load, loading
 from svdkit.pipeline import device as devices
 from svdkit.pipeline.memory import PLANS, choose_memory
@@ -260,9 +263,11 @@ def test_precision_that_cannot_work(asked, device, capability, text):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Pretend another machine: how many CUDA GPUs, and whether an Apple GPU."""
+    """Pretend another machine: how many CUDA GPUs of which generation, and whether an Apple GPU."""
 
-    def pretend(*, cuda=0, mps=False):
+    def pretend(*, cuda=0, mps=False, capability=(8, 6)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_86", "sm_90"])
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
@@ -305,6 +310,17 @@ def test_a_device_that_is_not_here(machine, here, asked, text):
         devices.choose_device(asked)
 
 
+def test_a_gpu_that_torch_has_no_code_for_is_not_taken(machine):
+    """Kaggle's P100 with a torch for CUDA 12.8: the first clip would die in a traceback of CUDA."""
+    machine(cuda=1, capability=(6, 0))
+    chosen, reason = devices.choose_device("auto")
+    assert chosen == "cpu"
+    assert reason.startswith("device: cpu, because this torch has no code for sm_60, the GPU here; on Kaggle choose")
+    with pytest.raises(PipelineError, match="device='cuda' but this torch has no code for sm_60: on Kaggle choose GPU"):
+        devices.choose_device("cuda")
+    assert devices.choose_device("cpu") == ("cpu", "device: cpu, as asked")
+
+
 def test_free_memory_of_a_cpu_is_that_of_the_machine():
     import psutil
 
@@ -334,6 +350,59 @@ def test_weights_that_do_not_fit_are_said_so(folder, monkeypatch):
     monkeypatch.setattr("svdkit.pipeline.loading._place", full)
     with pytest.raises(OutOfMemoryError, match=r"does not fit cpu with memory='resident', dtype='fp32': leave both"):
         load(folder)
+
+
+@pytest.mark.parametrize("failure", [torch.OutOfMemoryError("CUDA out of memory"), KeyboardInterrupt()], ids=repr)
+def test_weights_that_were_moved_in_part_are_dropped(folder, monkeypatch, failure):
+    """The pipeline lives as long as the notebook's last traceback, and would fill the GPU for whatever comes next."""
+    from diffusers import StableVideoDiffusionPipeline
+
+    moved = []
+
+    def full(pipe, _device):
+        moved.append(pipe)
+        raise failure
+
+    monkeypatch.setattr(StableVideoDiffusionPipeline, "to", full)
+    with pytest.raises((OutOfMemoryError, KeyboardInterrupt)):
+        load(folder)
+    devices_left = {weight.device.type for name in STEMS for weight in getattr(moved[0], name).parameters()}
+    assert devices_left == {"meta"}
+
+
+def test_random_weights_that_do_not_fit_are_dropped(folder, monkeypatch):
+    """Also while they are made, when there is no pipeline yet to be emptied."""
+    alive = []
+
+    def full(info, *, device, **more):
+        pipe = random_pipeline(info, device=device, **more)
+        if device != "meta":
+            alive.append(weakref.ref(pipe))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return pipe
+
+    monkeypatch.setattr(loading, "random_pipeline", full)
+    with pytest.raises(OutOfMemoryError) as caught:
+        load(folder, weights="random")
+    gc.collect()
+    assert caught.tb is not None  # as a notebook keeps it
+    assert [pipe() for pipe in alive] == [None]
+
+
+def test_what_was_let_go_of_is_collected_before_memory_is_looked_at(folder, monkeypatch):
+    """An offloaded pipeline is a ring, as its hooks know it: until it is collected its memory is not free."""
+    ring = type("Ring", (), {})()
+    ring.itself, gone = ring, weakref.ref(ring)
+    del ring
+    looked = []
+    monkeypatch.setattr(loading, "check_ram", lambda *_, **__: looked.append(gone()))
+    gc.disable()
+    try:
+        load(folder)
+    finally:
+        gc.enable()
+    assert looked
+    assert looked[0] is None
 
 
 # Plans

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from typing import Any
 
 import numpy as np
@@ -336,6 +337,26 @@ def test_the_fp16_vae_is_fp16_again_after_an_interrupt(monkeypatch: pytest.Monke
 
 def interrupt(*args: Any, **kwargs: Any) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), RuntimeError("a bug")], ids=repr)
+@pytest.mark.parametrize("stage", ["encode", "denoise", "decode"])
+def test_the_traceback_of_a_stage_keeps_no_activations(stage: str, failure: BaseException) -> None:
+    """A notebook keeps the last traceback, and with it would keep gigabytes of a GPU."""
+    pipe = toy_pipeline()
+    alive: list[Any] = []
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        activation = torch.zeros(8)
+        alive.append(weakref.ref(activation))
+        raise failure
+
+    owner = {"encode": pipe.image_encoder, "denoise": pipe.unet.mid_block, "decode": pipe.vae.decoder}[stage]
+    owner.forward = fail
+    with pytest.raises(type(failure)) as caught:
+        three_stages(pipe, frame_of(), BASE)
+    assert caught.tb is not None
+    assert [activation() for activation in alive] == [None]
 
 
 @pytest.mark.parametrize("culprit", ["VAE", "UNet"])

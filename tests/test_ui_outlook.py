@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +27,7 @@ from tests.ui_toys import TOY, plain, wait_for
 
 SIZE = {"height": 72, "width": 128, "num_frames": 14, "decode_chunk_size": 7, "max_guidance_scale": 1.0}
 CLIP = ClipSettings(seed=1, **SIZE, playback_fps=7.0)  # type: ignore[arg-type]
+LOAD = LoadSettings(model="micro")
 MACHINE = "a machine of the tests"
 
 
@@ -76,12 +79,12 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
     class Process:
         def __init__(self, command: list[str], **options: Any) -> None:
-            self.command, self.options, self.end = command, options, threading.Event()
+            self.command, self.options, self.end, self.code = command, options, threading.Event(), 0
             started.append(self)
 
         def wait(self) -> int:
             assert self.end.wait(10)
-            return 0
+            return self.code
 
         def terminate(self) -> None:
             self.end.set()
@@ -175,6 +178,7 @@ def test_a_size_that_was_never_counted_is_counted_in_another_process(started: li
     assert process.command[:2] == [sys.executable, "-c"]
     assert process.command[3] == "micro"
     assert ClipSettings.from_dict(json.loads(process.command[4])) == odd.replace(seed=0)
+    assert LoadSettings.from_dict(json.loads(process.command[5])) == LOAD
     assert process.options == {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     one.show(odd.replace(num_frames=12), LoadSettings(model="micro"))
     assert len(started) == 2
@@ -201,19 +205,51 @@ def test_what_cannot_be_counted_is_not_promised_for_ever(started: list[Any]) -> 
     """The other process failed: the text says so, or counting is tried again; it does not say "some seconds" still."""
     one = outlook(background=True)
     odd = CLIP.replace(height=200, width=128)
-    one.show(odd, LoadSettings(model="micro"))
-    before = set(threading.enumerate())
-    one._counting.end.set()  # type: ignore[union-attr]  # the stand-in
-    wait_for(lambda: not any(thread.is_alive() and "_wait" in repr(thread) for thread in before), seconds=5)
-    one.show(odd, LoadSettings(model="micro"))
-    assert len(started) > 1 or "never been counted" not in one.text.value
+    one.show(odd, LOAD)
+    started[0].code = 1
+    started[0].end.set()
+    wait_for(lambda: "counting this size failed" in one.text.value, seconds=5)
+    one.show(odd, LOAD)
+    assert "counting this size failed" in one.text.value
+    assert len(started) == 1
+
+
+def test_a_count_that_was_given_up_says_nothing(started: list[Any]) -> None:
+    """Another size is asked for: that the process of the first one has ended is no news, nor at the end of all."""
+    one = outlook(background=True)
+    one.show(CLIP.replace(height=200, width=128), LOAD)
+    one.show(CLIP.replace(height=208, width=128), LOAD)
+    assert started[0].end.is_set()
+    module._end_all()
+    assert started[1].end.is_set()
+    assert "never been counted" in one.text.value
+
+
+def test_what_is_counted_is_what_was_asked_for(started: list[Any]) -> None:
+    """In fp32 other numbers are needed than in fp16: counting the usual ones would not help."""
+    one = outlook(background=True)
+    odd = CLIP.replace(height=200, width=128)
+    for load in (LOAD.replace(dtype="fp32"), LOAD.replace(dtype="bf16")):
+        one.show(odd, load)
+        assert LoadSettings.from_dict(json.loads(started[-1].command[5])) == load
+    assert len(started) == 2
+
+
+def test_an_outlook_that_nobody_has_is_gone() -> None:
+    """With it would stay its panel, and all that is in there; ending its process must not keep it."""
+    one = outlook()
+    gone = weakref.ref(one)
+    one.widget.close_all()
+    del one
+    gc.collect()
+    assert gone() is None
 
 
 def test_the_command_that_counts_is_python() -> None:
     """It is a text here: this compiles it, and finds what it imports."""
     compile(module._COUNT, "count", "exec")
     found = subprocess.run(
-        [sys.executable, "-c", module._COUNT, "no-such-model", json.dumps(CLIP.to_dict())],
+        [sys.executable, "-c", module._COUNT, "no-such-model", *(json.dumps(one.to_dict()) for one in (CLIP, LOAD))],
         capture_output=True,
         text=True,
         check=False,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import gc
 import html
 import json
 import re
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from multiprocessing.connection import Listener
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,6 +33,7 @@ from svdkit.ui.panel import Panel
 from svdkit.ui.studio import Studio
 from svdkit.ui.texts import TEXTS
 from svdkit.ui.wire import APP, serve
+from tests.toy import write_hub_folder
 from tests.ui_toys import IPYWIDGETS, as_loaded, close_all, jpeg, plain, put, state, tree, wait_for
 
 MODULE = sys.modules[Panel.__module__]  # svdkit.ui.panel is the function
@@ -366,6 +370,23 @@ def test_clearing_leaves_nothing(panel: Panel) -> None:
     assert (panel.results.made, panel.photo.name) == ([], sample_photos()[0])
 
 
+def test_a_panel_on_the_page_keeps_neither_the_pipeline_nor_what_was_cleared(tmp_path: Path) -> None:
+    """ipywidgets keeps the panel for as long as the kernel lives; the next model needs the memory."""
+    pipe = svdkit.load(write_hub_folder(tmp_path / "my-svd"))
+    panel = make_panel(pipe, folder=None, background=True)
+    panel.form.knobs["num_inference_steps"].value = 1
+    put(panel.photo.upload, "anna.jpg", jpeg(sample_photo("cat")))
+    panel.make_drafts()
+    finish(panel)
+    alive = [weakref.ref(part) for made in panel.results.made for part in (made.clip, made.photo.image)]
+    assert len(alive) == 8
+    panel.forget.click()
+    alive.append(weakref.ref(pipe))
+    del pipe
+    gc.collect()
+    assert [part() for part in alive] == [None] * 9
+
+
 def test_no_text_of_a_user_becomes_a_tag(panel: Panel, tmp_path: Path) -> None:
     """A file with a hostile name, through a whole run."""
     path = tmp_path / "<img src=x onerror=alert(1)>.png"
@@ -387,6 +408,37 @@ def test_a_change_is_forecast_once(panel: Panel, monkeypatch: pytest.MonkeyPatch
     assert asked[0].fps == 6
     panel.form.knobs["fps"].slider.value = 9
     assert [clip.fps for clip in asked] == [6, 9]
+
+
+def test_what_given_settings_leave_open_is_as_in_the_form(panel: Panel) -> None:
+    """Size, frames and seed; what follows from others, such as the playback fps, follows from those given."""
+    panel.form.set(num_frames=3, decode_chunk_size=3)
+    assert panel.make(ClipSettings(num_inference_steps=1, fps=9))
+    assert finish(panel).startswith("Done in"), panel.runner.error.value
+    assert panel.make(ClipSettings(num_inference_steps=1, num_frames=2, seed=5))
+    assert finish(panel).startswith("Done in"), panel.runner.error.value
+    first, second = (made.clip.provenance.settings for made in panel.results.made if made.clip.provenance)
+    names = ("height", "width", "num_frames", "fps", "playback_fps", "seed")
+    assert [first[name] for name in names] == [64, 64, 3, 9, 9, 7]
+    assert [second[name] for name in names] == [64, 64, 2, 7, 7, 5]
+
+
+def test_after_a_foreground_run_the_buttons_can_be_pressed(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are told so within the click, and a change of a slider right after it does not take that back."""
+    later = list[Any]()
+    loop = SimpleNamespace(call_later=lambda _, action: later.append(action))
+    monkeypatch.setattr(sys.modules["svdkit.ui.run"], "_kernel_loop", lambda: loop)
+    panel = make_panel(pipe, folder=None, background=False)
+    panel.form.knobs["num_inference_steps"].value = 1
+    panel.form.lock.value = False
+    panel.start.click()
+    seed = panel.form.seed.value
+    panel.start.click()  # made during the run
+    panel.form.knobs["num_inference_steps"].value = 2
+    assert (panel.start.disabled, len(panel.results.made), panel.form.seed.value) == (False, 1, seed)
+    later.pop()()
+    panel.start.click()
+    assert len(panel.results.made) == 2
 
 
 class TestMake:
@@ -516,6 +568,26 @@ def test_drafts_made_before_a_stop_stay_and_can_be_finished(panel: Panel) -> Non
     assert finish(panel).startswith("Stopped. What was finished before is below")
     assert len(panel.results.made) == 2
     assert len(panel.results.drafts.children) == 2
+
+
+def test_drafts_made_before_an_interrupt_stay(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Colab that is how one stops; to say that nothing was kept, above two drafts, would be wrong."""
+    panel = make_panel(pipe, folder=None, background=False)
+    panel.form.knobs["num_inference_steps"].value = 1
+    run, calls = panel.studio.run, list[int]()
+
+    def interrupted(*given: Any, **how: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return run(*given, **how)
+
+    monkeypatch.setattr(panel.studio, "run", interrupted)
+    panel.make_drafts()
+    assert plain(panel.runner.state.value).startswith("Stopped. What was finished before is below")
+    assert len(panel.results.drafts.children) == 2
+    panel.make()
+    assert plain(panel.runner.state.value).startswith("Done in")
 
 
 @pytest.mark.parametrize(("button", "clears_at"), [("start", 1), ("drafts", 2), ("drafts", 4)])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import gc
 import html
 import json
 import re
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -300,16 +302,19 @@ class TestChosen:
         assert one.drafts.children == ()
         assert 'download="clip-1-seed-5.mp4"' in one.player.value
 
-    def test_a_clip_that_cannot_be_shown_is_not_lost(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("kind", [ClipError, OSError])
+    def test_a_clip_that_cannot_be_shown_is_not_lost(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+    ) -> None:
         """Such as on a full disk: it is in the list, and can be saved where there is room."""
 
         def full(_: Clip) -> bytes:
-            raise ClipError("no space left")
+            raise kind("no space left")
 
         one = results(tmp_path)
         with monkeypatch.context() as patch:
             patch.setattr(sys.modules[Results.__module__], "video_bytes", full)
-            with pytest.raises(ClipError):
+            with pytest.raises(kind):
                 one.add(made(seed=4))
             one.list.children[0].value = True
             one.again.click()
@@ -388,3 +393,35 @@ def test_forgetting_leaves_nothing_behind() -> None:
     assert not shown(one._after)
     one.add(made(seed=8))
     assert one.made[0].number == 3
+
+
+def test_forgetting_lets_go_of_clips_and_photos() -> None:
+    """ipywidgets keeps every widget that is open, and with a draft's button what it would finish."""
+    one = results()
+    for round_ in range(2):
+        drafts = [made(seed=10 * round_ + seed, finish=ClipSettings(seed=seed)) for seed in (5, 6)]
+        one.show_drafts([one.add(draft, alone=False) for draft in drafts])
+    for mark in one.list.children:
+        mark.value = True
+    one.compare_chosen()
+    alive = [weakref.ref(part) for kept in one.made for part in (kept.clip, kept.photo.image)]
+    one.forget()
+    del drafts
+    gc.collect()
+    assert [part() for part in alive] == [None] * 8
+
+
+def test_what_leaves_the_page_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The buttons of drafts when the next clip comes, the box of the thirteenth clip, and all when it is cleared."""
+    one = results()
+    monkeypatch.setattr(one, "_play", id)
+    one.show_drafts([one.add(made(seed=seed, finish=ClipSettings(seed=seed)), alone=False) for seed in (5, 6)])
+    buttons, marks = one.drafts.children, one.list.children
+    for seed in range(11):
+        one.add(made(seed=seed))
+    assert [button.comm for button in buttons] == [None] * 2
+    assert marks[0].comm is None
+    assert marks[1].comm is not None
+    kept = one.list.children
+    one.forget()
+    assert [mark.comm for mark in kept] == [None] * 12

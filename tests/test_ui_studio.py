@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import threading
 import time
+import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +16,12 @@ import pytest
 from svdkit.errors import Cancelled, ModelError, SettingsError
 from svdkit.generate import generate
 from svdkit.image import fit
+from svdkit.models import find_model
+from svdkit.pipeline import apply_technique, load, undo_technique
 from svdkit.settings import LoadSettings
 from svdkit.ui.news import News
 from svdkit.ui.studio import Studio
-from tests.toy import toy_pipeline
+from tests.toy import toy_pipeline, write_hub_folder
 from tests.ui_toys import SETTINGS, TOY, Told, as_loaded, wait_for
 
 FRAME = fit("rocket", height=64, width=64)
@@ -197,8 +203,66 @@ def test_what_a_studio_may_be_made_of(toy_pipe: Any) -> None:
     with as_loaded(toy_pipe):
         assert Studio(toy_pipe).info == TOY
         assert Studio(toy_pipe).load.dtype == "fp32"
+    assert Studio(toy_pipe).info.num_frames == 4  # its own, not the usual 25
     asked = LoadSettings(model="svd-xt", weights="random")
     assert Studio(asked).load == asked
     assert Studio(asked).info.num_frames == 25
     with pytest.raises(ModelError, match="svd-xxt"):
         Studio("svd-xxt")
+
+
+def test_a_folders_pipeline_is_named_by_its_folder(tmp_path: Path) -> None:
+    """What the panel writes as code and as a sweep must load: the report's last name alone would not."""
+    folder = write_hub_folder(tmp_path / "my-svd")
+    pipe = load(folder)
+    assert pipe.svdkit.settings.model == "my-svd"
+    studio = Studio(pipe)
+    assert find_model(studio.model) == studio.info
+
+
+def test_other_pipelines_are_named_as_they_were(toy_pipe: Any, tmp_path: Path) -> None:
+    """A hub model by its id, though its files lie in a folder; micro by its name."""
+    with as_loaded(toy_pipe):
+        info = dataclasses.replace(TOY, name="someone/toy", hub_id="someone/toy", folder=tmp_path)
+        settings = toy_pipe.svdkit.settings.replace(model=info.name)
+        toy_pipe.svdkit = dataclasses.replace(toy_pipe.svdkit, model=info, settings=settings)
+        assert Studio(toy_pipe).model == "someone/toy"
+        micro = find_model("micro")
+        settings = settings.replace(model="micro")
+        toy_pipe.svdkit = dataclasses.replace(toy_pipe.svdkit, model=micro, settings=settings)
+        assert Studio(toy_pipe).model == "micro"
+
+
+def test_the_settings_are_those_of_now(toy_pipe: Any) -> None:
+    """A clip that did not fit has switched a technique on: what is forecast after it has it too."""
+    with as_loaded(toy_pipe):
+        studio = Studio(toy_pipe)
+        assert not studio.load.two_pass_guidance
+        apply_technique(toy_pipe, "two-pass-guidance")
+        assert studio.load.two_pass_guidance
+        undo_technique(toy_pipe, "two-pass-guidance")
+
+
+def test_a_pipeline_of_svdkit_goes_with_its_variable(tmp_path: Path) -> None:
+    """ipywidgets keeps every panel, and two models may not fit; the clip that is wanted after all loads it again."""
+    pipe = load(write_hub_folder(tmp_path / "my-svd"), two_pass_guidance=True)
+    studio, gone = Studio(pipe), weakref.ref(pipe)
+    clip = run(studio)
+    assert studio.loaded
+    del pipe
+    gc.collect()
+    assert gone() is None
+    assert not studio.loaded
+    told = Told()
+    assert np.array_equal(run(studio, tell=told).frames, clip.frames)
+    assert told.kinds == ["loading", "progress"]
+    gc.collect()
+    assert studio.loaded  # what it loaded itself is its own
+    assert studio.load.two_pass_guidance
+
+
+def test_another_pipeline_is_kept() -> None:
+    """svdkit did not load it, and could not do so again."""
+    studio = Studio(toy_pipeline())
+    gc.collect()
+    assert run(studio).num_frames == 4

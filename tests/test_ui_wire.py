@@ -90,7 +90,8 @@ def test_news_are_the_same_as_without_a_wire(studio: Studio, remote: RemoteStudi
     def run_and_tell(frame: Any, settings: Any, *, tell: Any, stop: Any) -> Any:
         for news in sent:
             tell(news)
-        return generate(studio._pipe, frame, settings, progress=lambda one: tell(News(kind="progress", progress=one)))
+        pipe = studio.prepare(id)
+        return generate(pipe, frame, settings, progress=lambda one: tell(News(kind="progress", progress=one)))
 
     studio.run = run_and_tell  # type: ignore[method-assign]
     told = Told()

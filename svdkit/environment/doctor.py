@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from svdkit.environment.facts import Facts, Gpu, gather
 from svdkit.units import format_bytes, format_count
@@ -79,13 +79,9 @@ def _gpu(facts: Facts) -> Iterator[Finding]:
 
 
 def _judge_gpu(gpu: Gpu, facts: Facts) -> tuple[str, str, str]:
-    if not _built_for(gpu, facts.architectures):
-        model = f"sm_{gpu.capability[0]}{gpu.capability[1]}"
-        # CUDA 12.8 is the first with Blackwell (https://github.com/pytorch/pytorch/issues/150733), and 13 has no Volta.
-        builds = "12.8 or later" if gpu.capability >= (10, 0) else "12.6"
-        kaggle = "on Kaggle choose GPU T4; else " if gpu.capability < (7, 0) else ""
-        cure = f"{kaggle}install a torch that has {model}, as builds for CUDA {builds} do: {_TORCH_HELP}"
-        return "fail", f"this torch has no code for {model}, so the first computation fails", cure
+    if lack := lacking_code(gpu.capability, facts.architectures):
+        problem, cure = lack
+        return "fail", f"{problem}, so the first computation fails", cure
     if gpu.vram_bytes < _VRAM_BYTES:
         problem = f"svd-xt at its own size needs {format_bytes(_VRAM_BYTES)}"
         return "warn", problem, "make smaller clips (height 320, width 512), or use micro"
@@ -94,16 +90,26 @@ def _judge_gpu(gpu: Gpu, facts: Facts) -> tuple[str, str, str]:
     return "ok", "", ""
 
 
-def _built_for(gpu: Gpu, architectures: tuple[str, ...]) -> bool:
-    """Whether torch has code for a GPU: of its generation up to its step, or a portable form of an older one.
+def lacking_code(capability: tuple[int, int], architectures: Sequence[str]) -> tuple[str, str] | None:
+    """Say that torch has no code for a GPU, and the cure; None if it has.
 
-    https://docs.nvidia.com/cuda/cuda-c-programming-guide/#binary-compatibility; for AMD there is nothing to judge by.
+    Code runs on its own generation from its step on; a portable form of it on all later ones too:
+    https://docs.nvidia.com/cuda/cuda-c-programming-guide/#binary-compatibility. For AMD there is nothing to judge by.
+
+    Args:
+        capability: (9, 0) for sm_90.
+        architectures: What torch was built for: "sm_90", "compute_90" and the like.
     """
     names = re.findall(r"(sm|compute)_(\d+)(\d)", " ".join(architectures))
     built = [(kind, (int(major), int(minor))) for kind, major, minor in names]
-    return not built or any(
-        code <= gpu.capability and (kind == "compute" or code[0] == gpu.capability[0]) for kind, code in built
-    )
+    if not built or any(code <= capability and (kind == "compute" or code[0] == capability[0]) for kind, code in built):
+        return None
+    model = f"sm_{capability[0]}{capability[1]}"
+    # CUDA 12.8 is the first with Blackwell (https://github.com/pytorch/pytorch/issues/150733), and 13 has no Volta.
+    builds = "12.8 or later" if capability >= (10, 0) else "12.6"
+    kaggle = "on Kaggle choose GPU T4; else " if capability < (7, 0) else ""
+    cure = f"{kaggle}install a torch that has {model}, as builds for CUDA {builds} do: {_TORCH_HELP}"
+    return f"this torch has no code for {model}", cure
 
 
 def _no_gpu(facts: Facts) -> Finding:

@@ -6,6 +6,7 @@ noise on the photo is drawn first, then the latents: ``Encoded`` carries the gen
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -185,5 +186,9 @@ def _running(pipe: Any, stage: str, *, steps: int, progress: Shown, device: Any)
     try:
         with torch.no_grad(), Meter(stage, steps, reporter(progress), partial(synchronize, device)) as meter:
             yield meter
+    except BaseException as error:
+        # The traceback holds the networks' activations, also of an interrupt, and a notebook keeps the last traceback.
+        traceback.clear_frames(error.__traceback__)
+        raise
     finally:
         pipe.maybe_free_model_hooks()  # offloaded networks leave the device, as after diffusers' own call

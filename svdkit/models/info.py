@@ -22,7 +22,8 @@ class ModelInfo:
     """What svdkit knows about a model before loading it.
 
     Attributes:
-        name: catalogue name; for others the hub id or the folder's name (never its path).
+        name: catalogue name; for others the hub id or the folder's name (never its path), with "./" before one that is
+            in the catalogue.
         title: one line for people.
         num_frames: frames a clip it was trained on.
         height: pixels it was trained on.
@@ -123,6 +124,8 @@ def find_model(name: str | Path) -> ModelInfo:
 def describe_folder(folder: Path, *, base: ModelInfo | None = None) -> ModelInfo:
     """Add frames, size and weight bytes, read from a model's folder, to what is known of it."""
     name = folder.resolve().name
+    if name.lower() in {model.name for model in catalogue()}:
+        name = f"./{name}"  # else a record of it would name, and `replay` would load, the catalogue's model
     info = dataclasses.replace(base or ModelInfo(name=name, title=f"{name}, a local folder"), folder=folder)
     try:
         unet, vae = (read_json(folder / network / "config.json") for network in ("unet", "vae"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING
 
+from svdkit.environment.doctor import lacking_code
 from svdkit.environment.facts import free_ram
 from svdkit.errors import OutOfMemoryError, PipelineError
 
@@ -26,6 +27,8 @@ def choose_device(asked: str) -> tuple[str, str]:
     cuda, mps = torch.cuda.device_count() if torch.cuda.is_available() else 0, torch.backends.mps.is_available()
     if asked == "auto":
         if cuda:
+            if lack := _lacking_code("cuda"):
+                return "cpu", f"device: cpu, because {lack[0]}, the GPU here; {lack[1]}"
             return "cuda", "device: cuda, the fastest here"
         if mps:
             return "mps", "device: mps, because there is no CUDA GPU"
@@ -38,9 +41,18 @@ def choose_device(asked: str) -> tuple[str, str]:
         )
     if number and int(number) >= cuda:
         raise PipelineError(f"device={asked!r} but the last CUDA GPU here is 'cuda:{cuda - 1}': use that or 'cuda'")
+    if kind == "cuda" and (lack := _lacking_code(asked)):
+        raise PipelineError(f"device={asked!r} but {lack[0]}: {lack[1]}; or use device='cpu'")
     if kind == "mps" and not mps:
         raise PipelineError(f"device={asked!r} but there is no Apple GPU that torch can use: use device='auto'")
     return asked, f"device: {asked}, as asked"
+
+
+def _lacking_code(device: str) -> tuple[str, str] | None:
+    """Say that this torch cannot compute on a CUDA GPU that it sees, and the cure; None if it can."""
+    import torch
+
+    return lacking_code(torch.cuda.get_device_capability(device), torch.cuda.get_arch_list())
 
 
 def choose_dtype(asked: str, *, device: str, capability: tuple[int, int] | None = None) -> tuple[str, str, str]:

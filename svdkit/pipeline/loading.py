@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,6 +123,7 @@ def load(
     # First, while these are the only names here: the settings that were given.
     given = {name: value for name, value in locals().items() if name != "settings" and value is not None}
     start = time.perf_counter()
+    gc.collect()  # a pipeline that was offloaded is a ring: let go of, it stays in memory until it is collected
     if model is not None:
         given["model"] = str(model)
     asked = (settings or LoadSettings()).replace(**given)
@@ -232,6 +235,8 @@ def _fitting(info: ModelInfo, device: str, *, rung: Rung, dtype: str) -> Iterato
     except Exception as error:
         if not is_out_of_memory(error):
             raise
+        # The traceback holds the weights so far, and a notebook keeps the last traceback.
+        traceback.clear_frames(error.__traceback__)
         raise OutOfMemoryError(
             f"{info.name} does not fit {device} with memory={rung.memory!r}, dtype={dtype!r}: leave both at 'auto', "
             "use memory='sequential', or close what else uses the device (another notebook's kernel, for one)"
@@ -239,14 +244,26 @@ def _fitting(info: ModelInfo, device: str, *, rung: Rung, dtype: str) -> Iterato
 
 
 def _place(pipe: StableVideoDiffusionPipeline, rung: Rung, *, device: str) -> None:
-    if rung.memory != "resident":
-        apply_technique(pipe, rung.memory, device=device)
-    else:
-        with quiet():
-            pipe.to(device)
+    try:
+        if rung.memory != "resident":
+            apply_technique(pipe, rung.memory, device=device)
+        else:
+            with quiet():
+                pipe.to(device)
+    except BaseException:
+        _empty(pipe)
+        raise
     for name, on in (("two-pass-guidance", rung.two_pass_guidance), ("forward-chunking", rung.forward_chunking)):
         if on:
             apply_technique(pipe, name)
+
+
+def _empty(pipe: StableVideoDiffusionPipeline) -> None:
+    """Drop the weights of a pipeline that nobody gets: a notebook keeps the last traceback, and that the pipeline."""
+    import torch
+
+    for name in STEMS:
+        torch.nn.Module.to(getattr(pipe, name), "meta")  # torch's own: that of diffusers looks at offload plans first
 
 
 def _compile(pipe: StableVideoDiffusionPipeline) -> str:

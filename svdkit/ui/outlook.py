@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,9 +28,19 @@ if TYPE_CHECKING:
 _KEPT = 20  # clips whose seconds calibrate the forecast
 # Counting builds the network without storage and changes torch's defaults meanwhile: it happens in another process.
 _COUNT = (
-    "import json, sys\nfrom svdkit.bench.forecast import forecast\nfrom svdkit.settings import ClipSettings\n"
-    "forecast(sys.argv[1], clip=ClipSettings.from_dict(json.loads(sys.argv[2])))"
+    "import json, sys\nfrom svdkit.bench.forecast import forecast\n"
+    "from svdkit.settings import ClipSettings, LoadSettings\n"
+    "clip, load = map(json.loads, sys.argv[2:])\n"
+    "forecast(sys.argv[1], clip=ClipSettings.from_dict(clip), load=LoadSettings.from_dict(load))"
 )
+_OUTLOOKS: weakref.WeakSet[Outlook] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """Leave no process behind; registering each outlook itself would keep it, with its panel and all in it."""
+    for outlook in tuple(_OUTLOOKS):
+        outlook.end()
 
 
 class Outlook:
@@ -64,7 +75,7 @@ class Outlook:
         self._one_at_a_time = threading.RLock()
         self._shape: tuple[Any, ...] = ()
         self._counting: subprocess.Popen[bytes] | None = None
-        atexit.register(self.end)
+        _OUTLOOKS.add(self)
         self._fitting: ClipSettings | None = None
         self.forecast: Forecast | None = None
         self.text = as_html(class_="svdkit-outlook")
@@ -84,7 +95,7 @@ class Outlook:
                 self.forecast = self._forecast(clip, load)
                 text = self._described(self.forecast)
             except NotCountedError:
-                text = self._words(self._count(clip))
+                text = self._words(self._count(clip, load))
             except (SvdkitError, OSError) as error:
                 text = self._words("no_forecast", why=safe(error))
             self._offer(clip)
@@ -147,30 +158,33 @@ class Outlook:
         what = ", ".join(f"{name} {now[name]}" for name in now if now[name] != given[name])
         self.apply.description = self._words("apply_fit", what=what)
 
-    def _count(self, clip: ClipSettings) -> str:
+    def _count(self, clip: ClipSettings, load: LoadSettings) -> str:
         """Count the newest shape in another process, and look again when it is done; give the text to show."""
-        shape = (clip.height, clip.width, clip.num_frames, clip.decode_chunk_size, (clip.max_guidance_scale or 0) > 1)
+        size = (clip.height, clip.width, clip.num_frames, clip.decode_chunk_size)
+        shape = (*size, (clip.max_guidance_scale or 0) > 1, load)  # precision and plan change what is counted
         if shape == self._shape and self._counting is not None and self._counting.poll() is not None:
             return "not_counted"
         if shape != self._shape:
             self.end()
-            settings = json.dumps(clip.replace(seed=0).to_dict())
+            settings = [json.dumps(one.to_dict()) for one in (clip.replace(seed=0), load)]
             quiet: Mapping[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            running = subprocess.Popen([sys.executable, "-c", _COUNT, self._model, settings], **quiet)
+            running = subprocess.Popen([sys.executable, "-c", _COUNT, self._model, *settings], **quiet)
             self._shape, self._counting = shape, running
             if self._background:
                 threading.Thread(target=partial(self._wait, running), daemon=True).start()
         return "counting" if self._background else "counting_foreground"
 
     def _wait(self, running: subprocess.Popen[bytes]) -> None:
-        if running.wait() == 0:
+        running.wait()
+        if running is self._counting:  # also when it failed, which is then said
             self._again()
 
     def end(self) -> None:
         """End the process that counts, if one does."""
-        if self._counting is not None and self._counting.poll() is None:
-            self._counting.terminate()
-            self._counting.wait()
+        running, self._counting = self._counting, None
+        if running is not None and running.poll() is None:
+            running.terminate()
+            running.wait()
 
     def _write(self) -> None:
         self.price.description = self._words("price", currency=self._currency)

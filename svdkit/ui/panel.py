@@ -90,12 +90,15 @@ class Panel:
         self._look()
 
     def make(self, settings: ClipSettings | None = None) -> bool:
-        """Make one clip with the settings of the form, or others; False if that cannot be, which the panel says."""
+        """Make one clip with the settings of the form, or others; False if that cannot be, which the panel says.
+
+        What others leave open, such as the size, is as in the form.
+        """
         if not self._may_begin():
             return False
-        if settings is None and not self.form.lock.value:
+        if (settings is None or settings.seed is None) and not self.form.lock.value:
             self.form.draw_seed()
-        return self._run(self.photo.photo, lambda: [(settings or self.form.settings, None)])
+        return self._run(self.photo.photo, lambda: [(self._filled(settings), None)])
 
     def make_drafts(self) -> bool:
         """Make four quick clips with different seeds, to choose one from; False as in ``make``."""
@@ -110,7 +113,7 @@ class Panel:
 
     def _may_begin(self) -> bool:
         """Whether nothing runs and the photo is there; one that is still being read is said, and not passed over."""
-        if self.runner.busy:
+        if not self.runner.can_start:
             return False
         if self.photo.reading:
             self.runner.show_error(SvdkitError(self.words("still_reading")))
@@ -118,7 +121,7 @@ class Panel:
 
     def _run(self, photo: Photo, wanted: Callable[[], list[tuple[ClipSettings, ClipSettings | None]]]) -> bool:
         """Make clips of a photo; wanted are the settings of each, and for a draft those to finish it with."""
-        if self.runner.busy:
+        if not self.runner.can_start:
             return False
         try:
             clips = wanted()
@@ -140,9 +143,10 @@ class Panel:
                     new = Made(clip=clip, photo=photo, model=self.studio.model, finish=finish)
                     made.append(show(self.results.add, new, alone=len(clips) == 1))
                     self.outlook.learn(clip)
-            except Cancelled:
+            except (Cancelled, KeyboardInterrupt):
                 if not made:
                     raise
+                stop.set()  # an interrupt did not: the runner then says what there is
             finally:
                 if made and len(clips) > 1:
                     show(self.results.show_drafts, made)
@@ -158,12 +162,20 @@ class Panel:
 
     def _finish(self, draft: Made) -> None:
         """Make the clip of a draft at full quality, of the photo it was made of; its seed is kept in the form."""
-        if draft.finish is None or self.runner.busy:
+        if draft.finish is None or not self.runner.can_start:
             return
         finish = draft.finish
         self.form.lock.value = True
         self.form.show(finish)
         self._run(draft.photo, lambda: [(finish, None)])
+
+    def _filled(self, settings: ClipSettings | None) -> ClipSettings:
+        form = self.form.settings
+        if settings is None:
+            return form
+        names = ("height", "width", "num_frames", "max_guidance_scale", "seed")
+        same: dict[str, Any] = {name: getattr(form, name) for name in names}
+        return settings.resolve(**same)
 
     def _draft_of(self, settings: ClipSettings) -> ClipSettings:
         steps = min(_DRAFT_STEPS, settings.num_inference_steps)

@@ -114,7 +114,7 @@ class Results:
         self._count += 1
         made = Made(**{**vars(made), "number": self._count})
         if alone:
-            self._drafts, self.drafts.children = (), ()
+            self._drop_drafts()
         self._list(made)  # first: a clip that cannot be shown, for a full disk, can still be saved elsewhere
         self._play(made)
         return made
@@ -123,6 +123,7 @@ class Results:
         """Play drafts in step, with a button under them for each."""
         import ipywidgets as w
 
+        self._drop_drafts()
         self._drafts = drafts
         if len(drafts) > 1:
             self.player.value = self._in_step(drafts, columns=2 if len(drafts) == 4 else None)
@@ -140,10 +141,10 @@ class Results:
     def show_chosen(self) -> None:
         """Play an earlier clip again, to save it, download it or take its code; a draft as it is."""
         chosen = [made for made, mark in self._marks if mark.value]
-        self._drafts, self.drafts.children = (), ()
+        self._drop_drafts()
         try:
             self._play(chosen[-1])
-        except SvdkitError as error:  # one of a callback would vanish
+        except (SvdkitError, OSError) as error:  # one of a callback would vanish
             self.saved.value = f'<span role="alert">{safe(error)}</span>'
 
     def save_current(self) -> Path | None:
@@ -165,7 +166,7 @@ class Results:
         self._compared = [made for made, mark in self._marks if mark.value]
         try:
             self.compared.value = self._in_step(self._compared)
-        except SvdkitError as error:  # one of a callback would vanish
+        except (SvdkitError, OSError) as error:  # one of a callback would vanish
             self.compared.value = f'<span role="alert">{safe(error)}</span>'
 
     def _in_step(self, several: Sequence[Made], *, columns: int | None = None) -> str:
@@ -175,12 +176,18 @@ class Results:
 
     def forget(self) -> None:
         """Take all clips off the page."""
-        self._marks, self._compared, self._current, self.list.children = [], (), None, ()
+        self._keep([])
+        self._compared, self._current = (), None
         self.compared.value = self.saved.value = self.code.value = self.sweep.value = ""
-        self._drafts, self.drafts.children = (), ()
+        self._drop_drafts()
         self.player.value = self._empty()
-        self._enable_compare()
         self._show_or_hide()
+
+    def _drop_drafts(self) -> None:
+        """Take the drafts' buttons away; an open widget is kept for ever, and with a button's action its clip."""
+        old, self._drafts, self.drafts.children = self.drafts.children, (), ()
+        for button in old:
+            button.close()
 
     def _play(self, made: Made) -> None:
         from PIL import Image
@@ -210,8 +217,15 @@ class Results:
 
         mark = w.Checkbox(value=False, description=made.label(self._words), indent=False)
         on_value(mark, lambda _: self._enable_compare())
-        self._marks = [*self._marks[1 - _KEPT :], (made, mark)]
-        self.list.children = tuple(mark for _, mark in self._marks)
+        self._keep([*self._marks[1 - _KEPT :], (made, mark)])
+
+    def _keep(self, marks: list[tuple[Made, Any]]) -> None:
+        """List these clips, and close the boxes of those that go."""
+        old, self._marks = self.list.children, marks
+        self.list.children = tuple(mark for _, mark in marks)
+        for mark in old:
+            if mark not in self.list.children:
+                mark.close()
         self._enable_compare()
 
     def _enable_compare(self) -> None:

@@ -51,6 +51,7 @@ class Runner:
         self._stage, self._prefix, self._told = "", "", 0.0
         self._spoken = ""
         self.busy = False
+        self._passing_over = False  # clicks made during a foreground run, which arrive after it
         self.handler_seconds = 0.0  # spent in the panel's own code during runs: a benchmark reads it
         self.thread: threading.Thread | None = None
         self.stop = w.Button(icon="stop", disabled=True)
@@ -64,6 +65,11 @@ class Runner:
         self._say("ready")
         words.bind(self._write)
 
+    @property
+    def can_start(self) -> bool:
+        """Whether a click may begin a run: none is going on, and the clicks made during the last one have arrived."""
+        return not (self.busy or self._passing_over)
+
     def start(self, work: Work, *, doing: str = "starting", done: str = "done", can_stop: bool = True) -> bool:
         """Run ``work(tell, stop)``; False if a run is going on already.
 
@@ -71,7 +77,7 @@ class Runner:
         until there is news, ``done`` the one for the end.
         """
         with self._starting:
-            if self.busy:
+            if not self.can_start:
                 return False
             self.busy = True
         self._stop.clear()
@@ -133,16 +139,21 @@ class Runner:
             self._say(name, **values)
 
     def _end(self) -> None:
-        """Be ready for the next run; after one in the foreground not before the clicks made meanwhile have arrived."""
-        loop = None if self.background else _kernel_loop()
-        if loop is None:
-            self._ready()
-        else:
-            loop.call_later(_SECONDS_FOR_CLICKS, self._ready)
+        """Be ready for the next run; after one in the foreground not before the clicks made meanwhile have arrived.
 
-    def _ready(self) -> None:
+        All that is to be seen is told now, within the click: what comes after its end Colab does not show.
+        """
+        loop = None if self.background else _kernel_loop()
+        self._passing_over = loop is not None
         self.busy = False
-        self._on_idle()
+        try:
+            self._on_idle()
+        finally:  # a second interrupt may come here
+            if loop is not None:
+                loop.call_later(_SECONDS_FOR_CLICKS, self._hear)
+
+    def _hear(self) -> None:
+        self._passing_over = False
 
     def _tell(self, news: News) -> None:
         """Show news, at most five a second but for those that end or begin something."""

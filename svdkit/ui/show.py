@@ -27,6 +27,9 @@ def panel(
     While a run goes on in the background, leave its pipeline alone: a call of ``svdkit.generate`` on it in another cell
     would use the same schedule, and both clips would be wrong. Panels of one pipeline wait for each other.
 
+    Keep the pipeline in a variable: a panel lets it go with that variable, so that another fits into the memory, and
+    loads it again, as ``svdkit.load`` made it, when a clip is wanted after all.
+
     Args:
         pipe: A pipeline from ``svdkit.load``; or what it takes (a name, a folder, LoadSettings), which is then loaded
             when the first clip is wanted. None: the pipeline that ``svdkit app`` holds, else micro.
@@ -45,7 +48,8 @@ def panel(
         SettingsError: There is no such language.
 
     Example:
-        >>> panel(svdkit.load("micro"))  # doctest: +SKIP
+        >>> pipe = svdkit.load("micro")  # doctest: +SKIP
+        >>> panel(pipe)  # doctest: +SKIP
     """
     if background is None:
         background = notebook_kind() != "colab"

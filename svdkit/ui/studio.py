@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import warnings
 import weakref
@@ -16,8 +17,11 @@ from svdkit.ui.preview import Preview
 from svdkit.ui.turns import Turns
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from svdkit.clip import Clip
     from svdkit.image import Frame
+    from svdkit.pipeline import LoadReport
     from svdkit.settings import ClipSettings
 
 _TURNS: weakref.WeakKeyDictionary[Any, Turns] = weakref.WeakKeyDictionary()  # two panels of one pipeline share a line
@@ -27,10 +31,13 @@ _OWN = ModelInfo(name="own pipeline", title="a pipeline that svdkit did not load
 class Studio:
     """Makes clips on a pipeline, which may be loaded only when the first clip is wanted.
 
+    ipywidgets keeps every panel for as long as the kernel lives. A pipeline of ``svdkit.load`` is therefore held
+    weakly: it goes when the notebook lets go of it, and is loaded again if a clip is wanted after that.
+
     Attributes:
-        model: Its name, or its folder as it was given.
+        model: What ``svdkit.load`` takes for it: a name, or a folder.
         info: What is known of the model.
-        load: The settings it was, or will be, loaded with.
+        load: The settings it will be loaded with; once it is, those of now.
         loaded: Whether it is.
 
     Args:
@@ -45,39 +52,46 @@ class Studio:
     """
 
     def __init__(self, pipe: Any = "micro") -> None:
-        self._pipe: Any = None
         self._loading = threading.Lock()
-        if isinstance(pipe, LoadSettings):
-            self.load = pipe
-        elif hasattr(pipe, "unet"):
-            self._pipe = pipe
-            report = getattr(pipe, "svdkit", None)
-            self.load = report.settings if report else LoadSettings()
+        self._held: Callable[[], Any] = lambda: None
+        given = hasattr(pipe, "unet")
+        report = getattr(pipe, "svdkit", None) if given else None
+        if report is not None:
+            self._held, self.info = weakref.ref(pipe), report.model
+            self._asked = report.settings
+            if self.info.folder and self.info.hub_id is None and self.info.name != "micro":
+                self._asked = self._asked.replace(model=str(self.info.folder))  # of which a report keeps the last name
+        elif given:
+            self._held, self._asked = lambda: pipe, LoadSettings()
+            self.info = dataclasses.replace(_OWN, num_frames=pipe.unet.config.num_frames)
         else:
-            self.load = LoadSettings(model=str(pipe))
-        if self._pipe is None:
-            self.info = find_model(self.load.model)
-        else:
-            self.info = self._pipe.svdkit.model if hasattr(self._pipe, "svdkit") else _OWN
-        self.model = self.load.model  # as asked: of a folder, settings keep only the name once it is loaded
-        self._turns = Turns() if self._pipe is None else _TURNS.setdefault(self._pipe, Turns())
+            self._asked = pipe if isinstance(pipe, LoadSettings) else LoadSettings(model=str(pipe))
+            self.info = find_model(self._asked.model)
+        self.model = self._asked.model
+        self._turns = _TURNS.setdefault(pipe, Turns()) if given else Turns()
+
+    @property
+    def load(self) -> LoadSettings:
+        """The settings of loading; those of a loaded model change when a clip that did not fit needed a technique."""
+        report: LoadReport | None = getattr(self._held(), "svdkit", None)
+        return report.settings if report else self._asked
 
     @property
     def loaded(self) -> bool:
         """Whether the model is in memory."""
-        return self._pipe is not None
+        return self._held() is not None
 
     def prepare(self, tell: Tell) -> Any:
         """Load the model unless that is done; return the pipeline. Others who ask meanwhile wait, and are told so."""
-        if self._pipe is None:
+        if not self.loaded:
             tell(News(kind="loading"))
         with self._loading:
-            if self._pipe is None:
+            if (pipe := self._held()) is None:
                 from svdkit.pipeline import load
 
-                self._pipe = load(settings=self.load)
-                self.load = self._pipe.svdkit.settings
-            return self._pipe
+                pipe = load(settings=self._asked)
+                self._held = lambda: pipe
+            return pipe
 
     def run(self, frame: Frame, settings: ClipSettings, *, tell: Tell, stop: threading.Event) -> Clip:
         """Make one clip, after all that were asked for before.
