@@ -28,7 +28,7 @@ COLAB_TESTS := $(addprefix tests/test_,colab.py app.py quickstart.py ui_parts.py
 BROWSER_TESTS := tests/test_ui_lab.py tests/test_ui_page.py
 OUT := outputs
 
-.PHONY: help demo test test-long test-colab lint check notebooks app clean
+.PHONY: help demo test test-long test-fuzz test-colab lint check notebooks app clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -36,7 +36,7 @@ help: ## list what can be made
 demo: $(READY) ## from a photo to a clip: run the quickstart notebook on the built-in model, say where things are
 	@$(BIN)/svdkit demo
 
-test: $(READY) ## run the test suite, but for what test-long and test-colab run
+test: $(READY) ## run the test suite, but for what test-long, test-fuzz and test-colab run
 	@mkdir -p build
 	$(BIN)/python -m pytest -m "not long" -n $(WORKERS) --dist worksteal --junitxml build/tests.xml $(PYTEST)
 
@@ -63,6 +63,9 @@ test-long: $(READY) ## the tests that take a minute or more, and the panel in Ch
 	@mkdir -p build
 	$(BIN)/python -m pytest -m long -n $(WORKERS) $(addprefix --ignore ,$(BROWSER_TESTS)) --junitxml build/long.xml $(PYTEST)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --junitxml build/browser.xml $(BROWSER_TESTS) $(PYTEST)
+
+test-fuzz: $(READY) ## every night: 20,000 odd values, files and commands, new ones each time (make test has 2,000)
+	SVDKIT_FUZZ=10 HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/test_*fuzz.py $(PYTEST)
 
 test-colab: $(READY_COLAB) ## test the panel and its notebooks with Colab's widgets: ipywidgets 7.7.1, ipykernel 6.17
 	@mkdir -p build

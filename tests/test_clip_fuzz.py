@@ -4,43 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
-import warnings
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from svdkit.clip import Clip
 from svdkit.clip.formats import encode
 from svdkit.clip.provenance import Document, Provenance
-from svdkit.errors import ClipError, SvdkitWarning
+from svdkit.errors import ClipError
 from tests.clips import micro_clip, moving, provenance
+from tests.fuzz import JSON, cases, result
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SECONDS = 20.0
 SUFFIXES = (".mp4", ".webm", ".gif", ".webp", ".png", ".json", ".mov", ".txt", "")
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("/home/alice/x"),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=6,
-)
 DOCUMENT = json.loads(Document(fps=7.0, num_frames=3, height=16, width=24, provenance=provenance()).to_text())
 
 
 def read(path: Any) -> Clip | None:
     """Read; None for a ClipError. Any other error fails the test, and so does any warning that is not svdkit's."""
-    begin, clip = time.monotonic(), None
-    with warnings.catch_warnings(), contextlib.suppress(ClipError):
-        warnings.simplefilter("ignore", SvdkitWarning)
-        clip = Clip.read(path)
-    assert time.monotonic() - begin < SECONDS
+    clip: Clip | None = result(Clip.read, path, own=ClipError)
     if clip is not None:
         assert clip.frames.shape == (clip.num_frames, clip.height, clip.width, 3)
         assert 0.1 <= clip.fps <= 240
@@ -82,7 +71,7 @@ def damaged(data: bytes, edits: list[tuple[str, float, bytes]]) -> bytes:
     return data
 
 
-@settings(max_examples=200)
+@cases("clip documents", 8)
 @given(edits=damage())
 def test_damaged_gifs(folder: Path, edits: list[tuple[str, float, bytes]]):
     path = folder / "damaged.gif"
@@ -90,7 +79,7 @@ def test_damaged_gifs(folder: Path, edits: list[tuple[str, float, bytes]]):
     read(path)
 
 
-@settings(max_examples=200)
+@cases("clip documents", 8)
 @given(edits=damage())
 def test_damaged_webps(folder: Path, edits: list[tuple[str, float, bytes]]):
     path = folder / "damaged.webp"
@@ -98,7 +87,7 @@ def test_damaged_webps(folder: Path, edits: list[tuple[str, float, bytes]]):
     read(path)
 
 
-@settings(max_examples=60)
+@cases("clip documents", 3)
 @given(edits=damage(), suffix=st.sampled_from((".mp4", ".webm")))
 def test_damaged_videos(folder: Path, edits: list[tuple[str, float, bytes]], suffix: str):
     path = folder / f"damaged{suffix}"
@@ -106,7 +95,7 @@ def test_damaged_videos(folder: Path, edits: list[tuple[str, float, bytes]], suf
     read(path)
 
 
-@settings(max_examples=60)
+@cases("clip documents", 3)
 @given(field=st.integers(0, 1200), number=st.integers(0, 2**32 - 1))
 def test_mp4_boxes_with_odd_numbers(folder: Path, field: int, number: int):
     """Sizes, counts and times of the index, which stands in front, each replaced by any number."""
@@ -117,7 +106,7 @@ def test_mp4_boxes_with_odd_numbers(folder: Path, field: int, number: int):
     read(path)
 
 
-@settings(max_examples=100)
+@cases("clip documents", 4)
 @given(edits=damage(), frame=st.integers(1, 3))
 def test_damaged_frames(folder: Path, edits: list[tuple[str, float, bytes]], frame: int):
     target = folder / "broken_frames"
@@ -140,7 +129,7 @@ MAGIC = (
 )
 
 
-@settings(max_examples=150)
+@cases("clip documents", 10)
 @given(data=st.builds(bytes.__add__, st.sampled_from(MAGIC), st.binary(max_size=200)), suffix=st.sampled_from(SUFFIXES))
 def test_random_bytes_under_any_name(folder: Path, data: bytes, suffix: str):
     path = folder / f"noise{suffix}"
@@ -148,7 +137,7 @@ def test_random_bytes_under_any_name(folder: Path, data: bytes, suffix: str):
     read(path)
 
 
-@settings(max_examples=200)
+@cases("clip documents", 13)
 @given(key=st.sampled_from([*sorted(DOCUMENT), "extra"]), value=JSON)
 def test_sidecars_with_one_odd_value(folder: Path, key: str, value: Any):
     """The video itself is whole, so it is always read."""
@@ -160,7 +149,7 @@ def test_sidecars_with_one_odd_value(folder: Path, key: str, value: Any):
     read(folder / "plain.json")
 
 
-@settings(max_examples=200)
+@cases("clip documents", 13)
 @example(name="created_at", value="/home/alice/x", drop=False)
 @given(name=st.sampled_from(sorted(DOCUMENT["provenance"])), value=JSON, drop=st.booleans())
 def test_provenances_with_one_odd_value(name: str, value: Any, drop: bool):
@@ -174,7 +163,7 @@ def test_provenances_with_one_odd_value(name: str, value: Any, drop: bool):
         assert "alice" not in json.dumps(made.to_dict())
 
 
-@settings(max_examples=100)
+@cases("clip documents", 8)
 @given(text=st.text(max_size=60) | JSON.map(json.dumps) | st.binary(max_size=60))
 def test_texts_that_are_no_document(folder: Path, text: str | bytes):
     """A broken JSON still tells which clip it stands beside, and that clip is whole."""
@@ -195,7 +184,7 @@ NAMES = st.one_of(
 )
 
 
-@settings(max_examples=150)
+@cases("clip documents", 10)
 @given(name=NAMES)
 def test_odd_names(folder: Path, name: str):
     before = sorted(folder.iterdir())
@@ -206,7 +195,7 @@ def test_odd_names(folder: Path, name: str):
     assert sorted(folder.iterdir()) == before
 
 
-@settings(max_examples=50)
+@cases("clip documents", 4)
 @given(path=st.none() | st.integers() | st.floats() | st.binary() | st.lists(st.text()))
 def test_what_is_no_path(path: Any):
     assert read(path) is None

@@ -26,7 +26,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
-TARGETS = {"help", "demo", "test", "test-long", "test-colab", "lint", "check", "notebooks", "app", "clean"}
+TARGETS = {"help", "demo", "test", "test-long", "test-fuzz", "test-colab", "lint", "check", "notebooks", "app", "clean"}
 README = ROOT / "README.md"
 
 

@@ -8,57 +8,16 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from svdkit.errors import SettingsError
 from svdkit.settings import ClipSettings, LoadSettings, choose_decode_chunk_size, clip_preset
+from tests.fuzz import VALUES, answer, cases
 
 KINDS = (ClipSettings, LoadSettings)
 NAMES = {kind: tuple(field.name for field in dataclasses.fields(kind)) for kind in KINDS}
 PLAIN = (int, float, str, bool, type(None))
-
-
-class Hostile:
-    """Raises from whatever Python lets a class define."""
-
-    def _raise(self, *_: object) -> object:
-        raise RuntimeError("hostile")
-
-    __repr__ = __str__ = __bool__ = __eq__ = __float__ = __int__ = __index__ = __len__ = _raise  # type: ignore[assignment]
-    __hash__ = None  # type: ignore[assignment]
-
-
-NUMBERS = st.one_of(
-    st.integers(),
-    st.integers(-3, 300),
-    st.floats(),
-    st.fractions(),
-    st.decimals(),
-    st.complex_numbers(),
-    st.integers(-(2**31), 2**31 - 1).map(np.int32),
-    st.integers(0, 255).map(np.uint8),
-    st.floats(width=32).map(np.float32),
-    st.floats(width=16).map(np.float16),
-    st.sampled_from([10**400, -(10**400), 10**5000, 2**63, 2**63 - 1, 2**64, 1e18, -0.0, 1.0000001, np.float64("nan")]),
-)
-WORDS = st.one_of(
-    st.text(max_size=40),
-    st.binary(max_size=20),
-    st.sampled_from(
-        ["auto", "fp16", "FP16", "cuda:0", "cuda:-1", "cuda:9999", "svd-xt", "../x", "\ud800", "a\nb", "x" * 9999]
-    ),
-)
-THINGS = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.booleans().map(np.bool_),
-    st.lists(st.integers(), max_size=3),
-    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
-    st.sampled_from([np.zeros(3), np.array(7), np.array("x"), ..., object, object(), len, {7}, range(7)]),
-    st.builds(Hostile),
-)
-VALUES = st.one_of(NUMBERS, WORDS, THINGS)
 GOOD = {
     "height": st.integers(2, 256).map(lambda size: size * 8),
     "width": st.integers(2, 256).map(lambda size: np.int64(size * 8)),
@@ -82,10 +41,10 @@ def named(kind, values):
 
 def attempt(make, *positions, **values):
     """Build settings; give them, or the problems of svdkit's refusal. Any other exception fails the test."""
-    try:
-        return make(*positions, **values), ()
-    except SettingsError as error:
-        problems = error.problems
+    made = answer(make, *positions, own=SettingsError, **values)
+    if not isinstance(made, SettingsError):
+        return made, ()
+    problems = made.problems
     assert problems
     assert all(problem.strip() and len(problem) < 500 for problem in problems)
     return None, problems
@@ -104,7 +63,7 @@ def check_taken(taken):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=600)
+@cases("settings", 15)
 @given(data=st.data())
 def test_one_odd_value_in_any_field(kind, data):
     name = data.draw(st.sampled_from(NAMES[kind]))
@@ -114,7 +73,7 @@ def test_one_odd_value_in_any_field(kind, data):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=300)
+@cases("settings", 10)
 @given(data=st.data())
 def test_odd_dicts(kind, data):
     values = data.draw(named(kind, VALUES) | st.dictionaries(st.integers() | st.none() | st.text(), VALUES, max_size=3))
@@ -124,7 +83,7 @@ def test_odd_dicts(kind, data):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=150)
+@cases("settings", 5)
 @given(value=VALUES)
 def test_from_dict_of_anything(kind, value):
     taken = build(kind.from_dict, value)
@@ -133,14 +92,14 @@ def test_from_dict_of_anything(kind, value):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=100)
+@cases("settings", 5)
 @given(data=st.data())
 def test_odd_names_reach_constructor_and_replace_alike(kind, data):
     values = data.draw(named(kind, VALUES))
     assert (build(kind, **values) is None) == (build(kind().replace, **values) is None)
 
 
-@settings(max_examples=300)
+@cases("settings", 12)
 @given(values=st.fixed_dictionaries({}, optional=GOOD))
 def test_values_in_range_are_refused_only_together(values):
     """Each value is good by itself, so a refusal names two settings and why they clash."""
@@ -151,7 +110,7 @@ def test_values_in_range_are_refused_only_together(values):
         assert taken.conditioning.fps == taken.fps - 1
 
 
-@settings(max_examples=300)
+@cases("settings", 12)
 @given(values=st.fixed_dictionaries({}, optional=GOOD), frames=st.sampled_from([4, 14, 25]))
 def test_what_is_taken_resolves_or_says_why_not(values, frames):
     taken = build(ClipSettings, **values)
@@ -162,12 +121,13 @@ def test_what_is_taken_resolves_or_says_why_not(values, frames):
         assert resolved.decode_chunk_size <= resolved.num_frames
 
 
-@settings(max_examples=150)
+@cases("settings", 3)
 @given(name=VALUES)
 def test_any_preset_name(name):
     build(clip_preset, name)
 
 
+@cases("settings", 3)
 @given(frames=st.integers(1, 10_000))
 def test_any_number_of_frames_has_a_chunk(frames):
     chunk = choose_decode_chunk_size(frames)
