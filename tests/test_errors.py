@@ -9,7 +9,8 @@ import re
 import pytest
 
 from svdkit import errors
-from svdkit.errors import Cancelled, SettingsError, SvdkitError, SvdkitWarning
+from svdkit.errors import Cancelled, SettingsError, SvdkitError, SvdkitWarning, shown
+from tests.fuzz import Hostile, nested
 
 PARENTS = {
     "SvdkitError": Exception,
@@ -30,7 +31,9 @@ PARENTS = {
 
 
 def classes():
-    return {name: item for name, item in vars(errors).items() if inspect.isclass(item)}
+    return {
+        name: item for name, item in inspect.getmembers(errors, inspect.isclass) if item.__module__ == errors.__name__
+    }
 
 
 @pytest.mark.parametrize(("name", "parent"), PARENTS.items())
@@ -100,3 +103,32 @@ def test_errors_cross_process_borders_whole(error):
     assert type(copy) is type(error)
     assert str(copy) == str(error)
     assert vars(copy) == vars(error)
+
+
+def its_own():
+    found: list[object] = [1]
+    found.append(found)
+    return found
+
+
+SHOWN = {
+    "'a\\n b'": "a\n b",
+    "'\\ud800'": "\ud800",
+    f"'{'x' * 58}…": "x" * 10**7,
+    f"b'{'x' * 57}…": b"x" * 10**7,
+    "(1,)": (1,),
+    "{'a': [1, ()], None: {}}": {"a": [1, ()], None: {}},
+    "<Hostile>": Hostile(),
+    "[1, <Hostile>]": [1, Hostile()],
+    "<int>": 10**5000,
+    "range(0, 1000000000)": range(10**9),
+    "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, …": list(range(10**6)),
+    "[[[[[[[[[…]]]]]]]]]": nested(10**5),
+    "[[[[[[[[[…, …], […, …]], [[…, …], […, …]]], [[[…, …], […, ……": nested(60, width=2),
+    "[1, [1, [1, [1, [1, [1, [1, [1, [1, …]]]]]]]]]": its_own(),
+}
+
+
+@pytest.mark.parametrize("text", SHOWN)
+def test_any_wrong_value_is_shown_on_one_short_line_at_once(text):
+    assert shown(SHOWN[text]) == text

@@ -14,7 +14,7 @@ from numbers import Integral, Real
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from svdkit.errors import SettingsError
+from svdkit.errors import SettingsError, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -157,15 +157,6 @@ def _flag(value: object) -> bool:
 
 
 FLAG: Check = ("True or False", _flag)
-
-
-def shown(value: object) -> str:
-    """Write a wrong value, whatever it is, on one line of at most 60 characters; its type if it has no repr."""
-    try:
-        line = " ".join(repr(value).split())
-    except Exception:  # noqa: BLE001 - the repr of an unknown object may raise anything, and an error must not
-        line = f"<{type(value).__name__}>"
-    return line if len(line) <= 60 else f"{line[:59]}…"
 
 
 def nearest(value: object, names: Iterable[str], *, also: Mapping[str, str] | None = None) -> str | None:

@@ -7,8 +7,8 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from svdkit.errors import SettingsError
-from svdkit.settings.base import Settings, nearest, number, setting, shown
+from svdkit.errors import SettingsError, shown
+from svdkit.settings.base import Settings, nearest, number, setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from svdkit.settings.base import FLAG, Settings, choice, number, setting, shown, text
+from svdkit.errors import shown
+from svdkit.settings.base import FLAG, Settings, choice, number, setting, text
 
 # The words of torch, of other tools and of everyday speech; they are explained and not taken.
 _DTYPE_WORDS = {"float32": "fp32", "float": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}

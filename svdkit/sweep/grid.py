@@ -7,7 +7,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from svdkit.settings.base import nearest, shown
+from svdkit.errors import shown
+from svdkit.settings.base import nearest
 
 MODES = ("grid", "list", "random")
 Point = dict[str, Any]

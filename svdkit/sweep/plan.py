@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from svdkit.errors import SettingsError
+from svdkit.errors import SettingsError, shown
 from svdkit.settings import ClipSettings, LoadSettings
-from svdkit.settings.base import shown
 from svdkit.sweep.estimate import Estimate, estimate_sweep
 from svdkit.sweep.grid import expand
 from svdkit.sweep.jobs import AXES, STAGES, Job, make_jobs
