@@ -28,6 +28,7 @@ LAYERS = (
     {"pipeline", "clip"},
     {"models", "image", "settings"},
     {"environment"},
+    {"child"},
     {"errors", "units"},
     {"micro"},
 )

@@ -11,8 +11,6 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,10 +23,12 @@ from urllib.parse import quote
 
 import typer
 
+from svdkit.child import Child
 from svdkit.cli.notebook import FOLDER
 from svdkit.cli.outcome import FAILED, RefusedInput, judging_input
 
 if TYPE_CHECKING:
+    from svdkit.child import Channel
     from svdkit.ui.studio import Studio
 
 EXPOSED = (
@@ -209,15 +209,19 @@ def open_browser(host: str, port: int, way_in: Path) -> None:
 
 def show_page(page: Path, environment: Mapping[str, str]) -> int:
     """Run Voilà until it ends; return its exit code, 0 after Ctrl-C."""
-    running = subprocess.Popen([sys.executable, "-m", "voila", str(page)], env={**os.environ, **environment})
+    running = Child("svdkit.cli.web:serve_page", environment=environment, grace_seconds=_SECONDS_TO_END)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else a service that is stopped leaves the page behind
     try:
+        running.say(str(page))
         return running.wait()
     except KeyboardInterrupt:
         return 0
     finally:
-        running.terminate()
-        try:
-            running.wait(_SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            running.kill()
+        running.end(_SECONDS_TO_END)
+
+
+def serve_page(channel: Channel) -> None:
+    """Be Voilà, in the process that ``show_page`` starts; it ends its kernels when it is interrupted."""
+    import voila.app
+
+    voila.app.main([channel.hear()])
