@@ -59,7 +59,8 @@ class SettingsError(SvdkitError):
             - fps=0 is too small
             - seed=-1 is negative
         """
-        lines = "".join(f"\n- {problem}" for problem in problems)
+        more = [f"and {len(problems) - 20:,} more"] if len(problems) > 20 else []
+        lines = "".join(f"\n- {problem}" for problem in [*problems[:20], *more])
         text = problems[0] if len(problems) == 1 else f"{len(problems)} problems{lines}"
         return cls(f"{subject}: {text}", problems=tuple(problems))
 

@@ -29,6 +29,7 @@ LAYERS = (
     {"models", "image", "settings"},
     {"environment"},
     {"child"},
+    {"given"},
     {"errors", "units"},
     {"micro"},
 )

@@ -8,6 +8,7 @@ import json
 import math
 import pickle
 from collections import OrderedDict
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
@@ -16,6 +17,8 @@ import pytest
 
 from svdkit.errors import SettingsError
 from svdkit.settings import ClipSettings, Conditioning, LoadSettings, choose_decode_chunk_size, clip_preset, presets
+
+FRAMES = "must be a whole number from 2 to 256 or None"
 
 
 def problems(make, *positions, **values):
@@ -35,6 +38,8 @@ def problems(make, *positions, **values):
         ("fps", 6.0, 6),
         ("fps", np.float32(6), 6),
         ("fps", Fraction(12, 2), 6),
+        ("fps", Decimal(6), 6),
+        ("noise_aug_strength", Decimal("0.02"), 0.02),
         ("height", np.int32(72), 72),
         ("noise_aug_strength", np.float64(0.1), 0.1),
         ("noise_aug_strength", np.float16(0.5), 0.5),
@@ -104,6 +109,12 @@ def test_devices_torch_knows_are_taken(device):
             "fps",
             None,
             "fps=None: must be a whole number from 1 to 60; None is not allowed here: leave it out for the default",
+        ),
+        ("fps", "1:30", "fps='1:30': must be a whole number from 1 to 60; this is a str"),
+        (
+            "fps",
+            Decimal("sNaN"),
+            "fps=Decimal('sNaN'): must be a whole number from 1 to 60; this is not a finite number",
         ),
         ("fps", [7], "fps=[7]: must be a whole number from 1 to 60; this is a list"),
         ("fps", 7j, "fps=7j: must be a whole number from 1 to 60; this is a complex"),
@@ -199,7 +210,7 @@ def test_a_bad_clip_value_says_what_was_given_what_is_allowed_and_what_to_write(
         (
             "preset",
             "fast",
-            "preset='fast': must be None: this version has no acceleration presets; leave it out",
+            "preset='fast': must be left out (this version has no acceleration presets) or None",
         ),
     ],
 )
@@ -442,6 +453,33 @@ def test_drawn_seeds_differ_and_are_short():
     seeds = [ClipSettings().resolve(height=72, width=128, num_frames=14).seed for _ in range(8)]
     assert len(set(seeds)) > 1
     assert all(seed is not None and 0 <= seed < 2**32 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_frames": "14"}, f"num_frames='14': {FRAMES}; this is text: write the number without quotes"),
+        ({"num_frames": True}, f"num_frames=True: {FRAMES}; True and False are not numbers"),
+        ({"num_frames": None}, "resolve: num_frames must not be None; give the model's own"),
+        (
+            {"height": None, "max_guidance_scale": None},
+            "resolve: height, max_guidance_scale must not be None; give the model's own",
+        ),
+        ({"seed": -1}, "seed=-1: must be a whole number from 0 to 9223372036854775807 or None; use 0"),
+    ],
+)
+def test_resolve_judges_what_it_is_given(given, message):
+    size = {"height": 72, "width": 128, "num_frames": 14}
+    assert problems(ClipSettings().resolve, **{**size, **given}) == (message,)
+
+
+@pytest.mark.parametrize("kind", [ClipSettings, LoadSettings])
+@pytest.mark.parametrize("name", ["cls", "self", "values"])
+def test_names_that_python_itself_uses_are_unknown_names(kind, name):
+    message = f"{name} is not a name here; the names are"
+    for make in (kind, kind().replace, lambda **values: kind.from_dict(values)):
+        [problem] = problems(make, **{name: 1})
+        assert problem.startswith(message)
 
 
 def test_resolve_refuses_a_chunk_above_the_models_frames():

@@ -18,6 +18,7 @@ from svdkit.bench.watch import STAGES, watch
 from svdkit.errors import SettingsError
 from svdkit.generate import generate
 from svdkit.generate.loop import execution_device, synchronize
+from svdkit.given import user_path
 from svdkit.settings import ClipSettings
 from svdkit.units import format_count, format_seconds
 
@@ -161,7 +162,7 @@ def trace(pipe: Any, path: str | Path, *, photo: Any = "rocket", clip: ClipSetti
     """
     import torch
 
-    path = Path(path)
+    path = user_path(path)
     if not path.name.endswith((".json", ".json.gz")):
         raise SettingsError(f"path={path.name!r} is not a trace; name it .json or .json.gz")
     ranges = ExitStack()

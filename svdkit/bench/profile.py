@@ -18,6 +18,7 @@ from svdkit.bench.profile_worker import read_all
 from svdkit.bench.protocol import Protocol, load_report
 from svdkit.bench.stats import median, timed_parts
 from svdkit.errors import Cancelled, SettingsError
+from svdkit.given import user_path
 from svdkit.image import Frame, fit
 from svdkit.models import find_model
 from svdkit.settings import ClipSettings, LoadSettings
@@ -100,7 +101,7 @@ def profile(
     say = progress if callable(progress) else _print if progress else lambda _text: None
     ids: dict[str, None] = {}
     with contextlib.ExitStack() as stack:
-        folder = Path(results or stack.enter_context(tempfile.TemporaryDirectory(prefix="svdkit-")))
+        folder = user_path(results or stack.enter_context(tempfile.TemporaryDirectory(prefix="svdkit-")))
         for settings, cells in zip(loads, whole, strict=True):
             name = f"{settings.dtype}, {settings.memory}: " if loads[1:] else ""
             group = Group(settings, frame, clips, cells, folder, ids, partial(_say_of, say, name), how)

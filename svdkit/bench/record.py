@@ -15,6 +15,7 @@ from svdkit import __version__
 from svdkit.bench.rules import BYTES, METHODS, PHASES, SCHEMA_VERSION, STAGES, STATUSES, problems_of
 from svdkit.clip.provenance import _plain
 from svdkit.errors import ClipError, SettingsError, SvdkitError, SvdkitWarning
+from svdkit.given import user_path
 
 __all__ = ["Record", "run_id", "write_record", "read_records"]
 __all__ += ["SCHEMA_VERSION", "STATUSES", "METHODS", "STAGES", "PHASES", "BYTES"]
@@ -200,7 +201,7 @@ def _read_line(line: bytes, *, where: str) -> Record:
 
 def records_file(path: str | Path) -> Path:
     """Give the file of records: the path itself, or ``records.jsonl`` in the folder that it is."""
-    path = Path(path)
+    path = user_path(path)
     return path if path.suffix == ".jsonl" or path.is_file() else path / "records.jsonl"
 
 

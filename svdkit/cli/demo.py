@@ -43,7 +43,7 @@ def demo(
     with judging_input():
         read_image(photo)
         info = find_model(model)
-        make_folder(output_folder)
+        output_folder = make_folder(output_folder)
         check_target(output_folder / "clip.mp4", overwrite=True)
     if NOTEBOOK.is_file():
         made = _run_notebook(info, photo=photo, model=model, folder=output_folder)

@@ -12,6 +12,7 @@ import typer
 from svdkit.cli.options import CLIP_HELP, LOAD_HELP, chosen, settings_options, takes
 from svdkit.cli.outcome import RefusedInput, judging_input
 from svdkit.errors import ClipError
+from svdkit.given import user_path
 from svdkit.settings import ClipSettings, LoadSettings, clip_preset
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def animate(
         image = read_image(photo)
         size = {"height": settings.height or info.height, "width": settings.width or info.width}
         frame = fit_photo(image, **size, mode=fit, focus=focus, border=border)
-        targets = _targets(output or Path(_default_name(frame.source)), seeds)
+        targets = _targets(user_path(output or _default_name(frame.source)), seeds)
         whole = settings.resolve(height=frame.height, width=frame.width, num_frames=info.num_frames, seed=0)
         for target in targets:
             check_target(target, overwrite=overwrite, settings=whole, scale=scale)
@@ -138,7 +139,7 @@ def replay(
 
     with judging_input():
         old, clip = Clip.read(clip), clip if clip.name else clip.absolute()  # "." has no name
-        target = output or clip.with_name(f"{clip.stem.removesuffix('_frames')}-replay.mp4")
+        target = user_path(output) if output else clip.with_name(f"{clip.stem.removesuffix('_frames')}-replay.mp4")
         check_target(target, overwrite=overwrite)
         settings = None
         if model is not None and old.provenance is not None:

@@ -14,6 +14,7 @@ from typer.core import TyperCommand
 
 from svdkit.cli.outcome import RefusedInput
 from svdkit.errors import SvdkitError
+from svdkit.given import user_path
 
 # A checkout has them beside the package; what pip installs has not.
 FOLDER = Path(__file__).parents[2] / "notebooks"
@@ -92,12 +93,14 @@ def find_notebook(name: str) -> Path:
     raise RefusedInput(f"there is no notebook {name!r}; give a file, or one of svdkit's own: {own}")
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> Path:
     """Make a folder for what a command leaves; RefusedInput where there cannot be one."""
+    folder = user_path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RefusedInput(f"{folder} cannot be a folder for the results: {error.strerror or error}") from error
+    return folder
 
 
 def check_parameters(

@@ -26,6 +26,7 @@ import typer
 from svdkit.child import Child
 from svdkit.cli.notebook import FOLDER
 from svdkit.cli.outcome import FAILED, RefusedInput, judging_input
+from svdkit.given import user_path
 
 if TYPE_CHECKING:
     from svdkit.child import Channel
@@ -129,7 +130,7 @@ def absolute(model: str) -> str:
     """Give a folder its whole path, for the processes of the tabs run elsewhere; a catalogue name stays as it is."""
     from svdkit.models import catalogue
 
-    folder = Path(model).expanduser()
+    folder = user_path(model)
     is_folder = folder.is_dir() and model.lower() not in {known.name for known in catalogue()}
     return str(folder.resolve()) if is_folder else model
 

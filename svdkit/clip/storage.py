@@ -17,6 +17,7 @@ from PIL import Image
 from svdkit.clip.formats import Frames, Tags, check_size, decode, encode, encode_png, read_png
 from svdkit.clip.provenance import Document, Provenance
 from svdkit.errors import ClipError, ImageError, SvdkitWarning
+from svdkit.given import user_path
 from svdkit.image import Frame
 
 SUFFIXES = (".mp4", ".webm", ".webp", ".gif", ".png")
@@ -177,7 +178,7 @@ def _as_path(path: object) -> Path:
         raise ClipError(f"a clip's path is a text or a Path, not {path!r:.80}")
     if "\0" in text:
         raise ClipError(f"{text!r:.80} is not a path: it contains a null character")
-    return Path(text)
+    return user_path(text)
 
 
 def _find(path: Path) -> tuple[Path, str]:

@@ -7,7 +7,6 @@ import os
 import re
 import time
 from http.client import HTTPException, HTTPResponse
-from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urlsplit
@@ -16,6 +15,7 @@ from urllib.request import Request, urlopen
 from PIL import Image
 
 from svdkit.errors import ImageError
+from svdkit.given import user_path
 from svdkit.image.decode import array_to_image, decode, load, upright_srgb
 
 # Twice Pillow's default MAX_IMAGE_PIXELS, where Pillow itself begins to refuse (a 13,377 × 13,377 photo).
@@ -145,7 +145,7 @@ def _read_file(text: str) -> bytes:
     if not text:
         raise ImageError(f"an empty text names no photo. {_ALLOWED}")
     try:
-        path = Path(text).expanduser()
+        path = user_path(text)
         if path.exists() and not path.is_file():  # a pipe or device could be read for ever
             raise ImageError(f"{shown} is a folder or a device, not a file. Give the path of one picture file.")
         with path.open("rb") as stream:
@@ -155,7 +155,7 @@ def _read_file(text: str) -> bytes:
             f"{shown} does not exist. Check the path (relative ones begin at the folder that Python runs in), or use a "
             f"sample: {', '.join(_SAMPLES)}."
         ) from error
-    except (OSError, ValueError, RuntimeError) as error:  # no right, disk error; null byte; no home for ~
+    except (OSError, ValueError) as error:  # no right, disk error; null byte
         reason = getattr(error, "strerror", None) or error
         raise ImageError(
             f"{shown} cannot be read ({reason}). Check the path and your rights, or copy the file to a folder of yours."

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from svdkit.errors import IncompleteModelError, ModelError
+from svdkit.given import user_path
 from svdkit.models.folder import PICKLE_SUFFIXES, read_json, single_file_error
 
 # Parameters of SVD's unet, vae and image encoder, two bytes each; test_models_random_weights.py counts them again.
@@ -107,7 +108,7 @@ def find_model(name: str | Path) -> ModelInfo:
     for model in catalogue():
         if text.lower() in {model.name, (model.hub_id or "").lower(), (model.modelscope_id or "").lower()}:
             return model
-    path = Path(text).expanduser()
+    path = user_path(text)
     if path.is_dir():
         return describe_folder(path)
     if path.is_file() or path.suffix in {".safetensors", *PICKLE_SUFFIXES}:

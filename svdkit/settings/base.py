@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from numbers import Integral, Real
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import SettingsError, shown
+from svdkit.given import finite, whole
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -33,17 +32,17 @@ def setting(default: Any, check: Check, *, aliases: Iterable[str] = ()) -> Any:
 class Settings:
     """Base of frozen settings whose fields are all made by :func:`setting`."""
 
-    def __new__(cls, *positions: object, **values: object) -> Self:
+    def __new__(cls, /, *positions: object, **values: object) -> Self:
         """Refuse positions and unknown names; a dataclass's own __init__ would raise a bare TypeError."""
         if positions:
             example = f"{cls.__name__}({next(iter(cls.__dataclass_fields__))}=…)"
             raise SettingsError(f"{cls.__name__} takes names, not positions: write {example}")
         if not values.keys() <= cls.__dataclass_fields__.keys():
-            raise SettingsError.of(cls.__name__, cls._judge(values)[1])
+            raise SettingsError.of(cls.__name__, cls.judge(values)[1])
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        clean, problems = self._judge(self.to_dict())
+        clean, problems = self.judge(self.to_dict())
         problems += self._clashes(clean)
         if problems:
             raise SettingsError.of(type(self).__name__, problems)
@@ -61,15 +60,15 @@ class Settings:
             rule = f"{cls.__name__}: from_dict takes a dict of names and values"
             raise SettingsError(f"{rule}, not {shown(values)}; give it what to_dict() returned")
         if not all(isinstance(name, str) for name in values):
-            raise SettingsError.of(cls.__name__, cls._judge(values)[1])
+            raise SettingsError.of(cls.__name__, cls.judge(values)[1])
         return cls(**values)
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, /, **changes: Any) -> Self:
         """Give a copy with some values changed, checked like new settings."""
         return type(self)(**{**self.to_dict(), **changes})
 
     @classmethod
-    def _judge(cls, values: Mapping[Any, object]) -> tuple[dict[str, Any], list[str]]:
+    def judge(cls, values: Mapping[Any, object]) -> tuple[dict[str, Any], list[str]]:
         """Split values into good ones, as plain Python, and one sentence for each problem."""
         clean: dict[str, Any] = {}
         problems: list[str] = []
@@ -99,7 +98,8 @@ class Settings:
         guess = nearest(name, cls.__dataclass_fields__, also=aliases)
         hint = f"did you mean {guess}?" if guess else f"the names are {', '.join(cls.__dataclass_fields__)}"
         for kind in Settings.__subclasses__():
-            hint = f"it belongs to {kind.__name__}" if name in kind.__dataclass_fields__ else hint
+            is_theirs = name in kind.__dataclass_fields__ and not kind.__name__.startswith("_")
+            hint = f"it belongs to {kind.__name__}" if is_theirs else hint
         return f"{name[:60]} is not a name here; {hint}"
 
 
@@ -107,7 +107,7 @@ def number(low: float, high: float, *, step: int | None = None) -> Check:
     """Check for numbers from low to high; with a step for whole multiples of it. Takes numpy's, and 7.0 for 7."""
 
     def read(value: object) -> float:
-        found = _finite(value) if step is None else _whole(value)
+        found = finite(value) if step is None else whole(value)
         if not low <= found <= high:
             raise ValueError(f"use {low if found < low else high}")
         if step and (above := found % step):
@@ -164,29 +164,3 @@ def nearest(value: object, names: Iterable[str], *, also: Mapping[str, str] | No
     word, also = shown(value).strip("'\"").lower().removeprefix("torch."), also or {}
     near = difflib.get_close_matches(word, [*names, *also], n=1)
     return also.get(near[0], near[0]) if near else None
-
-
-def _finite(value: object) -> float:
-    """Read a finite number; True is not 1 here, since it is nearly always a slip."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        words = {bool: "True and False are not numbers", str: "this is text: write the number without quotes"}
-        words[type(None)] = "None is not allowed here: leave it out for the default"
-        raise ValueError(words.get(type(value), f"this is a {type(value).__name__}"))  # noqa: TRY004 - one kind
-    try:
-        found = float(value)
-    except OverflowError:
-        found = math.inf
-    if not math.isfinite(found):
-        raise ValueError("this is not a finite number")
-    return found + 0.0  # -0.0 becomes 0.0, so that equal settings have equal JSON
-
-
-def _whole(value: object) -> int:
-    if isinstance(value, Integral) and not isinstance(value, bool):
-        return int(value)
-    found = _finite(value)
-    if abs(found) > 2**53:  # there a float no longer stands for one whole number
-        raise ValueError("write the whole number in full, without a point or an exponent")
-    if not found.is_integer():
-        raise ValueError(f"use {math.floor(found)} or {math.ceil(found)}")
-    return int(found)

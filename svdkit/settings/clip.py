@@ -90,17 +90,21 @@ class ClipSettings(Settings):
         none here or there.
 
         Raises:
-            SettingsError: The filled-in settings cannot work together, as a decode_chunk_size above num_frames.
+            SettingsError: The values are bad, or cannot work together, as a decode_chunk_size above num_frames.
 
         Example:
             >>> ClipSettings(seed=7).resolve(height=576, width=1024, num_frames=25).decode_chunk_size
             5
         """
-        frames = num_frames if self.num_frames is None else self.num_frames
         drawn = secrets.randbelow(2**32) if seed is None else seed  # short enough to type, exact in JavaScript
-        fill = {"height": height, "width": width, "num_frames": frames, "seed": drawn, "playback_fps": float(self.fps)}
-        fill |= {"decode_chunk_size": choose_decode_chunk_size(frames), "max_guidance_scale": max_guidance_scale}
-        return self.replace(**{name: value for name, value in fill.items() if getattr(self, name) is None})
+        fill = {"height": height, "width": width, "num_frames": num_frames, "seed": drawn}
+        fill |= {"playback_fps": float(self.fps), "max_guidance_scale": max_guidance_scale}
+        given = {name: value for name, value in self.to_dict().items() if value is not None}
+        found = self.replace(**{**fill, **given})
+        if unset := [name for name in fill if getattr(found, name) is None]:
+            raise SettingsError(f"resolve: {', '.join(unset)} must not be None; give the model's own")
+        chunk = found.decode_chunk_size or choose_decode_chunk_size(found.num_frames or 1)
+        return found.replace(decode_chunk_size=chunk)
 
     @classmethod
     def _clashes(cls, clean: Mapping[str, Any]) -> list[str]:

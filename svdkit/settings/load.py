@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
-from svdkit.errors import shown
 from svdkit.settings.base import FLAG, Settings, choice, number, setting, text
 
 # The words of torch, of other tools and of everyday speech; they are explained and not taken.
@@ -21,6 +20,10 @@ _SOURCE = choice("auto", "hub", "modelscope", "folder", also={"huggingface": "hu
 _DEVICE = text(
     "'auto', 'cpu', 'cuda', 'cuda:<number>' or 'mps'", pattern=r"auto|cpu|cuda(:[0-9]{1,3})?|mps", also=_DEVICE_WORDS
 )
+
+
+def _refuse(_: object) -> NoReturn:
+    raise ValueError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,15 +65,11 @@ class LoadSettings(Settings):
     revision: str | None = setting(None, text("a branch, tag or commit", pattern=r"\S+"))
     source: str = setting("auto", _SOURCE)
     random_seed: int = setting(0, number(0, 2**63 - 1, step=1), aliases=("seed",))
-    preset: str | None = setting(None, ("a preset", lambda value: value))
+    preset: str | None = setting(None, ("left out (this version has no acceleration presets)", _refuse))
 
     @classmethod
     def _clashes(cls, clean: Mapping[str, Any]) -> list[str]:
-        problems = []
-        if clean.get("source") == "folder" and (revision := clean.get("revision")) is not None:
-            rule = f"revision={revision!r} with source='folder': a folder has no revisions"
-            problems.append(f"{rule}; leave revision out, or use source='hub'")
-        if (preset := clean.get("preset")) is not None:
-            rule = "must be None: this version has no acceleration presets"
-            problems.append(f"preset={shown(preset)}: {rule}; leave it out")
-        return problems
+        if clean.get("source") != "folder" or (revision := clean.get("revision")) is None:
+            return []
+        rule = f"revision={revision!r} with source='folder': a folder has no revisions"
+        return [f"{rule}; leave revision out, or use source='hub'"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from svdkit.errors import shown
@@ -12,17 +12,20 @@ from svdkit.settings.base import nearest
 
 MODES = ("grid", "list", "random")
 Point = dict[str, Any]
-_MOST = 100_000  # points that are looked at; one photo at 1 s a clip would take a day
+Judge = Callable[[str, object], tuple[Any, list[str]]]
+MOST = 100_000  # points that are looked at; one photo at 1 s a clip would take a day
+_WRONG = object()  # stands for a value that is none of its name, so that the others are judged too
 
 
 def expand(
     axes: Mapping[str, Any],
     *,
-    mode: str,
+    mode: str | None,
     count: int | None,
-    seed: int,
+    seed: int | None,
     exclude: Sequence[Mapping[str, Any]],
     known: Sequence[str],
+    judge: Judge,
 ) -> tuple[list[Point], list[str]]:
     """Give the points of a sweep, and a sentence for each thing that is wrong with its axes and rules.
 
@@ -33,38 +36,59 @@ def expand(
         seed: Of that drawing.
         exclude: Rules; a point that fits all names of one is left out.
         known: The names that axes and rules may have.
+        judge: Gives a value of a name as plain Python, and what is wrong with it.
 
     Example:
         >>> expand({"photo": ["cat"], "fps": [6, 7]}, mode="grid", count=None, seed=0, exclude=(), known=("fps",
-        ...     "photo"))
+        ...     "photo"), judge=lambda name, value: (value, []))
         ([{'photo': 'cat', 'fps': 6}, {'photo': 'cat', 'fps': 7}], [])
     """
-    problems = _problems(axes, mode=mode, count=count, exclude=exclude, known=known)
+    problems = _problems(axes, exclude=exclude, known=known) or _size_problems(axes, mode=mode)
     if problems:
         return [], problems
+
+    def read(name: str, value: object) -> Any:
+        clean, wrong = judge(name, value)
+        problems.extend(wrong)
+        return _WRONG if wrong else clean
+
+    axes = {name: [read(name, value) for value in values] for name, values in axes.items()}
+    rules = [{name: [read(name, each) for each in _each(value)] for name, value in rule.items()} for rule in exclude]
     names, (first, *others) = list(axes), axes.values()
     rows = zip(*others, strict=True) if mode == "list" and others else itertools.product(*others)
     points = [dict(zip(names, (photo, *row), strict=True)) for photo, row in itertools.product(first, rows)]
-    unused = [rule for rule in exclude if not any(_fits(point, rule) for point in points)]
-    idle = [f"exclude {shown(rule)} fits no run; look at its values" for rule in unused]
-    points = [point for point in points if not any(_fits(point, rule) for rule in exclude)]
+    points = [point for point in points if _WRONG not in point.values()]
+    for asked, rule in zip(exclude, rules, strict=True):
+        if not problems and not any(_fits(point, rule) for point in points):
+            problems.append(f"exclude {shown(dict(asked))} fits no run; look at its values")
+    points = [point for point in points if not any(_fits(point, rule) for rule in rules)]
     if mode == "random" and count is not None:
-        points = random.Random(seed).sample(points, min(count, len(points)))  # noqa: S311 - a sample, not a secret
-    if not points and axes["photo"]:
-        idle.append("no run is left: every point is excluded, or an axis is empty")
-    return points, idle
+        points = random.Random(seed or 0).sample(points, min(count, len(points)))  # noqa: S311 - no secret
+    if not points and axes["photo"] and not problems:
+        problems.append("no run is left: every point is excluded, or an axis is empty")
+    return points, problems
 
 
-def _problems(
-    axes: Mapping[str, Any], *, mode: str, count: int | None, exclude: Sequence[Mapping[str, Any]], known: Sequence[str]
-) -> list[str]:
-    problems = [] if mode in MODES else [f"mode={shown(mode)}: must be {', '.join(MODES)}"]
-    problems += [_unknown(name, "axis", known) for name in axes if name not in known]
-    problems += [
-        f"{name}: an axis is a list of values, not {shown(values)}; write [{shown(values)}]"
-        for name, values in axes.items()
-        if isinstance(values, str | bytes | Mapping) or not isinstance(values, Sequence | range)
-    ]
+def listed(values: Any) -> Any:
+    """Give an array, a column or a range as a list; all else as it is."""
+    if isinstance(values, range):
+        return list(values[: MOST + 1])
+    found = values.tolist() if hasattr(values, "tolist") else values
+    return found if isinstance(found, list) else values
+
+
+def _each(value: Any) -> Sequence[Any]:
+    value = listed(value)
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _problems(axes: Mapping[str, Any], *, exclude: Sequence[Mapping[str, Any]], known: Sequence[str]) -> list[str]:
+    problems = [_unknown(name, "axis", known) for name in axes if name not in known]
+    for name, values in axes.items():
+        if not isinstance(values, list | tuple):
+            several = isinstance(values, Iterable) and not isinstance(values, str | bytes)
+            advice = "write its values as a list" if several else f"write [{shown(values)}]"
+            problems.append(f"{_name(name)}: an axis is a list of values, not {shown(values)}; {advice}")
     if not isinstance(exclude, list | tuple):  # files are not typed
         problems.append(f"exclude is {shown(exclude)}: it must be a list of rules, such as [{{'fps': [6, 7]}}]")
         exclude = ()
@@ -76,14 +100,10 @@ def _problems(
             if name not in axes:
                 wrong = f"{name} is no axis here" if name in known else _unknown(name, "rule", known)
                 problems.append(f"exclude: {wrong}")
-    if mode == "random" and (type(count) is not int or count < 1):
-        problems.append(f"count={shown(count)}: must be a whole number from 1 when mode is 'random'")
-    if mode != "random" and count is not None:
-        problems.append(f"count={shown(count)} is for mode 'random' only; leave it out")
-    return problems or _size_problems(axes, mode=mode)
+    return problems
 
 
-def _size_problems(axes: Mapping[str, Any], *, mode: str) -> list[str]:
+def _size_problems(axes: Mapping[str, Any], *, mode: str | None) -> list[str]:
     sizes = {name: len(values) for name, values in axes.items()}
     empty = [
         f"{name}: this axis is empty, so the grid is; give values, or leave it out" for name in axes if not sizes[name]
@@ -96,17 +116,18 @@ def _size_problems(axes: Mapping[str, Any], *, mode: str) -> list[str]:
     total = 1
     for size in sizes.values():
         total *= size
-    return [f"the grid has {total:,} points, more than {_MOST:,}; give fewer values"] if total > _MOST else empty
+    return [f"the grid has {total:,} points, more than {MOST:,}; give fewer values"] if total > MOST else empty
 
 
 def _unknown(name: object, what: str, known: Sequence[str]) -> str:
     guess = nearest(name, known)
     hint = f"did you mean {guess}?" if guess else f"the names are {', '.join(known)}"
-    return f"{str(name)[:60]} is no name of a setting for an {what}; {hint}".replace("an rule", "a rule")
+    return f"{_name(name)} is no name of a setting for an {what}; {hint}".replace("an rule", "a rule")
 
 
-def _fits(point: Point, rule: Mapping[str, Any]) -> bool:
-    return all(
-        point[name] in value if isinstance(value, list | tuple) else point[name] == value
-        for name, value in rule.items()
-    )
+def _name(name: object) -> str:
+    return name[:60] if isinstance(name, str) else shown(name)
+
+
+def _fits(point: Point, rule: Mapping[str, list[Any]]) -> bool:
+    return all(point[name] in values for name, values in rule.items())

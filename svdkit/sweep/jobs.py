@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from svdkit.errors import ImageError, ModelError, SettingsError
+from svdkit.errors import ImageError, ModelError, SettingsError, shown
 from svdkit.generate.keys import stage_key
 from svdkit.image import Frame, fit, read_image
 from svdkit.models import find_model
@@ -36,6 +36,14 @@ class Job:
         """What each stage's output depends on, by name, with ``"load"`` first: jobs with equal keys share it."""
         same = {"image_sha256": self.frame.sha256, "model": json.dumps(self.load.to_dict())}
         return {"load": self.load, **{stage: stage_key(stage, self.clip, **same) for stage in STAGES}}
+
+
+def judge(name: str, value: object) -> tuple[Any, list[str]]:
+    """Give a value of an axis or a rule as plain Python, and what is wrong with it."""
+    if name == "photo":
+        return value, [] if isinstance(value, str) else [f"photo={shown(value)}: must be the name of a photo"]
+    clean, problems = (LoadSettings if name in _LOAD else ClipSettings).judge({name: value})
+    return clean.get(name), problems
 
 
 def make_jobs(

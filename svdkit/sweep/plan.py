@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import math
+import inspect
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from svdkit.errors import SettingsError, shown
+from svdkit.given import read_values, user_path
 from svdkit.settings import ClipSettings, LoadSettings
+from svdkit.settings.base import FLAG, Settings, choice, nearest, number, setting, text
 from svdkit.sweep.estimate import Estimate, estimate_sweep
-from svdkit.sweep.grid import expand
-from svdkit.sweep.jobs import AXES, STAGES, Job, make_jobs
+from svdkit.sweep.grid import MODES, MOST, expand, listed
+from svdkit.sweep.jobs import AXES, STAGES, Job, judge, make_jobs
 from svdkit.units import format_count
 
 
@@ -58,6 +63,19 @@ class Plan:
         return "\n".join([*lines, *([str(self.estimate)] if self.estimate else [])])
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Options(Settings):
+    """The plain arguments of a plan, judged as settings are."""
+
+    mode: str = setting("grid", choice(*MODES))
+    count: int | None = setting(None, number(1, MOST, step=1))
+    seed: int | None = setting(None, number(0, 2**63 - 1, step=1))
+    results: str | None = setting(None, text("a folder", pattern=".*"))
+    forecast: bool = setting(default=True, check=FLAG)
+    hourly_price: float | None = setting(None, number(0, 10**9))
+    currency: str = setting("USD", text("three letters such as 'USD'", pattern="[A-Za-z]{3}"))
+
+
 def plan_sweep(
     photos: Any = (),
     *,
@@ -66,7 +84,7 @@ def plan_sweep(
     axes: Mapping[str, Sequence[Any]] | None = None,
     mode: str = "grid",
     count: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     exclude: Sequence[Mapping[str, Any]] = (),
     fit_mode: str = "crop",
     focus: tuple[float, float] = (0.5, 0.5),
@@ -88,7 +106,7 @@ def plan_sweep(
         mode: ``"grid"``: every combination; ``"list"``: the first values together, then the second ones, for each
             photo; ``"random"``: ``count`` different points of the grid.
         count: Points to draw, 1 or more; for ``"random"`` only.
-        seed: Of the drawing of ``"random"``.
+        seed: Of the drawing of ``"random"``, 0 when left out; for that alone.
         exclude: Rules such as ``{"dtype": "fp32", "num_frames": [14, 25]}``: a run that fits all of one is left out.
         fit_mode: As in ``svdkit.generate``; also ``focus`` and ``border``.
         focus: See ``fit_mode``.
@@ -112,40 +130,38 @@ def plan_sweep(
         >>> len(plan.jobs), plan.distinct["encode"]
         (6, 6)
     """
-    problems: list[str] = []
+    given: dict[str, Any] = {"mode": mode, "count": count, "seed": seed, "results": results, "forecast": forecast}
+    options, problems = _Options.judge(given | {"hourly_price": hourly_price, "currency": currency})
+    problems += _misplaced(options, given)
     if not isinstance(axes, Mapping | None):
         problems.append(f"axes is {shown(axes)}: it must be names and lists of values, such as {{'seed': [1, 2]}}")
-    price: Any = hourly_price  # files are not typed
-    if price is not None and not (isinstance(price, int | float) and 0 <= price < math.inf):
-        problems.append(f"hourly_price={shown(hourly_price)}: must be a number from 0, in {currency} an hour")
-        hourly_price = None
-    axes = dict(axes) if isinstance(axes, Mapping) else {}
-    photos = _listed(photos)
+    axes = {name: listed(values) for name, values in axes.items()} if isinstance(axes, Mapping) else {}
+    photos = _photos(photos)
     if "photo" in axes:
         problems += ["photos are given twice, as photos and as an axis; give one"] if photos else []
-        photos = _listed(axes.pop("photo"))
+        photos = _photos(axes.pop("photo"))
     names = _names(photos)
     problems += [] if photos else ["there is no photo; give a file, or a sample such as 'rocket'"]
-    points, wrong = expand(
-        {"photo": names, **axes}, mode=mode, count=count, seed=seed, exclude=exclude or (), known=AXES
-    )
+    exclude = () if exclude is None else exclude
+    how: dict[str, Any] = {name: options.get(name) for name in ("mode", "count", "seed")}
+    points, wrong = expand({"photo": names, **axes}, **how, exclude=exclude, known=AXES, judge=judge)
     fixed = {"load": _fixed(LoadSettings, load, problems), "clip": _fixed(ClipSettings, clip, problems)}
     how = {"mode": fit_mode, "focus": focus, "border": border}
     jobs, misfits = make_jobs(points, photos=dict(zip(names, photos, strict=True)), fixed=fixed, how=how)
-    problems += [*wrong, *misfits]
+    problems += [*wrong, *misfits, *_without_effect(jobs)]
     estimate = None
     if forecast and not problems:
-        estimate, problems = estimate_sweep(
-            jobs, gpu=gpu, hourly_price=hourly_price, currency=currency, records=records
-        )
+        money = {name: options[name] for name in ("hourly_price", "currency")}
+        estimate, problems = estimate_sweep(jobs, gpu=gpu, records=records, **money)
     if problems:
         raise SettingsError.of("sweep", problems)
-    asked: dict[str, Any] = {"photos": names, "axes": _public(axes), "mode": mode, "count": count, "seed": seed}
-    asked |= {"exclude": [_public(rule) for rule in exclude or ()], "clip": fixed["clip"].to_dict()}
-    asked |= {"load": _public(fixed["load"].to_dict()), "fit_mode": fit_mode, "focus": list(focus), "border": border}
-    money: dict[str, Any] = {"hourly_price": hourly_price, "currency": currency}
-    place = None if results is None else str(results)
-    return Plan(jobs=tuple(jobs), asked=asked, results=place, **money, estimate=estimate)
+    asked: dict[str, Any] = {"photos": names, "axes": _public(axes), "mode": mode, "count": options["count"]}
+    asked |= {"seed": options["seed"] or 0, "exclude": [_public(rule) for rule in exclude]}
+    asked |= {"clip": fixed["clip"].to_dict(), "load": _public(fixed["load"].to_dict())}
+    frame = jobs[0].frame
+    asked |= {"fit_mode": frame.mode, "focus": list(frame.focus), "border": frame.border}
+    rest = {name: options[name] for name in ("results", "hourly_price", "currency")}
+    return Plan(jobs=tuple(jobs), asked=asked, **rest, estimate=estimate)
 
 
 def read_sweep(path: str | Path) -> dict[str, Any]:
@@ -157,57 +173,100 @@ def read_sweep(path: str | Path) -> dict[str, Any]:
     Example:
         >>> plan = plan_sweep(**read_sweep("motion.yaml"))  # doctest: +SKIP
     """
-    import yaml
-
-    path, allowed = Path(path), tuple(name for name in plan_sweep.__annotations__ if name != "return")
+    path, takes = user_path(path), inspect.signature(plan_sweep).parameters
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML too
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        text = path.read_text(encoding="utf-8-sig")  # Windows' editors begin a file with a mark
+        values, problems = read_values(text, is_json=path.suffix.lower() == ".json")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise SettingsError(f"{path.name} cannot be read as a sweep: {reason}; write YAML or JSON") from error
     if not isinstance(values, dict):
         raise SettingsError(f"{path.name} is no sweep: it needs names and values, such as photos: [rocket]")
-    unknown = [f"{str(name)[:60]} is not a name here" for name in values if name not in allowed]
-    if unknown:
-        raise SettingsError.of(path.name, [*unknown, f"the names are {', '.join(allowed)}"])
+    for name in values:
+        if name not in takes:
+            guess = nearest(name, takes)
+            hint = f"did you mean {guess}?" if guess else f"the names are {', '.join(takes)}"
+            problems.append(f"{name[:60]} is not a name here; {hint}")
+        elif values[name] is None and takes[name].default not in (None, ()):
+            problems.append(f"{name} has no value: leave it out, or write it in quotes if it begins with #")
+    if problems:
+        known = {name: value for name, value in values.items() if name in takes and value is not None}
+        try:
+            plan_sweep(**known | {"forecast": False})
+        except SettingsError as error:
+            problems += error.problems
+        raise SettingsError.of(path.name, problems)
     return values
+
+
+def _misplaced(options: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Say what is given without effect, or missing, in a mode; what is wrong by itself has been said."""
+    mode, count, seed = options.get("mode"), given["count"], options.get("seed")
+    problems = []
+    if mode == "random" and count is None:
+        problems.append("count=None: must be a whole number from 1 when mode is 'random'")
+    if mode != "random" and count is not None:
+        problems.append(f"count={shown(count)} is for mode 'random' only; leave it out")
+    if mode != "random" and seed is not None:
+        problems.append(f"seed={seed} is for mode 'random' only; for clips write it under clip, or as an axis")
+    return problems
+
+
+def _without_effect(jobs: Sequence[Job]) -> list[str]:
+    """Say which settings of the fit do nothing in its mode."""
+    frame = jobs[0].frame if jobs else None
+    problems = []
+    if frame and frame.mode != "pad" and frame.border != "blur":
+        problems.append(f"border={shown(frame.border)} is for fit_mode 'pad' only; leave it out")
+    if frame and frame.mode != "crop" and frame.focus != (0.5, 0.5):
+        problems.append(f"focus={shown(frame.focus)} is for fit_mode 'crop' only; leave it out")
+    return problems
 
 
 def _fixed(kind: Any, given: Any, problems: list[str]) -> Any:
     """Build the fixed settings; defaults stand in for wrong ones, so that all other problems are found too."""
     try:
-        return given if isinstance(given, kind) else kind.from_dict(given or {})
+        return given if isinstance(given, kind) else kind.from_dict({} if given is None else given)
     except SettingsError as error:
         problems += error.problems
         return kind()
 
 
-def _listed(photos: Any) -> list[Any]:
+def _photos(photos: Any) -> list[Any]:
     is_one = isinstance(photos, str | bytes | Path) or hasattr(photos, "size") or hasattr(photos, "read")
-    return [photos] if is_one or not isinstance(photos, Iterable) else list(photos)
+    try:
+        return [photos] if is_one or not isinstance(photos, Iterable) else [*islice(photos, MOST + 1)]
+    except Exception:  # noqa: BLE001 - an unknown object's own; reading it will say what it is
+        return [photos]
 
 
 def _names(photos: Sequence[Any]) -> list[str]:
     """Name photos in axes, rules and records: by the file's name, never its folder; of equal names the later count."""
-    names: list[str] = []
+    names: dict[str, None] = {}
     for position, photo in enumerate(photos, start=1):
         known = photo if isinstance(photo, str | Path) else getattr(photo, "filename", None)
+        name = _last_name(known) if isinstance(known, str | Path) else ""
+        name = name or f"photo {position}"
+        names[f"{name} ({position})" if name in names else name] = None
+    return list(names)
+
+
+def _last_name(known: str | Path) -> str:
+    with suppress(ValueError):  # of an address that is none
         if isinstance(known, str) and "://" in known:  # what follows the path may be a signature
             known = unquote(urlsplit(known).path)
-        name = Path(known or f"photo {position}").name
-        names.append(f"{name} ({position})" if name in names else name)
-    return names
+    return Path(known).name
 
 
 def _public(values: Mapping[str, Any]) -> dict[str, Any]:
     """Plain JSON, with paths of models shortened to their last name: a results folder is made to be shared."""
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, str | Path) and Path(value).expanduser().is_dir():
-            return Path(value).name
-        return value.item() if hasattr(value, "item") else value  # numpy's and pandas' numbers
+    def plain(name: str, value: Any) -> Any:
+        value = judge(name, value)[0]
+        path = user_path(value) if isinstance(value, str) else ""
+        return path.name if path and os.path.isdir(path) else value  # noqa: PTH112 - takes any text
 
     return {
-        name: [plain(each) for each in value] if isinstance(value, list | tuple | range) else plain(value)
-        for name, value in values.items()
+        name: [plain(name, each) for each in value] if isinstance(value, list | tuple) else plain(name, value)
+        for name, value in ((name, listed(value)) for name, value in values.items())
     }

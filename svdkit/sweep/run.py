@@ -16,6 +16,7 @@ from svdkit import __version__
 from svdkit.bench.record import Record, run_id
 from svdkit.environment import summary
 from svdkit.errors import SettingsError, SvdkitError
+from svdkit.given import user_path
 from svdkit.models import find_model, locate
 from svdkit.models.folder import fingerprint
 from svdkit.sweep.commit import Results
@@ -107,6 +108,7 @@ def run_sweep(
     if results is None or engine not in ENGINES:
         given = "there is no results folder" if results is None else f"engine={engine!r} is not known"
         raise SettingsError(f"{given}; give results='bench_results/NAME' and engine='local' or 'ray'")
+    results = user_path(results)
     if not 0 < timeout_seconds <= threading.TIMEOUT_MAX:
         raise SettingsError(f"timeout_seconds={timeout_seconds!r}: must be seconds above 0; a day is 86400")
     options = {"quality": quality, "scale": scale, "command": command}
@@ -129,8 +131,8 @@ def run_sweep(
         from svdkit.sweep.report import write_report
 
         with _writing(results):
-            write_report(Path(results))
-    return Sweep(folder=Path(results), records=records)
+            write_report(results)
+    return Sweep(folder=results, records=records)
 
 
 def sweep(
@@ -141,7 +143,7 @@ def sweep(
     axes: Mapping[str, Sequence[Any]] | None = None,
     mode: str = "grid",
     count: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     exclude: Sequence[Mapping[str, Any]] = (),
     results: str | Path,
     engine: str = "local",

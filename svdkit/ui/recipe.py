@@ -56,7 +56,7 @@ def sweep_file(clip: Clip, photo: Photo, *, model: str) -> str:
         "load": _changed(clip.provenance.load) | {"model": model},
         "clip": settings,
         "fit_mode": photo.mode,
-        "focus": list(photo.focus),
+        **({"focus": list(photo.focus)} if photo.mode == "crop" else {}),
         "axes": {
             "motion_bucket_id": sorted({max(1, bucket // 2), bucket, min(255, bucket * 3 // 2)}),
             "seed": [seed, seed + 1, seed + 2],

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from svdkit.environment import notebook_kind
+from svdkit.given import user_path
 from svdkit.ui.panel import Panel
 from svdkit.ui.studio import Studio
 from svdkit.ui.wire import APP, RemoteStudio
@@ -61,7 +62,7 @@ def panel(
         studio = Studio("micro" if pipe is None else pipe)
     made = Panel(
         studio,
-        folder=None if folder is None else Path(folder),
+        folder=None if folder is None else user_path(folder),
         language=language or app.get("language", "en"),
         background=background,
         hourly_price=app.get("hourly_price", 0.0) if hourly_price is None else hourly_price,

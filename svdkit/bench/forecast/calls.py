@@ -17,6 +17,7 @@ from typing import Any
 
 from svdkit.bench.forecast.call import Call, Count, Network, NotCountedError
 from svdkit.errors import ModelError
+from svdkit.given import user_path
 from svdkit.models import ModelInfo, random_pipeline
 from svdkit.models.folder import STEMS
 from svdkit.models.random_weights import _configurations
@@ -28,7 +29,7 @@ _VERSION = 1  # of what is counted and how: older caches are counted anew
 def cache_folder() -> Path:
     """Where svdkit keeps counts and calibrations: ``SVDKIT_CACHE``, else the platform's cache folder."""
     if chosen := os.environ.get("SVDKIT_CACHE"):
-        return Path(chosen).expanduser()
+        return user_path(chosen)
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "svdkit"
     if sys.platform == "darwin":

@@ -11,6 +11,7 @@ from svdkit.bench.quality import QUALITY
 from svdkit.bench.record import read_records
 from svdkit.bench.table import table, to_csv, to_markdown
 from svdkit.errors import SvdkitError
+from svdkit.given import user_path
 from svdkit.sweep.report.figures import contact_sheet
 from svdkit.sweep.report.page import render
 from svdkit.sweep.report.rows import SHOWN, inside, make_rows
@@ -39,7 +40,7 @@ def write_report(folder: str | Path, *, baseline: str | None = None) -> Path:
         >>> write_report("bench_results/motion")  # doctest: +SKIP
         PosixPath('bench_results/motion/index.html')
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     records = list({record.id: record for record in read_records(folder)}.values())  # of a run made again the last
     if not records:
         raise SvdkitError(f"{folder} has no runs yet; start the sweep first, then write the report")
