@@ -1,4 +1,5 @@
 """What users give, each kind read in one way: numbers, paths, the text of files and options.
+
 A reader gives plain Python, or raises ValueError with what is wrong.
 """
 

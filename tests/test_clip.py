@@ -9,7 +9,9 @@ import json
 import pickle
 import pkgutil
 import re
-from typing import TYPE_CHECKING
+from decimal import Decimal
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -86,6 +88,10 @@ class TestObject:
     def test_wrong_rates_are_refused(self, fps: object):
         with pytest.raises(ClipError, match=re.escape(f"fps is {fps!r}; give 0.1 to 240 frames a second")):
             Clip(moving(), fps=fps)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("fps", [np.int64(12), np.float32(12), Fraction(24, 2), Decimal(12)])
+    def test_any_real_number_is_a_rate(self, fps: Any):
+        assert repr(Clip(moving(), fps=fps).fps) == "12.0"
 
     def test_wrong_provenance_and_photo_are_refused(self):
         with pytest.raises(ClipError, match="provenance is a dict; give a Provenance, or None"):

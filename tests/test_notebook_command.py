@@ -70,6 +70,46 @@ def test_values_have_the_types_of_the_defaults(here: Path) -> None:
     assert isinstance(found["strength"], float)
 
 
+@pytest.mark.parametrize(
+    ("line", "given", "kept"),
+    [
+        ("steps = 2**10", "5", 5),
+        ("steps = 5 * 5", "1e-2", 0.01),
+        ("steps = int(25)", "true", True),
+        ('folder = Path("x")', "results", "results"),
+        ("seeds = [1, 2]", "[1e-2, 010]", [0.01, 10]),
+        ("steps = 25  # more = better", "5", 5),
+        ('photo = "a=b"', "c=d", "c=d"),
+        ("steps: int = 25", "5", 5),
+        ("steps = (\n    25\n)", "5", 5),
+        ("%matplotlib inline\n!pip list\nsteps = 25", "5", 5),
+        ("first = steps = 25", "5", 5),
+    ],
+)
+def test_what_a_value_means(here: Path, line: str, given: str, kept: object) -> None:
+    """A default that is computed leaves the type to the value, as papermill's own command line does."""
+    name = "steps" if "steps" in line else line.split(maxsplit=1)[0]
+    found = checked(write(here / "a.ipynb", parameters=line), **{name: given})
+    assert (found, type(found[name])) == ({name: kept}, type(kept))
+
+
+@pytest.mark.parametrize(
+    ("line", "given", "told"),
+    [
+        ("steps = 25", "1:30", "steps is '1:30': this is a str; give a int, such as 25"),
+        ("steps = 25", "yes", "steps is 'yes': this is a str; give a int, such as 25"),
+        ("steps = {'a': 1}", "{a: 1, a: 2}", "steps is '{a: 1, a: 2}': a is given twice; leave one out"),
+        ("steps = {}", "[" * 5000, f"steps is {'[' * 5000!r}: this is not YAML; write a list as [1, 2]"),
+        ("steps == 25", "1", "steps is no parameter of a.ipynb; it has none"),
+        ("steps = = 25", "1", "the cell of parameters of a.ipynb is not Python: invalid syntax (<unknown>, line 1)"),
+    ],
+)
+def test_a_value_of_another_meaning_is_refused(here: Path, line: str, given: str, told: str) -> None:
+    with pytest.raises(RefusedInput) as caught:
+        checked(write(here / "a.ipynb", parameters=line), steps=given)
+    assert str(caught.value) == told
+
+
 def test_everything_wrong_is_refused_at_once(here: Path) -> None:
     source = write(here / "a.ipynb")
     with pytest.raises(RefusedInput) as caught:
@@ -102,6 +142,13 @@ def test_the_folder_is_the_notebooks_own_or_the_one_given(here: Path) -> None:
     assert check_parameters(source, [], output_folder=None) == ({}, Path("outputs/mine"))
     assert check_parameters(source, [("results", "r")], output_folder=None) == ({"results": "r"}, Path("r"))
     assert check_parameters(source, [], output_folder=Path("o")) == ({"results": "o"}, Path("o"))
+    assert check_parameters(source, [("results", "~/r")], output_folder=None)[1] == Path.home() / "r"
+    assert check_parameters(source, [], output_folder=Path("~/o")) == (
+        {"results": str(Path.home() / "o")},
+        Path.home() / "o",
+    )
+    computed = write(here / "c.ipynb", parameters="results = f'{1}'")
+    assert check_parameters(computed, [], output_folder=None) == ({}, Path("outputs/c"))
     plain = write(here / "b.ipynb", parameters="steps = 3")
     assert check_parameters(plain, [], output_folder=None) == ({}, Path("outputs/b"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 
 from svdkit.cli.outcome import RefusedInput
 from svdkit.errors import SvdkitError
-from svdkit.given import user_path
+from svdkit.given import read_values, user_path
 
 # A checkout has them beside the package; what pip installs has not.
 FOLDER = Path(__file__).parents[2] / "notebooks"
@@ -114,9 +114,7 @@ def check_parameters(
     Raises:
         RefusedInput: All that is wrong, at once. papermill itself only warns of a name it does not know.
     """
-    import papermill
-
-    known = {name: _default(about) for name, about in papermill.inspect_notebook(source).items()}
+    known = _parameters(source)
     values: dict[str, Any] = {}
     problems = []
     for name, text in given:
@@ -129,9 +127,9 @@ def check_parameters(
         raise RefusedInput("\n".join(problems))
     own = next((name for name in _FOLDERS if name in known), None)
     if own is not None and output_folder is not None:
-        values[own] = output_folder.as_posix()  # forward slashes on Windows too: it becomes a line of Python
-    folder = values.get(own or "", known.get(own or "")) if own else output_folder
-    return values, Path(folder or f"outputs/{source.stem}")
+        values[own] = user_path(output_folder).as_posix()  # forward slashes on Windows too: it is a line of Python
+    folder = values.get(own, known[own]) if own else output_folder
+    return values, user_path(folder if isinstance(folder, str | Path) and folder else f"outputs/{source.stem}")
 
 
 def run_notebook(notebook: Path, executed: Path, *, parameters: dict[str, Any]) -> Any:
@@ -225,28 +223,45 @@ def _strip(output: Any) -> None:
             data[kind] = f"(an output of {len(text):,} characters, left out of this copy)" if too_large else text
 
 
-def _default(about: Mapping[str, Any]) -> Any:
-    """Give a parameter's default; one that is no literal is taken as text."""
+def _parameters(source: Path) -> dict[str, Any]:
+    """Give the names of the notebook's cell of parameters, each with its default, None for one that is computed."""
+    import nbformat
+
+    cells = nbformat.read(source, as_version=4).cells
+    code = next((cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ())), "")
+    code = re.sub(r"(?m)^[%!].*$", "", code)  # what is a command of the notebook is no Python
     try:
-        return ast.literal_eval(str(about["default"]))
-    except (ValueError, SyntaxError):
-        return about["default"]
+        lines = ast.parse(code).body
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise RefusedInput(f"the cell of parameters of {source.name} is not Python: {error}") from error
+    found: dict[str, Any] = {}
+    for line in lines:
+        if not isinstance(line, ast.Assign | ast.AnnAssign) or line.value is None:
+            continue
+        targets = line.targets if isinstance(line, ast.Assign) else [line.target]
+        found |= {target.id: _default(line.value) for target in targets if isinstance(target, ast.Name)}
+    return found
+
+
+def _default(value: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, TypeError):  # an expression, such as 2**10 or Path("x")
+        return None
 
 
 def _read(text: str, default: Any) -> tuple[Any, str]:
     """Read a value as the type that the default has; the second is what is wrong with it, or empty."""
-    import yaml
-
     if isinstance(default, str):
         return text, ""
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value, problems = read_values(text)
+    except ValueError:
         return text, "this is not YAML; write a list as [1, 2]"
+    if problems or default is None or type(value) is type(default):
+        return value, "; ".join(problems)
     if isinstance(default, list | tuple) and isinstance(value, list):
         return value, ""
     if isinstance(default, float) and type(value) is int:
         return float(value), ""
-    if default is None or type(value) is type(default):
-        return value, ""
     return value, f"this is a {type(value).__name__}; give a {type(default).__name__}, such as {default!r}"

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from svdkit.clip.formats import Frames, encode
+from svdkit.clip.provenance import clip_number
 from svdkit.errors import ClipError
+from svdkit.settings.base import number
 
 _SHORTEST, _LONGEST = 480, 768  # CSS pixels of the longer side on screen
 
@@ -55,8 +57,8 @@ def row_html(figures: Sequence[str]) -> str:
 
 def contact_sheet(frames: Frames, *, caption: str, columns: int) -> Image.Image:
     """Lay all frames on one picture, numbered from 1, with a line of text below; see ``Clip.contact_sheet``."""
-    if type(columns) is not int or not 1 <= columns <= 4096:
-        raise ClipError(f"columns is {columns!r}; give a whole number from 1 to 4096")
+    check = number(1, 4096, step=1)
+    columns = clip_number(columns, check, name="columns", give="a whole number from 1 to 4096")
     count, height, width = frames.shape[:3]
     columns, margin, line = min(columns, count), 8, 20
     cell_width = min(max(width, 200), 320)

@@ -11,7 +11,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 from svdkit import __version__
-from svdkit.errors import ClipError
+from svdkit.errors import ClipError, shown
+from svdkit.settings.base import Check, number
 
 # IPTC's name for media made by a generative model: https://cv.iptc.org/newscodes/digitalsourcetype/
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -127,7 +128,7 @@ class Document:
         check_fps(self.fps)
         for name, size in (("num_frames", self.num_frames), ("height", self.height), ("width", self.width)):
             if type(size) is not int or size < 1:
-                raise ClipError(f"{name} is {size!r}; it is a whole number from 1")
+                raise ClipError(f"{name} is {shown(size)}; it is a whole number from 1")
 
     def to_text(self, *, indent: int | None = None) -> str:
         """Return the JSON in ASCII, which every container's metadata can hold; marked as AI-generated if it is."""
@@ -150,9 +151,16 @@ class Document:
 
 def check_fps(fps: object) -> float:
     """Return a playback rate as float; ClipError if it is not 0.1 to 240 frames a second."""
-    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0.1 <= fps <= 240:
-        raise ClipError(f"fps is {fps!r}; give 0.1 to 240 frames a second")
-    return float(fps)
+    rate: float = clip_number(fps, number(0.1, 240), name="fps", give="0.1 to 240 frames a second")
+    return rate
+
+
+def clip_number(value: object, check: Check, *, name: str, give: str) -> Any:
+    """Read a number as settings are read, or raise a ClipError that says what to give."""
+    try:
+        return check[1](value)
+    except ValueError:
+        raise ClipError(f"{name} is {shown(value)}; give {give}") from None
 
 
 def _plain(value: Any, *, where: str, depth: int = 0) -> Any:

@@ -15,10 +15,11 @@ import numpy as np
 from PIL import Image
 
 from svdkit.clip.formats import Frames, Tags, check_size, decode, encode, encode_png, read_png
-from svdkit.clip.provenance import Document, Provenance
+from svdkit.clip.provenance import Document, Provenance, clip_number
 from svdkit.errors import ClipError, ImageError, SvdkitWarning
 from svdkit.given import user_path
 from svdkit.image import Frame
+from svdkit.settings.base import number
 
 SUFFIXES = (".mp4", ".webm", ".webp", ".gif", ".png")
 """What can be saved, and looked for beside a JSON in this order; ".png" is a folder of frames."""
@@ -39,8 +40,7 @@ _ADVICE = {
 
 def scaled_size(*, height: int, width: int, num_frames: int, scale: float) -> tuple[int, int]:
     """Give height and width of frames that are saved at a scale, even ones; a ClipError for what cannot be saved."""
-    if not 0 < scale <= 16:
-        raise ClipError(f"scale is {scale!r}; give a factor above 0, at most 16")
+    scale = clip_number(scale, number(1e-9, 16), name="scale", give="a factor above 0, at most 16")
     height, width = (max(2, 2 * round(side * scale / 2)) for side in (height, width))
     check_size(height=height, width=width, num_frames=num_frames)
     return height, width

@@ -97,7 +97,7 @@ class ClipSettings(Settings):
             5
         """
         drawn = secrets.randbelow(2**32) if seed is None else seed  # short enough to type, exact in JavaScript
-        fill = {"height": height, "width": width, "num_frames": num_frames, "seed": drawn}
+        fill: dict[str, Any] = {"height": height, "width": width, "num_frames": num_frames, "seed": drawn}
         fill |= {"playback_fps": float(self.fps), "max_guidance_scale": max_guidance_scale}
         given = {name: value for name, value in self.to_dict().items() if value is not None}
         found = self.replace(**{**fill, **given})

@@ -85,7 +85,7 @@ def plan_sweep(
     mode: str = "grid",
     count: int | None = None,
     seed: int | None = None,
-    exclude: Sequence[Mapping[str, Any]] = (),
+    exclude: Sequence[Mapping[str, Any]] | None = (),
     fit_mode: str = "crop",
     focus: tuple[float, float] = (0.5, 0.5),
     border: str = "blur",
@@ -263,8 +263,8 @@ def _public(values: Mapping[str, Any]) -> dict[str, Any]:
 
     def plain(name: str, value: Any) -> Any:
         value = judge(name, value)[0]
-        path = user_path(value) if isinstance(value, str) else ""
-        return path.name if path and os.path.isdir(path) else value  # noqa: PTH112 - takes any text
+        is_folder = isinstance(value, str) and os.path.isdir(user_path(value))  # noqa: PTH112 - takes any text
+        return Path(value).name if is_folder else value
 
     return {
         name: [plain(name, each) for each in value] if isinstance(value, list | tuple) else plain(name, value)

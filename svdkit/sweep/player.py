@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from svdkit.clip import Clip
 from svdkit.clip.formats import encode
+from svdkit.clip.provenance import clip_number
 from svdkit.clip.storage import resize
 from svdkit.errors import ClipError, SvdkitWarning
+from svdkit.settings.base import number
 from svdkit.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -87,8 +89,8 @@ def sync_player(
     captions = [clip.label for clip in read] if labels is None else [str(label) for label in labels]
     if len(captions) != len(read):
         raise ClipError(f"{len(captions)} labels for {len(read)} clips; give one label a clip")
-    if columns is not None and (type(columns) is not int or columns < 1):
-        raise ClipError(f"columns is {columns!r}; give a whole number from 1, or None")
+    if columns is not None:
+        columns = clip_number(columns, number(1, 4096, step=1), name="columns", give="a whole number from 1 to 4096")
     columns = columns or min(len(read), 3)
     shown = [_entry(*pair) for pair in zip(read, captions, strict=True)]
     data: dict[str, Any] = {"clips": shown, "columns": columns, "autoplay": True, "texts": dict(texts or {})}
