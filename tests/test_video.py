@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import subprocess
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,16 @@ from PIL import Image, ImageSequence
 
 from svdkit.clip import Clip, formats
 from svdkit.clip.formats import Decoded, Tags, check_size, decode, encode
-from svdkit.errors import ClipError
+from svdkit.errors import ClipError, SvdkitWarning
 from tests.clips import micro_clip, moving
 
 IPTC = b"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+
+def ffmpeg(*arguments: str, given: bytes = b"") -> None:
+    """Make a file as another program would."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *arguments]
+    subprocess.run(command, input=given, check=True, capture_output=True)
 
 
 def ffmpeg_says(path: Path) -> str:
@@ -236,8 +244,7 @@ class TestFailures:
 
     def test_an_mp4_of_sound_alone(self, tmp_path: Path):
         path = tmp_path / "song.mp4"
-        tone = ["-f", "lavfi", "-i", "sine=duration=0.1", "-c:a", "aac", str(path)]
-        subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *tone], check=True)
+        ffmpeg("-f", "lavfi", "-i", "sine=duration=0.1", "-c:a", "aac", str(path))
         with pytest.raises(
             ClipError, match=r"song.mp4: ffmpeg failed \(.+\); it may be cut short: save or download it again"
         ):
@@ -256,6 +263,69 @@ class TestFailures:
         """As phones record them."""
         path = write(tmp_path / "a.mp4", encode(moving(), suffix=".mp4", fps=7))
         turned = tmp_path / "turned.mp4"
-        turn = ["-display_rotation", "90", "-i", str(path), "-c", "copy", str(turned)]
-        subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *turn], check=True)
+        ffmpeg("-display_rotation", "90", "-i", str(path), "-c", "copy", str(turned))
         assert Clip.read(turned).frames.shape == (4, 48, 32, 3)
+
+    def test_the_picture_on_the_cover_is_not_the_clip(self, tmp_path: Path):
+        path, cover = write(tmp_path / "a.mp4", encode(moving(), suffix=".mp4", fps=7)), tmp_path / "cover.png"
+        Image.new("RGB", (12, 16), "red").save(cover)
+        order = ["-map", "1", "-map", "0", "-c", "copy", "-disposition:v:0", "attached_pic"]
+        ffmpeg("-i", str(path), "-i", str(cover), *order, str(tmp_path / "b.mp4"))
+        clip = Clip.read(tmp_path / "b.mp4")
+        assert (clip.frames.shape, clip.fps) == ((4, 32, 48, 3), 7)
+
+
+class TestOtherPrograms:
+    """Files that svdkit would not write itself."""
+
+    @pytest.mark.parametrize(
+        ("codec", "pixels", "suffix"),
+        [
+            ("libx264", "yuv420p10le", ".mp4"),
+            ("libx265", "yuv420p10le", ".mp4"),
+            ("libvpx-vp9", "yuv420p10le", ".webm"),
+            ("prores_ks", "yuv422p10le", ".mov"),
+            ("prores_ks", "yuva444p10le", ".mov"),
+        ],
+    )
+    def test_more_than_eight_bits(self, codec: str, pixels: str, suffix: str, tmp_path: Path):
+        frames, path = moving(4, height=64, width=96), tmp_path / f"a{suffix}"
+        raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "96x64", "-framerate", "7", "-i", "pipe:0")
+        ffmpeg(*raw, "-c:v", codec, "-pix_fmt", pixels, str(path), given=frames.tobytes())
+        clip = Clip.read(path)
+        assert (clip.frames.shape, clip.fps) == (frames.shape, 7)
+        assert np.abs(clip.frames.astype(int) - frames).mean() < 4
+
+    @pytest.mark.parametrize(("rate", "shown"), [("240", None), ("999.5", "999.5"), ("1000", "1000"), ("1200", "1200")])
+    def test_rates_above_what_a_clip_has(self, rate: str, shown: str | None, tmp_path: Path):
+        path = tmp_path / "fast.mp4"
+        ffmpeg("-f", "lavfi", "-i", f"testsrc2=size=64x48:rate={rate}", "-frames:v", "6", str(path))
+        said = f"fast.mp4 plays at {shown} frames a second; a clip has 0.1 to 240, so it is read at 240"
+        with pytest.warns(SvdkitWarning, match=re.escape(said)) if shown else nullcontext():
+            assert Clip.read(path).fps == 240
+
+    @pytest.mark.parametrize(
+        ("suffix", "speed", "fps"),
+        [(".mp4", 2.0, 14.0), (".mp4", 0.5, 3.5), (".mp4", 1.01, 7.0), (".webm", 2.0, 14.01), (".gif", 2.0, 14.0),
+         (".gif", 1.4, 9.79), (".gif", 0.5, 3.5), (".webp", 2.0, 14.0), (".webp", 0.5, 3.5)],
+    )  # fmt: skip
+    def test_a_clip_that_was_re_timed_has_its_new_rate(self, suffix: str, speed: float, fps: float, tmp_path: Path):
+        clip = micro_clip(14)
+        path = clip.save(tmp_path / f"a{suffix}")
+        if suffix in {".mp4", ".webm"}:
+            # The average rate that mp4 then declares counts the last frame wrongly, webm's is the old one.
+            ffmpeg("-itsscale", str(1 / speed), "-i", str(path), "-c", "copy", str(tmp_path / f"b{suffix}"))
+            (tmp_path / f"b{suffix}").replace(path)
+        else:
+            path.write_bytes(encode(clip.frames, suffix=suffix, fps=7 * speed))
+        said = f"a{suffix} was re-timed since it was saved, from 7 to {fps:g}"
+        with pytest.warns(SvdkitWarning, match=re.escape(said)) if fps != 7 else nullcontext():
+            read = Clip.read(path)
+        assert (round(read.fps, 2), read.num_frames, read.provenance) == (fps, 14, clip.provenance)
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes in folders")
+    def test_a_pipe_among_the_frames(self, tmp_path: Path):
+        folder = micro_clip().save(tmp_path / "a.png")
+        os.mkfifo(folder / "0005.png")
+        with pytest.raises(ClipError, match=r"^0005.png is a folder, pipe or device, not a picture; remove it from "):
+            Clip.read(folder)

@@ -68,11 +68,22 @@ class Decoded(NamedTuple):
 
     def at(self, fps: float) -> Frames:
         """Return the frames at a steady rate, each repeated as often as its delay asks."""
-        repeats = [max(1, round(delay * fps / 1000)) for delay in self.delays]
+        repeats = self._repeats(fps)
         if sum(repeats) == len(repeats):
             return self.frames
         check_size(height=self.frames.shape[1], width=self.frames.shape[2], num_frames=sum(repeats))
         return np.repeat(self.frames, repeats, axis=0)
+
+    def _repeats(self, fps: float) -> list[int]:
+        return [max(1, round(delay * fps / 1000)) for delay in self.delays]
+
+    def has_rate(self, fps: float, *, num_frames: int) -> bool:
+        """Whether the file still plays at the rate it was saved with; one that has no rate of its own does."""
+        if self.fps is None or not self.delays:
+            return self.fps is None or abs(self.fps / fps - 1) <= 0.02
+        count, lasts = sum(self._repeats(fps)), sum(self.delays)
+        # A gif counts in 10 ms; frames that each last too long would look like frames that repeat.
+        return count <= num_frames and abs(lasts - 1000 * count / fps) <= 10 + 0.02 * lasts
 
 
 def check_size(*, height: int, width: int, num_frames: int) -> None:
@@ -185,7 +196,9 @@ def _decode_animation(path: Path) -> Decoded:
         comment = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else comment
     if len(delays) > 1:
         delays = [delay if delay >= 4 else 100.0 for delay in delays]  # none is above 240 fps; 0 is shown as 100 ms
-    fps = 1000 / min(delays) if min(delays) else None
+    shortest = min(delays)
+    steady = sum(delays) / len(delays) if max(delays) < 2 * shortest else shortest  # the longer ones are merged frames
+    fps = 1000 / steady if shortest else None
     return Decoded(np.stack(stills), fps, tuple(delays), comment=comment)
 
 
@@ -205,6 +218,8 @@ def _decode_folder(folder: Path) -> Decoded:
 
 def read_png(path: Path, *, count: int = 1) -> Image.Image:
     """Read a PNG file as RGB, if ``count`` pictures of its size are not too large."""
+    if not path.is_file():  # a pipe has no end
+        raise ClipError(f"{path.name} is a folder, pipe or device, not a picture; remove it from {path.parent.name}")
     with _pillow_errors(path), Image.open(path, formats=("PNG",)) as image:
         check_size(height=image.height, width=image.width, num_frames=count)
         return image.convert("RGB")
@@ -214,14 +229,29 @@ def _decode_video(path: Path, *, demuxer: str) -> Decoded:
     """Decode with a fixed demuxer and local files only, so that no playlist can lead ffmpeg elsewhere."""
     address = f"file:{path.absolute()}"  # a bare name may start with "-" or look like a URL
     source = ("-protocol_whitelist", "file", "-max_pixels", str(MAX_PIXELS), "-f", demuxer, "-i", address)
-    tags, log = _ffmpeg(*source, "-f", "ffmetadata", "pipe:1", subject=path.name)  # its log tells the rate
-    frames_as_ppm = ("-c:v", "ppm", "-f", "image2pipe", "-fs", str(MAX_BYTES), "pipe:1")
+    times = ("-map", "0:V:0", "-c", "copy", "-frames:v", "5000", "-f", "framecrc", "pipe:2")
+    tags, log = _ffmpeg(*source, "-f", "ffmetadata", "pipe:1", *times, "-nostats", subject=path.name)
+    # rgb24, else frames of 10 bits become pictures of 16; 0:V, for 0:v may be the picture on the cover.
+    frames_as_ppm = ("-pix_fmt", "rgb24", "-c:v", "ppm", "-f", "image2pipe", "-fs", str(MAX_BYTES), "pipe:1")
     quality = ("-sws_flags", "accurate_rnd+full_chroma_int+bicubic")
-    data, _ = _ffmpeg(*source, "-map", "0:v:0", "-fps_mode", "passthrough", *quality, *frames_as_ppm, subject=path.name)
-    rate = re.search(rb"Video: .*?([\d.]+) fps", log)
+    data, _ = _ffmpeg(*source, "-map", "0:V:0", "-fps_mode", "passthrough", *quality, *frames_as_ppm, subject=path.name)
     comment = re.search(rb"(?im)^comment=(.*)$", tags)
     text = re.sub(r"\\(.)", r"\1", comment[1].decode("utf-8", "replace")) if comment else None
-    return Decoded(_parse_ppm(data, name=path.name), fps=float(rate[1]) if rate else None, comment=text)
+    return Decoded(_parse_ppm(data, name=path.name), fps=_parse_rate(log), comment=text)
+
+
+def _parse_rate(log: bytes) -> float | None:
+    """Read the rate that ffmpeg's log names, or where it is not the one by which frames follow, that of their times."""
+    named = re.search(rb"Video: .*?([\d.]+)(k?) fps", log)  # 1000 is "1k"
+    rate = float(named[1]) * (1000 if named[2] else 1) if named else 0.0
+    base = re.search(rb"(?m)^#tb 0: (\d+)/(\d+)", log)
+    times = {int(time) for time in re.findall(rb"(?m)^0, +-?\d+, +(-?\d+),", log)} - {-(2**63)}  # that is "unknown"
+    if base and len(times) > 1:
+        unit, steps = int(base[1]) / int(base[2]), len(times) - 1
+        lasts = (max(times) - min(times)) * unit
+        if not rate or abs(lasts - steps / rate) > 0.02 * lasts + unit:
+            rate = steps / lasts
+    return rate or None
 
 
 def _parse_ppm(data: bytes, *, name: str) -> Frames:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from svdkit.clip.formats import Frames, Tags, check_size, decode, encode, encode_png, read_png
+from svdkit.clip.formats import Decoded, Frames, Tags, check_size, decode, encode, encode_png, read_png
 from svdkit.clip.provenance import Document, Provenance, clip_number
 from svdkit.errors import ClipError, ImageError, SvdkitWarning
 from svdkit.given import user_path
@@ -158,10 +158,11 @@ def read_clip(path: str | Path) -> dict[str, Any]:
         photo = _photo(media.parent / f"{stem}.photo.png", made)
     except OSError as error:
         raise ClipError(f"{path} cannot be read ({error.strerror or error}); check the path and its rights") from error
+    fps = _rate(decoded, document, name=media.name)
+    frames = decoded.at(fps)
     if document is None:
-        fps = min(max(decoded.fps or 7.0, 0.1), 240.0)  # 7 is SVD's usual rate
-        return {"frames": decoded.at(fps), "fps": fps}
-    height, width, frames = document.height, document.width, decoded.at(document.fps)
+        return {"frames": frames, "fps": fps}
+    height, width = document.height, document.width
     if decoded.delays == (0.0,):  # webp keeps a clip in which nothing moves as a still picture
         check_size(height=frames.shape[1], width=frames.shape[2], num_frames=document.num_frames)
         frames = np.repeat(frames, document.num_frames, axis=0)
@@ -169,7 +170,20 @@ def read_clip(path: str | Path) -> dict[str, Any]:
         _warn(f"{media.name} holds {len(frames)} of its {document.num_frames} frames; it was cut short")
     if frames.shape[1:3] == (height + height % 2, width + width % 2):  # mp4 and webm made odd sizes even
         frames = frames[:, :height, :width]
-    return {"frames": frames, "fps": document.fps, "provenance": made, "photo": photo}
+    return {"frames": frames, "fps": fps, "provenance": made, "photo": photo}
+
+
+def _rate(decoded: Decoded, document: Document | None, *, name: str) -> float:
+    """Choose how fast a clip plays: as it was saved, unless another program gave the file another rate since."""
+    if document and decoded.has_rate(document.fps, num_frames=document.num_frames):
+        return document.fps
+    found = decoded.fps or 7.0  # SVD's usual rate
+    fps = min(max(found, 0.1), 240.0)
+    if fps != found:
+        _warn(f"{name} plays at {found:g} frames a second; a clip has 0.1 to 240, so it is read at {fps:g}")
+    elif document:
+        _warn(f"{name} was re-timed since it was saved, from {document.fps:g} to {fps:.4g} frames a second; read so")
+    return fps
 
 
 def _as_path(path: object) -> Path:
