@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import io
 import os
 import struct
+import subprocess
 import sys
 import types
 import warnings
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
 import svdkit
 from svdkit.errors import ImageError, SvdkitWarning
-from svdkit.image import read, read_image, sample_photo, sample_photos
+from svdkit.image import fit, read, read_image, sample_photo, sample_photos
 from svdkit.image.decode import parse_colour
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SAMPLES = Path(svdkit.__file__).parent / "samples"
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -93,6 +99,20 @@ def grey_ink_profile() -> bytes:
     matrix = struct.pack(">9i", *(65536 * (row == column) for row in range(3) for column in range(3)))
     lut = b"mft1" + b"\0" * 4 + bytes((4, 3, 2, 0)) + matrix + ramp * 4 + grid + ramp * 3
     return icc(b"prtr", b"CMYK", b"Lab ", {b"A2B0": lut})
+
+
+def adobe_rgb() -> bytes:
+    """The profile of the rocket photograph, whose colours are wider than sRGB's."""
+    with Image.open(SAMPLES / "rocket.jpg") as image:
+        profile = image.info["icc_profile"]
+    assert isinstance(profile, bytes)
+    return profile
+
+
+def orientation(value: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
 
 
 class TestSamples:
@@ -257,6 +277,102 @@ class TestFormats:
             read_image(data)
 
 
+def tiff(*pages: tuple[Image.Image, dict[int, int]]) -> bytes:
+    """Write pictures into one TIFF, each with its own tags."""
+    buffer = io.BytesIO()
+    with TiffImagePlugin.AppendingTiffWriter(buffer) as writer:
+        for image, tags in pages:
+            image.save(writer, "TIFF", tiffinfo=tags)
+            writer.newFrame()
+    return buffer.getvalue()
+
+
+def mpo(first: Image.Image, second: Image.Image, *, kind: int) -> bytes:
+    """Write two pictures into one MPO, the first of a kind of the standard (CIPA DC-007, MP type)."""
+    data = bytearray(encoded(first, "MPO", save_all=True, append_images=[second]))
+    entries = data.index(b"\x02\xb0")  # the tag; behind it type, count and where the entries are, from the header
+    start = data.index(b"MPF\0") + 4
+    at = start + int.from_bytes(data[entries + 8 : entries + 12], "little")
+    data[at : at + 4] = kind.to_bytes(4, "little")
+    return bytes(data)
+
+
+class TestSeveralPictures:
+    """The photo is read, wherever a file keeps its preview."""
+
+    SMALL, LARGE = Image.new("RGB", (16, 12), "red"), Image.new("RGB", (640, 480), "blue")
+    BLACK, GREY = Image.new("L", (640, 480)), Image.new("RGB", (640, 480), "grey")
+
+    @pytest.mark.parametrize(
+        ("data", "colour"),
+        [
+            (tiff((SMALL, {254: 1}), (LARGE, {}), (GREY, {})), (0, 0, 255)),
+            (tiff((GREY, {254: 1}), (LARGE, {254: 0})), (0, 0, 255)),
+            (tiff((GREY, {255: 2}), (LARGE, {255: 1})), (0, 0, 255)),
+            (tiff((BLACK, {254: 4}), (LARGE, {})), (0, 0, 255)),
+            (tiff((SMALL, {}), (LARGE, {})), (0, 0, 255)),
+            (tiff((LARGE, {}), (SMALL, {254: 1}), (GREY, {})), (0, 0, 255)),
+            (tiff((LARGE, {254: 2}), (GREY, {254: 2})), (0, 0, 255)),
+            (tiff((SMALL, {254: 1})), (255, 0, 0)),
+            (tiff((SMALL, {}), (SMALL, {})), (255, 0, 0)),
+            (mpo(GREY, LARGE, kind=0x010001), (0, 0, 255)),
+            (mpo(SMALL, LARGE, kind=0x030000), (0, 0, 255)),
+            (mpo(LARGE, GREY, kind=0x030000), (0, 0, 255)),
+            (encoded(GREY, "PNG", save_all=True, append_images=[LARGE, GREY], default_image=True), (0, 0, 255)),
+            (encoded(LARGE, "PNG", save_all=True, append_images=[GREY]), (0, 0, 255)),
+        ],
+        ids=lambda value: f"{value[:4]!r}" if isinstance(value, bytes) else None,
+    )
+    def test_the_photo_is_taken(self, data: bytes, colour: tuple[int, int, int]) -> None:
+        photo = read_image(data)
+        assert photo.getpixel((5, 5)) == pytest.approx(colour, abs=2)
+        assert photo.size == ((640, 480) if colour == (0, 0, 255) else (16, 12))
+
+    def test_a_raw_file_is_not_taken_for_its_preview(self) -> None:
+        with pytest.raises(ImageError) as caught:
+            read_image(tiff((self.SMALL, {254: 1, 330: 8})))
+        assert str(caught.value).endswith(
+            " is a camera's raw file, of which only the preview (16 × 12 pixels) can be read. Develop it first: save "
+            "it as JPEG or PNG from the camera's program."
+        )
+
+    @pytest.mark.skipif(importlib.util.find_spec("pillow_heif") is None, reason="pillow-heif is not installed")
+    @pytest.mark.parametrize("primary", [0, 1])
+    def test_heic_names_its_photo(self, primary: int) -> None:
+        importlib.import_module("pillow_heif").register_heif_opener()
+        data = encoded(self.SMALL, "HEIF", save_all=True, append_images=[self.LARGE], primary_index=primary)
+        assert read_image(data).size == (self.SMALL, self.LARGE)[primary].size
+
+
+class TestLargePngChunks:
+    """More than the 1 MiB that Pillow allows a text or a profile."""
+
+    @pytest.mark.parametrize("place", ["before", "after"])
+    @pytest.mark.parametrize(
+        "chunk",
+        [
+            png_chunk(b"zTXt", b"raw\0\0" + zlib.compress(b"x" * 2_000_000)),
+            png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"x" * 2_000_000)),
+            png_chunk(b"tEXt", b"a\0" + b"x" * 1_000_000) * 68,
+        ],
+        ids=["zTXt", "iTXt", "tEXt"],
+    )
+    def test_texts(self, chunk: bytes, place: str) -> None:
+        data, exif = encoded(quarters(), "PNG", exif=orientation(6)), b"IDAT" if place == "before" else b"IEND"
+        at = data.index(exif) - 4
+        assert corner_names(read_image(data[:at] + chunk + data[at:])) == "BRGW"
+
+    def test_a_profile_is_used(self) -> None:
+        profile = adobe_rgb() + bytes(2_000_000)
+        photo = read_image(encoded(Image.new("RGB", (4, 4), (200, 100, 100)), "PNG", icc_profile=profile))
+        small = read_image(encoded(Image.new("RGB", (4, 4), (200, 100, 100)), "PNG", icc_profile=adobe_rgb()))
+        assert photo.getpixel((0, 0)) == small.getpixel((0, 0)) != (200, 100, 100)
+
+    def test_a_profile_beyond_all_measure(self) -> None:
+        with pytest.warns(SvdkitWarning, match="the colour profile cannot be used"):
+            assert same_pixels(read_image(encoded(quarters(), "PNG", icc_profile=bytes(2**24 + 1))), quarters())
+
+
 class TestHeic:
     HEAD = b"\0\0\0\x1cftypheic\0\0\0\0mif1heic" + b"\0" * 40
 
@@ -339,21 +455,14 @@ class TestOrientation:
 
 
 class TestColour:
-    def adobe_rgb(self) -> bytes:
-        """The profile of the rocket photograph, whose colours are wider than sRGB's."""
-        with Image.open(SAMPLES / "rocket.jpg") as image:
-            profile = image.info["icc_profile"]
-        assert isinstance(profile, bytes)
-        return profile
-
     def test_a_wide_profile_is_converted(self) -> None:
         """Adobe RGB (200, 100, 100) is a stronger red in sRGB; grey stays grey."""
         given = Image.new("RGB", (4, 4), (200, 100, 100))
-        red, green, blue = np.asarray(read_image(encoded(given, "PNG", icc_profile=self.adobe_rgb())))[0, 0].tolist()
+        red, green, blue = np.asarray(read_image(encoded(given, "PNG", icc_profile=adobe_rgb())))[0, 0].tolist()
         assert red > 215
         assert 95 <= green <= 105
         assert 95 <= blue <= 105
-        grey = read_image(encoded(Image.new("RGB", (4, 4), (128,) * 3), "PNG", icc_profile=self.adobe_rgb()))
+        grey = read_image(encoded(Image.new("RGB", (4, 4), (128,) * 3), "PNG", icc_profile=adobe_rgb()))
         assert grey.getpixel((0, 0)) == pytest.approx((128, 128, 128), abs=2)
 
     def test_srgb_stays_as_it_is(self) -> None:
@@ -362,7 +471,7 @@ class TestColour:
 
     def test_alpha_and_profile_together(self) -> None:
         given = Image.new("RGBA", (4, 4), (200, 100, 100, 0))
-        assert read_image(encoded(given, "PNG", icc_profile=self.adobe_rgb())).getpixel((0, 0)) == (255, 255, 255)
+        assert read_image(encoded(given, "PNG", icc_profile=adobe_rgb())).getpixel((0, 0)) == (255, 255, 255)
 
     @pytest.mark.parametrize("mode", ["L", "LA"])
     def test_a_grey_profile_is_converted(self, mode: str) -> None:
@@ -469,7 +578,7 @@ class TestArrays:
             (np.array([[None]]), r"object\) is ambiguous"),
             (
                 np.broadcast_to(np.uint8(0), (10**6, 10**6)),
-                "1,000,000 × 1,000,000 .* at most 178,956,970 pixels",
+                "1,000,000 × 1,000,000 .* at most 108,000,000 pixels",
             ),
         ],
     )
@@ -484,6 +593,15 @@ class TestArrays:
 
         with pytest.raises(ImageError, match=r"CudaTensor cannot be read .*\.cpu\(\)\.numpy\(\)"):
             read_image(CudaTensor())
+
+
+OTHER = (
+    r"is {}, not a photo\. Allowed are JPEG, PNG, WebP, TIFF, GIF, HEIC, AVIF, BMP, JPEG 2000 and PPM\. Give the "
+    r"picture itself, or save it as JPEG or PNG from what can open it\.$"
+)
+
+
+WEB_PAGE = r"a web page \(perhaps one around the picture, or one that asks to sign in\)"
 
 
 class TestRefusals:
@@ -554,6 +672,29 @@ class TestRefusals:
         ):
             read_image(source)
 
+    @pytest.mark.parametrize(
+        ("read", "message"),
+        [
+            (read_image, r"Odd is not a source of a photo\. Give a path"),
+            (lambda odd: read_image("cat", max_pixels=odd), "max_pixels=<Odd> is not a limit"),
+            (sample_photo, "<Odd> is not a sample photo"),
+            (lambda odd: fit("cat", height=odd, width=64), "height=<Odd> is not a frame's size"),
+            (lambda odd: fit("cat", height=64, width=64, mode=odd), "mode=<Odd> is unknown"),
+            (lambda odd: fit("cat", height=64, width=64, focus=odd), "focus=<Odd> is not a point"),
+            (lambda odd: fit("cat", height=64, width=64, border=odd), "<Odd> is not a colour"),
+        ],
+    )
+    def test_an_object_that_raises_whatever_it_is_asked(self, read: Callable[[object], object], message: str) -> None:
+        class Odd:
+            def fail(self, *_: object) -> None:
+                raise RuntimeError("odd")
+
+            __repr__ = __str__ = __getattr__ = __eq__ = __iter__ = __float__ = fail  # type: ignore[assignment]
+            __hash__ = None  # type: ignore[assignment]
+
+        with pytest.raises(ImageError, match=f"^{message}"):
+            read(Odd())
+
     def test_a_file_opened_as_text(self, tmp_path: Path) -> None:
         (tmp_path / "a.txt").write_text("words")
         with (
@@ -568,23 +709,46 @@ class TestRefusals:
         with pytest.raises(ImageError, match=r"the open file cannot be read .*keep it open"):
             read_image(closed)
 
-    def test_a_closed_picture(self, tmp_path: Path) -> None:
-        quarters().save(tmp_path / "a.png")
-        image = Image.open(tmp_path / "a.png")
-        image.close()
-        with pytest.raises(ImageError, match="the PIL image is cut short or damaged"):
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "GIF"])
+    @pytest.mark.parametrize("way", ["with", "close", "load and close", "the file's with"])
+    def test_a_closed_picture(self, kind: str, way: str, tmp_path: Path) -> None:
+        quarters().save(tmp_path / "a", kind)
+        with (tmp_path / "a").open("rb") as opened:
+            image = Image.open(opened if way == "the file's with" else tmp_path / "a")
+            if way == "with":
+                with image:
+                    pass
+            elif way != "the file's with":
+                _ = image.load() if "load" in way else None
+                image.close()
+        with pytest.raises(ImageError) as caught:
             read_image(image)
+        assert str(caught.value) == (
+            "the PIL image was closed before its pixels were read. Use it inside the with block that opens it, call "
+            "image.load() there, or give the path of the file."
+        )
+
+    def test_a_picture_closed_by_with_after_it_was_loaded(self, tmp_path: Path) -> None:
+        quarters().save(tmp_path / "a.png")
+        with Image.open(tmp_path / "a.png") as image:
+            image.load()
+        assert same_pixels(read_image(image), quarters())
 
     @pytest.mark.parametrize(
         ("data", "message"),
         [
             (b"", r"is empty\. Copy or download it again"),
             (b"hello", r"is not a photo, or damaged\. Allowed are JPEG, PNG, .* save it as JPEG or PNG"),
-            (b" <!DOCTYPE html>", "is not a photo"),
-            (b"%PDF-1.7", "is not a photo"),
-            (b"8BPS", "is not a photo"),
-            (b"RIFF\0\0\0\0AVI LIST", "is not a photo"),
-            (b"\0\0\0\x18ftypmp42", "is not a photo"),
+            (b" <!DOCTYPE html>", OTHER.format(WEB_PAGE)),
+            (b"\xef\xbb\xbf\n<html><body>Please sign in</body></html>", OTHER.format(WEB_PAGE)),
+            (b'<?xml version="1.0"?><!-- by hand -->\n<svg/>', OTHER.format("an SVG drawing")),
+            (b'{"error": "not found"}', OTHER.format("a JSON text")),
+            (gzip.compress(b"\x89PNG\r\n\x1a\n"), OTHER.format("a gzip archive")),
+            (b"PK\x03\x04", OTHER.format("a zip archive")),
+            (b"%PDF-1.7", OTHER.format("a PDF document")),
+            (b"8BPS", "is not a photo, or damaged"),
+            (b"RIFF\n\0\0\0AVI LIST", OTHER.format("a video")),
+            (b"\0\0\0\x18ftypmp42", OTHER.format("a video")),
             (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not a photo"),
             (b"RIFF\0\0\0\0WEBP", "is not a photo, or damaged"),
             (b"\x89PNG\r\n\x1a\n", "is not a photo, or damaged"),
@@ -642,7 +806,7 @@ class TestLimits:
 
     def test_a_large_photo_below_the_limit_brings_no_warning(self) -> None:
         """Pillow warns from 89 megapixels; here the data ends early, which shows that decoding was begun."""
-        large = png(12_000, 12_000, bits=1, colour_type=0, pixel=b"\0")
+        large = png(12_000, 9_000, bits=1, colour_type=0, pixel=b"\0")
         with pytest.raises(ImageError, match="cut short or damaged"):
             read_image(large)
 
@@ -655,6 +819,20 @@ class TestLimits:
     def test_a_limit_that_is_none(self, limit: object) -> None:
         with pytest.raises(ImageError, match=r"max_pixels=.* is not a limit\. Give a whole number"):
             read_image(quarters(), max_pixels=limit)  # type: ignore[arg-type]
+
+    @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells")
+    @pytest.mark.parametrize("mode", ["RGBA", "I;16", "CMYK"])
+    def test_what_reading_costs(self, mode: str, tmp_path: Path) -> None:
+        """In a process of its own: a small file must not take gigabytes, whatever it declares."""
+        kind = "JPEG" if mode == "CMYK" else "PNG"
+        (tmp_path / "a").write_bytes(encoded(Image.new(mode, (4000, 3000)), kind))
+        code = (
+            "import re\nfrom svdkit.image import read_image\n"
+            "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
+            f"read_image('cat')\nbefore = peak()\nread_image({str(tmp_path / 'a')!r})\nprint(peak() - before)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        assert 4 < int(done.stdout) * 1024 / (4000 * 3000) < 10
 
     def test_pillows_settings_are_left_alone(self) -> None:
         before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)

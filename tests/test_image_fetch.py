@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import io
 import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
+from urllib.request import OpenerDirector
 
 import pytest
 from PIL import Image
@@ -27,6 +30,23 @@ REDIRECTS = {
 }
 
 
+OTHERS = {
+    "/page.jpg": b"<!DOCTYPE html><p>A photo</p>",
+    "/json.jpg": b'{"error": "no such photo"}',
+    "/gzip.jpg": gzip.compress(b"a photo"),
+}
+SLOW = {  # what is sent at once, and what then comes again and again
+    "/slow-status": (b"", b"H"),
+    "/slow-head": (b"HTTP/1.1 200 OK\r\nX-Long: ", b"a"),
+    "/slow-headers": (b"HTTP/1.1 200 OK\r\n", b"X-More: a\r\n"),
+    "/slow-continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "/slow-redirect": (b"HTTP/1.1 302 Found\r\nLocation: /photo.png\r\n\r\n", b"a"),
+    "/slow-error": (b"HTTP/1.1 404 Not Found\r\nX-Long: ", b"a"),
+    "/slow-chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n\x89PNG\r\n", b"0"),
+    "/slow-trailer": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n\x89PNG\r\n0\r\n", b"X-More: a\r\n"),
+}
+
+
 def photo_bytes() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (60, 40), "red").save(buffer, "PNG")
@@ -42,8 +62,10 @@ class Server(BaseHTTPRequestHandler):
             self.answer(302, b"", Location=REDIRECTS[path])
         elif path.strip("/").isdigit():
             self.answer(int(path.strip("/")), b"no")
-        elif path == "/page":
-            self.answer(200, b"<!DOCTYPE html><p>A photo</p>", **{"Content-Type": "text/html; charset=utf-8"})
+        elif path in OTHERS:
+            self.answer(200, OTHERS[path], **{"Content-Type": "image/jpeg"})
+        elif path in SLOW:
+            self.slow(*SLOW[path])
         elif path == "/cut-short":
             self.answer(200, photo_bytes(), **{"Content-Length": "5000"})
         elif path == "/endless":
@@ -74,6 +96,15 @@ class Server(BaseHTTPRequestHandler):
                 time.sleep(pause)
         except OSError:
             pass
+
+    def slow(self, start: bytes, piece: bytes) -> None:
+        """Send each piece well before the socket's own timeout, until the client hangs up."""
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.wfile.write(start)
+            for _ in range(500):
+                self.wfile.write(piece)
+                time.sleep(0.01)
 
     def log_message(self, *args: object) -> None:
         """Keep quiet."""
@@ -129,7 +160,9 @@ def test_the_query_is_neither_kept_nor_shown(server: str) -> None:
         ("/to-file", "HTTP error 302"),
         ("/to-data", "HTTP error 302"),
         ("/loop", "infinite loop"),
-        ("/page", "/page is not a photo"),
+        ("/page.jpg", r"/page\.jpg is a web page \(perhaps .* sign in\), not a photo\."),
+        ("/json.jpg", r"/json\.jpg is a JSON text, not a photo\."),
+        ("/gzip.jpg", r"/gzip\.jpg is a gzip archive, not a photo\."),
         ("/cut-short", r"was cut short: \d+ of 5,000 bytes came\. Try again"),
         ("/nonsense", "cannot be reached"),
     ],
@@ -150,6 +183,15 @@ def test_a_dripping_answer_is_stopped(server: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(read, "DOWNLOAD_TIMEOUT_SECONDS", 0.2)
     with pytest.raises(ImageError, match=r"too slow: \d+ bytes came"):
         read_image(f"{server}/drip")
+
+
+@pytest.mark.parametrize("path", SLOW)
+def test_no_part_of_an_answer_may_take_longer(path: str, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read, "DOWNLOAD_TIMEOUT_SECONDS", 0.2)
+    begin = time.monotonic()
+    with pytest.raises(ImageError, match=rf"{path} is too large or too slow: \d+ bytes came, .* in 0 s"):
+        read_image(server + path)
+    assert 0.15 < time.monotonic() - begin < 2
 
 
 def test_no_answer(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +232,7 @@ def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
 
 def test_a_redirect_to_ftp_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Urllib follows it, with an answer that is none of HTTP's."""
-    monkeypatch.setattr(read, "urlopen", lambda request, timeout: io.BytesIO(photo_bytes()))
+    monkeypatch.setattr(OpenerDirector, "open", lambda *_, **__: io.BytesIO(photo_bytes()))
     with pytest.raises(ImageError, match="leads on to an address that is not http or https"):
         read_image("http://example.org/a.jpg")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
+from urllib.request import OpenerDirector
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageCms, ImageFile
 
 from svdkit.errors import ImageError
-from svdkit.image import Frame, fit, preview_fit, read, read_image, restore, size_advice
+from svdkit.image import Frame, fit, preview_fit, read_image, restore, size_advice
 from tests.fuzz import JSON, answer, cases, odd
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _nothing_changed_and_no_network() -> Iterator[None]:
 
     before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(read, "urlopen", offline)
+        patch.setattr(OpenerDirector, "open", offline)
         yield
     assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from svdkit.errors import ImageError
+from svdkit.errors import shown as as_text
 from svdkit.image.decode import parse_colour
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Frame:
                 f"{self.image.mode} of {self.image.height} × {self.image.width}. Make frames with svdkit.fit."
             )
         if not isinstance(self.source, str | None):
-            raise ImageError(f"source={self.source!r} is not a name. Give the name of a file or sample, or None.")
+            raise ImageError(f"source={as_text(self.source)} is not a name. Give that of a file or sample, or None.")
         photo, frame = (self.photo_width, self.photo_height), (self.width, self.height)
         for (left, top, right, bottom), size in ((self.box, photo), (self.content_box, frame)):
             if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
@@ -92,15 +93,17 @@ class Frame:
             values = {name: data[name] for name in cls.__dataclass_fields__ if name not in {"image", "sha256"}}
             values |= {name: tuple(values[name]) for name in ("focus", "box", "content_box")}
             frame = cls(image=image, **values)
-            expected = data["sha256"]
-        except (KeyError, TypeError, ValueError) as error:
+            expected = str(data["sha256"])
+        except ImageError:
+            raise
+        except Exception as error:  # a damaged file beside a clip, or an object of the caller's
             raise ImageError(
-                f"this does not describe a frame ({error!r}). Give what Frame.to_dict() returned."
+                f"this does not describe a frame ({as_text(error)}). Give what Frame.to_dict() returned."
             ) from error
         if frame.sha256 != expected:
             raise ImageError(
                 f"the picture is not the one described: its SHA-256 begins with {frame.sha256[:12]}, not "
-                f"{str(expected)[:12]}. Give the picture that was saved with the description, unchanged."
+                f"{expected[:12]}. Give the picture that was saved with the description, unchanged."
             )
         return frame
 
@@ -110,19 +113,19 @@ def check_fit(*, height: Any, width: Any, mode: Any, focus: Any, border: Any) ->
     for name, value in (("height", height), ("width", width)):
         if not isinstance(value, int | np.integer) or not 8 <= value <= 8192:  # more would take 200 MB a frame
             raise ImageError(
-                f"{name}={value!r} is not a frame's size. Give a whole number of pixels from 8 to 8192, for SVD a "
-                "multiple of 8."
+                f"{name}={as_text(value)} is not a frame's size. Give a whole number of pixels from 8 to 8192, for SVD "
+                "a multiple of 8."
             )
-    if mode not in ("crop", "pad", "stretch"):
-        raise ImageError(f"mode={mode!r} is unknown. The modes are: crop, pad, stretch.")
+    if not isinstance(mode, str) or mode not in ("crop", "pad", "stretch"):
+        raise ImageError(f"mode={as_text(mode)} is unknown. The modes are: crop, pad, stretch.")
     try:
         x, y = map(float, focus)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # noqa: BLE001 - the object is the caller's: it can raise anything
         x = y = -1.0
     if not (0 <= x <= 1 and 0 <= y <= 1):
         raise ImageError(
-            f"focus={focus!r} is not a point in the photo. Give (x, y), each from 0 to 1: (0, 0) is the top left, "
-            "(1, 1) the bottom right."
+            f"focus={as_text(focus)} is not a point in the photo. Give (x, y), each from 0 to 1: (0, 0) is the top "
+            "left, (1, 1) the bottom right."
         )
-    if border != "blur":
+    if not isinstance(border, str) or border != "blur":
         parse_colour(border)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import io
 import os
 import re
 import time
@@ -10,16 +11,18 @@ from http.client import HTTPException, HTTPResponse
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPHandler, HTTPSHandler, Request, build_opener
 
 from PIL import Image
 
 from svdkit.errors import ImageError
+from svdkit.errors import shown as as_text
 from svdkit.given import user_path
 from svdkit.image.decode import array_to_image, decode, load, upright_srgb
 
-# Twice Pillow's default MAX_IMAGE_PIXELS, where Pillow itself begins to refuse (a 13,377 × 13,377 photo).
-MAX_PIXELS = 178_956_970
+# 12,000 × 9,000, as the largest photos of phones and cameras. A file of a few KB can declare as much, and reading it
+# takes 9 bytes a pixel, 1 GB (18 as WebP, 25 as JPEG 2000).
+MAX_PIXELS = 108_000_000
 # A 16-bit TIFF of that size is just below this; a film given by mistake is far above.
 MAX_FILE_BYTES = 2**30
 # A 100-megapixel photo is 20 to 60 MB as a JPEG; more than this is not a photo that a clip needs.
@@ -67,8 +70,8 @@ def sample_photo(name: str) -> Image.Image:
         >>> sample_photo("rocket").size
         (640, 427)
     """
-    if name not in _SAMPLES:
-        raise ImageError(f"{_printable(str(name))!r} is not a sample photo. The samples are: {', '.join(_SAMPLES)}.")
+    if not isinstance(name, str) or name not in _SAMPLES:  # type: ignore[redundant-expr]  # callers are not typed
+        raise ImageError(f"{as_text(name)} is not a sample photo. The samples are: {', '.join(_SAMPLES)}.")
     return read_image(name)
 
 
@@ -76,8 +79,8 @@ def read_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read a photo from whatever holds it.
 
     JPEG, PNG, WebP, TIFF, GIF, HEIC (with the package pillow-heif), AVIF, BMP, JPEG 2000 and PPM are read, whatever
-    the file is called; of an animation, its first frame. The EXIF orientation is applied, the colour profile
-    converted to sRGB, transparency laid over white, and 16-bit channels scaled to 8.
+    the file is called; of an animation, its first frame; of a photo and its preview, the photo. The EXIF orientation
+    is applied, the colour profile converted to sRGB, transparency laid over white, and 16-bit channels scaled to 8.
 
     Args:
         source: The name of a sample (`sample_photos`), a path (text or ``PathLike``), an ``http://`` or ``https://``
@@ -97,22 +100,30 @@ def read_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         ((451, 300), 'RGB')
     """
     if not isinstance(max_pixels, int) or max_pixels < 1:  # type: ignore[redundant-expr]  # callers are not typed
-        raise ImageError(f"max_pixels={max_pixels!r} is not a limit. Give a whole number of pixels, 1 or more.")
-    name: Any = None
-    if isinstance(source, Image.Image):
-        shown = "the PIL image"
-        name = source.info.get(SOURCE_KEY, getattr(source, "filename", None))
-        image = load(source, shown=shown, max_pixels=max_pixels)
-    elif hasattr(source, "__array__") or hasattr(source, "__array_interface__"):
-        shown = "the array"
-        image = array_to_image(source, shown=shown, max_pixels=max_pixels)
-    else:
-        data, name, shown = _read_bytes(source)
-        image = decode(data, shown=shown, max_pixels=max_pixels)
-    photo = upright_srgb(image, shown=shown)
+        raise ImageError(f"max_pixels={as_text(max_pixels)} is not a limit. Give a whole number of pixels, 1 or more.")
+    photo, name = _read(source, max_pixels)
     if isinstance(name, str | bytes | os.PathLike) and (last := re.split(r"[/\\]", os.fsdecode(name))[-1]):
         photo.info[SOURCE_KEY] = _printable(last)  # never the folder: it must not travel with a clip
     return photo
+
+
+def _read(source: Any, max_pixels: int) -> tuple[Image.Image, Any]:
+    """Read a photo and the name of its source; no stored picture is kept longer than its photo needs it."""
+    if isinstance(source, Image.Image):
+        shown, name = "the PIL image", source.info.get(SOURCE_KEY, getattr(source, "filename", None))
+        return upright_srgb(load(source, shown=shown, max_pixels=max_pixels), shown=shown), name
+    if _has(source, "__array__") or _has(source, "__array_interface__"):
+        shown = "the array"
+        return upright_srgb(array_to_image(source, shown=shown, max_pixels=max_pixels), shown=shown), None
+    data, name, shown = _read_bytes(source)
+    return upright_srgb(decode(data, shown=shown, max_pixels=max_pixels), shown=shown), name
+
+
+def _has(source: Any, name: str) -> bool:
+    try:
+        return hasattr(source, name)
+    except Exception:  # noqa: BLE001 - the object is the caller's: its __getattr__ can raise anything
+        return False
 
 
 def _read_bytes(source: Any) -> tuple[bytes, Any, str]:
@@ -132,10 +143,14 @@ def _read_bytes(source: Any) -> tuple[bytes, Any, str]:
                 )
             return _fetch(source.strip()), unquote(urlsplit(shown).path), shown
     if isinstance(source, str | os.PathLike):
-        text = os.fsdecode(source)
+        try:
+            text = os.fsdecode(source)
+        except Exception as error:
+            raise ImageError(f"{type(source).__name__} names no file ({as_text(error)}). {_ALLOWED}") from error
         return _read_file(text), text, _printable(text)
-    if hasattr(source, "read"):
-        return _read_stream(source, "the open file"), getattr(source, "name", None), "the open file"
+    if _has(source, "read"):
+        name = source.name if _has(source, "name") else None
+        return _read_stream(source, "the open file"), name, "the open file"
     raise ImageError(f"{type(source).__name__} is not a source of a photo. {_ALLOWED}")
 
 
@@ -170,7 +185,7 @@ def _read_stream(stream: Any, shown: str) -> bytes:
         data = stream.read(MAX_FILE_BYTES + 1)
     except Exception as error:  # the object may be the caller's: its read() can raise anything
         raise ImageError(
-            f"{shown} cannot be read ({type(error).__name__}: {error}). Open it with open(path, 'rb') and keep it "
+            f"{shown} cannot be read ({as_text(error, most=200)}). Open it with open(path, 'rb') and keep it "
             "open, or give the path."
         ) from error
     if not isinstance(data, bytes | bytearray | memoryview):
@@ -191,7 +206,7 @@ def _fetch(url: str) -> bytes:
         address = quote(url, safe="%/:=&?~#+!$,;'@()*[]")
         headers = {"User-Agent": "Mozilla/5.0 (svdkit)"}  # urllib's own name is refused by many sites
         request = Request(address, headers=headers)  # noqa: S310 - read_image lets only http and https through
-        with urlopen(request, timeout=ANSWER_TIMEOUT_SECONDS) as response:  # noqa: S310 - the same
+        with build_opener(_Web(shown)).open(request, timeout=ANSWER_TIMEOUT_SECONDS) as response:
             return _receive(response, shown)
     except HTTPError as error:
         error.close()
@@ -208,6 +223,67 @@ def _fetch(url: str) -> bytes:
         ) from error
 
 
+class _Web(HTTPHandler, HTTPSHandler):
+    """http and https under one limit of time and bytes for all that a download receives, redirects included.
+
+    The timeout of a socket is for one byte only: a head, a "100 Continue" or a trailer may come for ever.
+    """
+
+    def __init__(self, shown: str) -> None:
+        super().__init__()
+        self.shown, self.received, self.deadline = shown, 0, time.monotonic() + DOWNLOAD_TIMEOUT_SECONDS
+
+    def do_open(self, http_class: Any, req: Request, **options: Any) -> Any:
+        def answer(sock: Any, *rest: Any, **named: Any) -> HTTPResponse:
+            limited: Any = _Limited(sock, self)
+            return HTTPResponse(limited, *rest, **named)
+
+        def connect(host: str, **more: Any) -> Any:
+            connection = http_class(host, **more)
+            connection.response_class = answer
+            return connection
+
+        return super().do_open(connect, req, **options)
+
+    def check(self, count: int) -> float:
+        """Count bytes that came; give the seconds left."""
+        self.received += count
+        left = self.deadline - time.monotonic()
+        if left <= 0 or self.received > MAX_DOWNLOAD_BYTES:
+            raise ImageError(
+                f"{self.shown} is too large or too slow: {self.received:,} bytes came, of at most "
+                f"{MAX_DOWNLOAD_BYTES:,} in {DOWNLOAD_TIMEOUT_SECONDS:.0f} s. Give the address of a smaller picture. "
+                f"{_INSTEAD}"
+            )
+        return left
+
+
+class _Limited(io.RawIOBase):
+    """What an answer is read from, in a socket's place."""
+
+    def __init__(self, sock: Any, web: _Web) -> None:
+        self._sock, self._raw, self._web = sock, sock.makefile("rb", buffering=0), web
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._sock.settimeout(min(ANSWER_TIMEOUT_SECONDS, self._web.check(0)))
+        count = 0
+        try:
+            count = int(self._raw.readinto(buffer) or 0)
+        finally:
+            self._web.check(count)  # a timeout that is the deadline is said to be that
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
 def _public_address(url: str) -> str:
     """Shorten an address to what may be shown and kept: no user, password, query (often a token) or fragment."""
     return _printable(re.sub(r"(?s)^([^:]*://)([^/]*@)?([^?#]*).*$", r"\1\3", url))
@@ -220,18 +296,10 @@ def _printable(text: str) -> str:
 
 
 def _receive(response: Any, shown: str) -> bytes:
-    """Read the body in pieces, and stop as soon as it is too long or takes too long."""
+    """Read the body of an answer, in pieces: a server may declare any length."""
     if not isinstance(response, HTTPResponse):  # urllib follows redirects to ftp, but not to file
         raise ImageError(f"{shown} leads on to an address that is not http or https. {_INSTEAD}")
-    declared, received = response.length or 0, bytearray()
-    deadline = time.monotonic() + DOWNLOAD_TIMEOUT_SECONDS
-    while chunk := response.read1(1 << 16):
-        received += chunk
-        if len(received) > MAX_DOWNLOAD_BYTES or time.monotonic() > deadline:
-            raise ImageError(
-                f"{shown} is too large or too slow: {len(received):,} bytes came, of at most {MAX_DOWNLOAD_BYTES:,} in "
-                f"{DOWNLOAD_TIMEOUT_SECONDS:.0f} s. Give the address of a smaller picture. {_INSTEAD}"
-            )
+    declared, received = response.length or 0, b"".join(iter(lambda: response.read1(1 << 16), b""))
     if len(received) < declared:
         raise ImageError(f"{shown} was cut short: {len(received):,} of {declared:,} bytes came. Try again. {_INSTEAD}")
-    return bytes(received)
+    return received
