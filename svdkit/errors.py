@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-_BRACKETS: dict[type, str] = {dict: "{}", list: "[]", tuple: "()"}
+_BRACKETS = {dict: ("{", "}"), list: ("[", "]"), tuple: ("(", ")")}
 
 
 class SvdkitError(Exception):
@@ -135,8 +135,8 @@ def shown(value: object, *, most: int = 60) -> str:
 
 def _pieces(value: Any, depth: int = 0) -> Iterator[str]:
     """Give a repr piece by piece, so that what nobody reads is never made: lists in lists can have gigabytes of it."""
-    opening, closing = _BRACKETS.get(type(value), "  ")
-    if opening == " ":
+    opening, closing = _BRACKETS.get(type(value), ("", ""))
+    if not opening:
         try:
             yield repr(value[:400] if type(value) in {str, bytes} else value)
         except Exception:  # noqa: BLE001 - the repr of an unknown object may raise anything, and an error must not

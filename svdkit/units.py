@@ -63,8 +63,8 @@ def format_money(amount: float, currency: str = "USD") -> str:
     size = abs(amount)
     digits = 2 if size >= 0.095 or size == 0 else 1 - math.floor(math.log10(size))
     sign, text = ("-" if amount < 0 else ""), f"{size:.{min(digits, 9)}f}"
-    symbol = _SYMBOLS.get(currency.upper())
-    return f"{sign}{symbol}{text}" if symbol else f"{sign}{text} {currency.upper()}"
+    code = str(currency).upper()  # earlier versions kept what they were given, numbers too
+    return f"{sign}{_SYMBOLS[code]}{text}" if code in _SYMBOLS else f"{sign}{text} {code}"
 
 
 def format_count(count: int, noun: str, plural: str | None = None) -> str:

@@ -5,9 +5,11 @@ The ordinary suite runs 2,000 cases, the same on every run; ``make test-fuzz`` r
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import hypothesis
@@ -120,3 +122,26 @@ JSON = st.recursive(
 def odd(usual: st.SearchStrategy[Any], strange: st.SearchStrategy[Any] = VALUES) -> st.SearchStrategy[Any]:
     """Mostly usual values, and one time in five something else altogether."""
     return st.integers(0, 4).flatmap(lambda number: usual if number else strange)
+
+
+def _places(document: Any) -> Iterator[tuple[Any, Any]]:
+    """Give every place of a JSON document, as what holds it and the key there."""
+    for key in (
+        list(document) if isinstance(document, dict) else range(len(document) if isinstance(document, list) else 0)
+    ):
+        yield document, key
+        yield from _places(document[key])
+
+
+@st.composite
+def damaged(draw: st.DrawFn, document: Any) -> Any:
+    """Draw a copy of a JSON document in which up to three values, at any depth, are something else or missing."""
+    document = copy.deepcopy(document)
+    for _ in range(draw(st.integers(1, 3))):
+        holder, key = draw(st.sampled_from(list(_places(document))))
+        value = holder[key]
+        if draw(st.integers(0, 6)):
+            holder[key] = draw(JSON | st.sampled_from([[value], {"x": value}, str(value), 10**400, -1, 1e308, 0]))
+        else:
+            del holder[key]
+    return document

@@ -6,17 +6,14 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from svdkit.bench.matching import cells_of, check_allowed, differences, names, nearest, pair_failures
+from svdkit.bench.record import Record, check_records
 from svdkit.bench.stats import FEWEST_REPEATS, Interval, Parts, median, ratio, timed_parts
 from svdkit.bench.table import memory_of
 from svdkit.bench.varying import completed, hardware
-from svdkit.errors import SettingsError
+from svdkit.errors import SettingsError, shown
 from svdkit.units import format_bytes, format_count, format_seconds
-
-if TYPE_CHECKING:
-    from svdkit.bench.record import Record
 
 _SAME_MEMORY = 0.01  # allocators round; less than this is no difference
 
@@ -107,11 +104,12 @@ def compare(
     Example:
         >>> print(compare(read_records("before"), read_records("after")))  # doctest: +SKIP
     """
+    old_records, new_records = (check_records(given, who="compare") for given in (old_records, new_records))
     records = completed([*old_records, *new_records])  # both together, so that a row that fails now is found
     old_records, new_records = records[: len(old_records)], records[len(old_records) :]
     allowed = check_allowed(allow_different, records)
-    if noise_floor is not None and not 0 <= noise_floor < math.inf:
-        raise SettingsError(f"compare: noise_floor={noise_floor!r} is not a fraction from 0; 0.02 is 2 %")
+    if noise_floor is not None and not (isinstance(noise_floor, int | float) and 0 <= noise_floor < math.inf):
+        raise SettingsError(f"compare: noise_floor={shown(noise_floor)} is not a fraction from 0; 0.02 is 2 %")
     old, new = cells_of(old_records, allowed, which="old"), cells_of(new_records, allowed, which="new")
     pair_failures(old, new)
     both = [key for key in old if key in new]

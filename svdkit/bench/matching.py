@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from svdkit.bench.varying import environment_of, settings_of, varying
-from svdkit.errors import SettingsError
+from svdkit.errors import SettingsError, shown
 from svdkit.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -25,11 +25,14 @@ def identity(record: Record) -> dict[str, Any]:
 
 def check_allowed(names: Iterable[str], records: Sequence[Record]) -> set[str]:
     """Give the names of what may differ as a set; SettingsError for a name that no record has."""
-    allowed = {names} if isinstance(names, str) else set(names)  # a text alone is one name, not its letters
+    given = [names] if isinstance(names, str) else names  # a text alone is one name, not its letters
+    if not isinstance(given, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in given):
+        raise SettingsError(f"compare: allow_different={shown(names)} is no list of names, such as ['torch', 'dtype']")
+    allowed = set(given)
     known = {"environment", *(name for record in records for name in {**identity(record), **environment_of(record)})}
     if unknown := sorted(allowed - known):
         raise SettingsError(
-            f"compare: {', '.join(unknown)} may not differ: not a name here; {', '.join(sorted(known))}"
+            f"compare: {', '.join(unknown)[:200]} may not differ: not a name here; {', '.join(sorted(known))}"
         )
     return allowed
 

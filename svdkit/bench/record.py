@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from svdkit import __version__
 from svdkit.bench.rules import BYTES, METHODS, PHASES, SCHEMA_VERSION, STAGES, STATUSES, problems_of
 from svdkit.clip.provenance import _plain
-from svdkit.errors import ClipError, SettingsError, SvdkitError, SvdkitWarning
+from svdkit.errors import ClipError, SettingsError, SvdkitError, SvdkitWarning, shown
 from svdkit.given import user_path
 
 __all__ = ["Record", "run_id", "write_record", "read_records"]
@@ -103,7 +103,11 @@ class Record:
         known = {item.name: item.default is MISSING and item.default_factory is MISSING for item in fields(cls)}
         values = _upgrade(dict(values))
         problems = [f"it lacks {name}" for name, needed in known.items() if needed and name not in values]
-        problems += [f"{str(name)[:60]} is not a name here" for name in values if name not in known]
+        problems += [
+            f"{name[:60] if isinstance(name, str) else shown(name)} is not a name here"
+            for name in values
+            if name not in known
+        ]
         if problems:
             raise SettingsError.of("Record", problems)
         return cls(**values)
@@ -175,10 +179,15 @@ def read_records(path: str | Path) -> list[Record]:
     Example:
         >>> records = read_records("bench_results/mine")  # doctest: +SKIP
     """
-    file = records_file(path)
-    if not file.is_file():
-        raise SvdkitError(f"there is no {file}; give a results folder with records.jsonl in it, or a .jsonl file")
-    lines = file.read_bytes().split(b"\n")
+    advice = "give a results folder with records.jsonl in it, or a .jsonl file"
+    try:
+        file = records_file(path)
+        lines = file.read_bytes().split(b"\n")
+    except FileNotFoundError as error:
+        raise SvdkitError(f"there is no {error.filename}; {advice}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SvdkitError(f"{shown(path)} cannot be read ({reason}); {advice}") from error
     records = []
     for number, line in enumerate(lines, start=1):
         if number == len(lines) and line and not _is_json(line):
@@ -187,6 +196,17 @@ def read_records(path: str | Path) -> list[Record]:
         elif line.strip():
             records.append(_read_line(line, where=f"{file}, line {number}"))
     return records
+
+
+def check_records(given: object, *, who: str) -> list[Record]:
+    """Give records as a list; a SettingsError when anything else is given, or is among them."""
+    found: list[Record] = []
+    given = () if given is None else given
+    for item in given if isinstance(given, Iterable) and not isinstance(given, str | bytes | Record) else [given]:
+        if not isinstance(item, Record):
+            raise SettingsError(f"{who}: {shown(item)} is no record; give a list of them, as read_records returns it")
+        found.append(item)
+    return found
 
 
 def _read_line(line: bytes, *, where: str) -> Record:
@@ -201,6 +221,8 @@ def _read_line(line: bytes, *, where: str) -> Record:
 
 def records_file(path: str | Path) -> Path:
     """Give the file of records: the path itself, or ``records.jsonl`` in the folder that it is."""
+    if not isinstance(path, str | Path):
+        raise SvdkitError(f"{shown(path)} is no path of records; give a results folder, or a .jsonl file")
     path = user_path(path)
     return path if path.suffix == ".jsonl" or path.is_file() else path / "records.jsonl"
 
@@ -225,7 +247,7 @@ def _upgrade(values: dict[str, Any]) -> dict[str, Any]:
     """Turn a record of an older version into one of this version, step by step."""
     given = version = values.get("schema_version")
     if type(version) is not int:
-        raise SettingsError(f"Record: schema_version is {version!r:.60}; every record has one, a whole number")
+        raise SettingsError(f"Record: schema_version is {shown(version)}; every record has one, a whole number")
     if version > SCHEMA_VERSION:
         advice = "update svdkit: pip install -U svdkit"
         raise SettingsError(

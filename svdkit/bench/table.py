@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from svdkit.bench.record import BYTES, Record
+from svdkit.bench.record import BYTES, Record, check_records
 from svdkit.bench.stats import Interval, median, percentiles, ratio, timed_parts
 from svdkit.bench.table_text import to_csv, to_html, to_markdown
 from svdkit.bench.varying import HARDWARE, common, completed, environment_of, hardware, settings_of, varying
-from svdkit.errors import SettingsError
+from svdkit.errors import SettingsError, shown
 from svdkit.units import format_bytes
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ def table(records: Sequence[Record], *, baseline: Record | str | None = None) ->
     """
     import pandas as pd
 
+    records = completed(check_records(records, who="table"))
     if not records:
         raise SettingsError("table: there are no records; give at least one, as read_records returns them")
-    records = completed(records)
     pinned = _find_baseline(records, baseline)
     settings = [settings_of(record) for record in records]
     machines = [environment_of(record) for record in records]
@@ -82,10 +82,10 @@ def _find_baseline(records: Sequence[Record], baseline: Record | str | None) -> 
     if isinstance(baseline, Record) and baseline in timed:
         return baseline
     name = baseline.id if isinstance(baseline, Record) else baseline
-    found = [record for record in timed if record.id.startswith(name)]
+    found = [record for record in timed if isinstance(name, str) and record.id.startswith(name)]
     if not found or len({record.id for record in found}) > 1:
         known = ", ".join(dict.fromkeys(record.id for record in timed)) or "none"
-        raise SettingsError(f"table: baseline {name!r:.60} is not one of the records with seconds; they are: {known}")
+        raise SettingsError(f"table: baseline {shown(name)} is not one of the records with seconds; they are: {known}")
     return found[0]
 
 

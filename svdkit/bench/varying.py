@@ -25,7 +25,11 @@ def settings_of(record: Record) -> dict[str, Any]:
         25
     """
     load = {name: value for name, value in record.load.items() if name not in ("model", "weights")}
-    return {**load, **record.clip, "image": record.image.get("source") or record.image.get("sha256", "")[:12] or None}
+    return {
+        **load,
+        **record.clip,
+        "image": record.image.get("source") or (record.image.get("sha256") or "")[:12] or None,
+    }
 
 
 def environment_of(record: Record) -> dict[str, Any]:

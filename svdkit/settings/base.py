@@ -63,6 +63,15 @@ class Settings:
             raise SettingsError.of(cls.__name__, cls.judge(values)[1])
         return cls(**values)
 
+    @classmethod
+    def read(cls, given: Any, problems: list[str]) -> Self:
+        """Take settings or a dict of some; where they are wrong, add the problems and give the defaults."""
+        try:
+            return given if isinstance(given, cls) else cls.from_dict({} if given is None else given)
+        except SettingsError as error:
+            problems += error.problems
+            return cls()
+
     def replace(self, /, **changes: Any) -> Self:
         """Give a copy with some values changed, checked like new settings."""
         return type(self)(**{**self.to_dict(), **changes})

@@ -87,7 +87,7 @@ def from_records(
     found = [record for record in records if _is_like(record, job, model=model, device=card.name)]
     same = [record for record in found if job_of(record) == job and record.model["name"] == model]
     used = same or found
-    factors = [factor for record in used if (factor := _factors(record, network, card))]
+    factors = [factor for record in used if "unet" in (factor := _factors(record, network, card))]
     if not factors:
         return None
     middle = {
@@ -96,7 +96,7 @@ def from_records(
         if (values := [factor[stage] for factor in factors if stage in factor])
     }
     spread = _SAME_SETTINGS if same else _OTHER_SETTINGS
-    ratios = [factor["unet"] / middle["unet"] for factor in factors if "unet" in factor]
+    ratios = [factor["unet"] / middle["unet"] for factor in factors]
     with_what = "these settings" if same else "other settings"
     source = f"{what}: {format_count(len(factors), 'record')} of {card.name} with {with_what}"
     return Calibration(middle, min(ratios) / spread, max(ratios) * spread, source)

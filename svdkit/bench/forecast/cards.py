@@ -7,7 +7,8 @@ import math
 import re
 from typing import NamedTuple
 
-from svdkit.errors import SettingsError
+from svdkit.errors import SettingsError, shown
+from svdkit.given import finite
 
 GIB = 1 << 30
 
@@ -100,17 +101,20 @@ def find_card(gpu: str | float) -> Card:
         'RTX 4090'
     """
     known = names()
-    text = str(gpu).strip()
+    try:
+        text = gpu.strip()[:200] if isinstance(gpu, str) else f"{finite(gpu):g}"
+    except ValueError:
+        text = shown(gpu)
     if (card := known.get(_plain(text))) is not None:
         return card
     size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:GB|GiB|G)?", text, re.IGNORECASE)
-    if size and not isinstance(gpu, bool) and 1 <= float(size[1]) <= 512:
+    if size and 1 <= float(size[1]) <= 512:
         return of_memory(f"a card of {float(size[1]):g} GB", float(size[1]) * 0.96)  # as a 24 GB card has 22 to 23.6
     close = difflib.get_close_matches(_plain(text), known, n=1, cutoff=0.6)
     hint = f"did you mean {known[close[0]].name!r}? Else give" if close else "give"
     listed = ", ".join(card.name for card in CARDS)
     raise SettingsError(
-        f"gpu={text[:60]!r} is not a card svdkit knows: {hint} one of {listed}, or its memory in GB, such as 24"
+        f"gpu={shown(gpu)} is not a card svdkit knows: {hint} one of {listed}, or its memory in GB, such as 24"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +15,28 @@ from svdkit.bench.forecast.cards import GIB, Card, card_of, find_card, of_memory
 from svdkit.bench.forecast.model import Job, clip_calls, clip_flops, nominal_seconds, peak_bytes, weight_bytes
 from svdkit.bench.forecast.own import own_calibrations
 from svdkit.bench.forecast.result import Forecast
-from svdkit.bench.record import Record, read_records
+from svdkit.bench.record import Record, check_records, read_records
 from svdkit.errors import SettingsError
 from svdkit.models import ModelInfo, find_model
 from svdkit.pipeline.device import choose_dtype
 from svdkit.pipeline.memory import Need, Plan, Rung, describe, plan, possible_plans
 from svdkit.settings import ClipSettings, LoadSettings
+from svdkit.settings.base import Settings, number, setting, text
 from svdkit.settings.clip import choose_decode_chunk_size
 from svdkit.units import format_bytes
 
 if TYPE_CHECKING:
     from svdkit.bench.forecast.call import Network
 
-Records = Iterable[Record] | str | Path | None
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Price(Settings):
+    """What the machine costs, judged as settings are."""
+
+    hourly_price: float | None = setting(None, number(0, 10**9))
+    currency: str = setting("USD", text("three letters such as 'USD'", pattern="[A-Za-z]{3}"))
+
+
 _SMALLER = ((448, 768), (320, 576), (256, 448), (192, 320))
 
 
@@ -35,11 +44,11 @@ def forecast(
     model: str | Path = "svd-xt",
     *,
     gpu: str | float | None = None,
-    clip: ClipSettings | None = None,
-    load: LoadSettings | None = None,
+    clip: ClipSettings | Mapping[str, Any] | None = None,
+    load: LoadSettings | Mapping[str, Any] | None = None,
     hourly_price: float | None = None,
     currency: str = "USD",
-    records: Records = None,
+    records: Iterable[Record] | str | Path | None = None,
     count: bool = True,
 ) -> Forecast:
     """Say what a clip will take in time, memory and money, before anything runs: no GPU, no weights, no download.
@@ -47,8 +56,9 @@ def forecast(
     Args:
         model: A name of the catalogue, or a folder in diffusers' layout (its JSON files are enough).
         gpu: Such as "RTX 4090", "T4", or as torch names it; or a number of GB. None for this machine's, or its CPU.
-        clip: Settings of the clip; what is open is the model's own.
-        load: Settings of the model; "auto" becomes what ``svdkit.load`` would choose with the whole card free.
+        clip: Settings of the clip, or a dict of some; what is open is the model's own.
+        load: Settings of the model, or a dict of some; "auto" becomes what ``svdkit.load`` would choose with the whole
+            card free.
         hourly_price: Of the machine, for the cost of a clip.
         currency: ISO 4217 code of the price.
         records: Own measurements to calibrate from: records, or a results folder.
@@ -67,20 +77,22 @@ def forecast(
         >>> forecast("svd-xt", gpu="RTX 4090").fits
         True
     """
-    if hourly_price is not None and not 0 <= hourly_price < float("inf"):
-        raise SettingsError(
-            f"hourly_price={hourly_price!r} is not a price: give a number from 0, in {currency} an hour"
-        )
-    info = find_model(model)
-    asked = (load or LoadSettings()).replace(model=info.name)
+    problems: list[str] = []
+    price = _Price.read({"hourly_price": hourly_price, "currency": currency}, problems)
+    clip, load = ClipSettings.read(clip, problems), LoadSettings.read(load, problems)
+    named = LoadSettings.read({"model": model}, problems)
+    if problems:
+        raise SettingsError.of("forecast", problems)
+    given = read_records(records) if isinstance(records, str | Path) else check_records(records, who="forecast")
+    info = find_model(named.model)
+    asked = load.replace(model=info.name)
     card, device = this_machine(asked.device) if gpu is None else (find_card(gpu), "cuda")
-    clip = clip or ClipSettings()
     dtype, _, _ = choose_dtype(asked.dtype, device=device, capability=card.capability if device == "cuda" else None)
     asked = asked.replace(dtype=dtype, device=device)
     run = _Clip(info, card, clip, asked, count=count)
     ladder, chosen = _plans(run, asked)
     job = run.job(chosen.rung)
-    calibration = _calibrate(job, network=run.network, card=card, model=info.name, records=records)
+    calibration = _calibrate(job, network=run.network, card=card, model=info.name, given=given)
     stages = run.stage_seconds(chosen.rung, calibration)
     seconds = sum(stages.values()) or None
     low, high = (calibration.low, calibration.high) if calibration else (1.0, 1.0)
@@ -104,8 +116,7 @@ def forecast(
         seconds_low=seconds and seconds * low,
         seconds_high=seconds and seconds * high,
         source=calibration.source if calibration else "nothing to calibrate from",
-        hourly_price=hourly_price,
-        currency=currency,
+        **price.to_dict(),
         fitting=_fitting(run, chosen.rung) if chosen.fits is False else None,
         advice=tuple(_advice(run, ladder, chosen, known=calibration is not None)),
     )
@@ -179,9 +190,8 @@ def _plans(run: _Clip, asked: LoadSettings) -> tuple[tuple[Plan, ...], Plan]:
     return tuple(exact[:-1]), exact[-1]
 
 
-def _calibrate(job: Job, *, network: Network, card: Card, model: str, records: Records) -> Calibration | None:
+def _calibrate(job: Job, *, network: Network, card: Card, model: str, given: list[Record]) -> Calibration | None:
     """Take the nearest source that knows something."""
-    given = read_records(records) if isinstance(records, str | Path) else list(records or ())
     sources: dict[str, Callable[[], list[Record]]] = {
         "own records": lambda: given,
         "own calibration": own_calibrations,
