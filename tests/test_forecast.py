@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -25,10 +26,11 @@ from svdkit.bench.forecast.model import Job, clip_calls, clip_flops, nominal_sec
 from svdkit.bench.record import Record, run_id, write_record
 from svdkit.cli.outcome import Commands
 from svdkit.environment.facts import Facts, Gpu
-from svdkit.errors import ModelError, PipelineError, SettingsError
+from svdkit.errors import ModelError, PipelineError, SettingsError, shown
 from svdkit.models import find_model
 from svdkit.pipeline.memory import GIB, Rung
 from svdkit.settings import ClipSettings, LoadSettings
+from tests.fuzz import Hostile, nested
 
 ROOT = Path(__file__).parents[1]
 CARD_NAMES = [
@@ -292,11 +294,52 @@ def test_what_was_asked_for_stays():
     assert {step.rung.decode_chunk_size for step in found.ladder} == {2}
 
 
+PRICE = "must be a number from 0 to 1000000000 or None"
+CODE = "must be three letters such as 'USD'"
+FPS = "must be a whole number from 1 to 60; use 1"
+DICT = "give it what to_dict() returned"
+WHERE = "give a list of them, as read_records returns it"
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        ({"hourly_price": -1}, f"hourly_price=-1: {PRICE}; use 0"),
+        ({"hourly_price": "3"}, f"hourly_price='3': {PRICE}; this is text: write the number without quotes"),
+        ({"hourly_price": True}, f"hourly_price=True: {PRICE}; True and False are not numbers"),
+        ({"currency": 5}, f"currency=5: {CODE}; this is a int"),
+        ({"clip": 5}, f"ClipSettings: from_dict takes a dict of names and values, not 5; {DICT}"),
+        ({"clip": {"fps": 0}}, f"fps=0: {FPS}"),
+        ({"load": {"fps": 7}}, "fps is not a name here; it belongs to ClipSettings"),
+        ({"model": None}, "model=None: must be a name such as 'svd-xt', a folder or a hub id; this is a NoneType"),
+        ({"records": 5}, f"5 is no record; {WHERE}"),
+        ({"records": [Hostile()]}, f"<Hostile> is no record; {WHERE}"),
+        ({"clip": {"fps": 0}, "currency": ""}, f"2 problems\n- currency='': {CODE}\n- fps=0: {FPS}"),
+    ],
+)
+def test_wrong_arguments_are_all_named(asked, problem):
+    with pytest.raises(SettingsError) as caught:
+        forecast(**{"model": "svd-xt", "gpu": "T4"} | asked)
+    assert str(caught.value) == f"forecast: {problem}"
+
+
+@pytest.mark.parametrize("gpu", [True, [24], Hostile(), 10**5000, float("nan"), nested(60, width=2)], ids=[*"abcdef"])
+def test_what_is_no_card_is_refused_at_once(gpu):
+    with pytest.raises(
+        SettingsError, match=f"^gpu={re.escape(shown(gpu))} is not a card svdkit knows: give one of T4, "
+    ):
+        find_card(gpu)
+
+
+def test_dicts_of_settings_do_as_in_sweeps():
+    asked = {"clip": {"num_inference_steps": 10, "fps": 9}, "load": {"dtype": "bf16"}}
+    settings = {"clip": ClipSettings(num_inference_steps=10, fps=9), "load": LoadSettings(dtype="bf16")}
+    assert forecast("svd-xt", gpu="A100", **asked) == forecast("svd-xt", gpu="A100", **settings)
+
+
 def test_what_cannot_work_is_refused():
     with pytest.raises(PipelineError, match=r"dtype='bf16' but this GPU \(compute capability 7.5\)"):
         forecast("svd-xt", gpu="T4", load=LoadSettings(dtype="bf16"))
-    with pytest.raises(SettingsError, match="hourly_price=-1 is not a price: give a number from 0, in EUR an hour"):
-        forecast("svd-xt", gpu="T4", hourly_price=-1, currency="EUR")
     with pytest.raises(ModelError, match="the configuration of 'a/b' is not on this machine"):
         forecast("a/b", gpu="T4")
 
