@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageCms, ImageFile
 
-from svdkit.errors import ImageError
-from svdkit.image import Frame, fit, preview_fit, read_image, restore, size_advice
-from tests.fuzz import JSON, answer, cases, odd
+from svdkit.errors import ImageError, shown
+from svdkit.image import Frame, fit, preview_fit, read_image, restore, sample_photo, size_advice
+from tests.fuzz import JSON, VALUES, Hostile, answer, cases, nested, odd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -228,7 +228,40 @@ def test_odd_sources_and_limits(source: Any, limit: Any) -> None:
     assert photo is None or photo.size == (451, 300)
 
 
-@cases("images", 14)
+WHOLE = {"height": 8, "width": 16, "mode": "pad"}
+TAKES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "a list": (read_image, "list is not a source of a photo. "),
+    "a path": (read_image, "Hostile names no file (RuntimeError('hostile')). "),
+    "a sample": (sample_photo, "{} is not a sample photo. "),
+    "a limit": (lambda value: read_image("cat", max_pixels=value), "max_pixels={} is not a limit. "),
+    **{
+        name: (lambda value, name=name: fit("cat", **WHOLE | {name: value}), f"{text}. ")
+        for name, text in {
+            "height": "height={} is not a frame's size",
+            "mode": "mode={} is unknown",
+            "focus": "focus={} is not a point in the photo",
+            "border": "{} is not a colour",
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize("what", TAKES)
+def test_objects_that_raise_and_texts_without_end_are_refused_in_words(what: str) -> None:
+    take, text = TAKES[what]
+    for value in (Hostile(), nested(60, width=2)):
+        found = answer(take, value, own=ImageError)
+        if what not in {"a list", "a path"} or text.startswith(type(value).__name__):
+            assert str(found).startswith(text.format(shown(value))), found
+
+
+@cases("images", 4)
+@given(VALUES)
+def test_what_is_no_photo(value: Any) -> None:
+    outcome(lambda: read_image(value))
+
+
+@cases("images", 10)
 @given(
     st.tuples(st.integers(1, 40), st.integers(1, 40)) | st.sampled_from([(1, 9000), (9000, 1), (1, 1)]),
     odd(st.integers(8, 96)),
