@@ -31,7 +31,10 @@ _BRACKETS = {dict: ("{", "}"), list: ("[", "]"), tuple: ("(", ")")}
 
 
 class SvdkitError(Exception):
-    """Base of every error svdkit raises on purpose."""
+    """Base of every error svdkit raises on purpose; its text can be printed, whatever a name in it holds."""
+
+    def __str__(self) -> str:
+        return super().__str__().encode("utf-8", "backslashreplace").decode()
 
 
 class ImageError(SvdkitError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,14 +17,21 @@ from svdkit.clip import Clip
 from svdkit.clip.formats import encode
 from svdkit.clip.provenance import Document, Provenance
 from svdkit.errors import ClipError
+from svdkit.generate import remake, replay
+from svdkit.models import find_model
+from svdkit.settings import ClipSettings, LoadSettings
 from tests.clips import micro_clip, moving, provenance
-from tests.fuzz import JSON, cases, result
+from tests.fuzz import JSON, VALUES, answer, cases, damaged, result
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from svdkit.image import Frame
 
 SUFFIXES = (".mp4", ".webm", ".gif", ".webp", ".png", ".json", ".mov", ".txt", "")
 
+CLIP = Clip(moving(1, height=16, width=24), fps=7)
 DOCUMENT = json.loads(Document(fps=7.0, num_frames=3, height=16, width=24, provenance=provenance()).to_text())
 
 
@@ -54,7 +62,7 @@ def damage(draw: st.DrawFn, *, most: int = 6) -> list[tuple[str, float, bytes]]:
     return draw(st.lists(edits, min_size=1, max_size=most))
 
 
-def damaged(data: bytes, edits: list[tuple[str, float, bytes]]) -> bytes:
+def edited(data: bytes, edits: list[tuple[str, float, bytes]]) -> bytes:
     for kind, where, extra in edits:
         at = int(where * len(data))
         if kind == "set":
@@ -75,7 +83,7 @@ def damaged(data: bytes, edits: list[tuple[str, float, bytes]]) -> bytes:
 @given(edits=damage())
 def test_damaged_gifs(folder: Path, edits: list[tuple[str, float, bytes]]):
     path = folder / "damaged.gif"
-    path.write_bytes(damaged((folder / "good.gif").read_bytes(), edits))
+    path.write_bytes(edited((folder / "good.gif").read_bytes(), edits))
     read(path)
 
 
@@ -83,7 +91,7 @@ def test_damaged_gifs(folder: Path, edits: list[tuple[str, float, bytes]]):
 @given(edits=damage())
 def test_damaged_webps(folder: Path, edits: list[tuple[str, float, bytes]]):
     path = folder / "damaged.webp"
-    path.write_bytes(damaged((folder / "good.webp").read_bytes(), edits))
+    path.write_bytes(edited((folder / "good.webp").read_bytes(), edits))
     read(path)
 
 
@@ -91,7 +99,7 @@ def test_damaged_webps(folder: Path, edits: list[tuple[str, float, bytes]]):
 @given(edits=damage(), suffix=st.sampled_from((".mp4", ".webm")))
 def test_damaged_videos(folder: Path, edits: list[tuple[str, float, bytes]], suffix: str):
     path = folder / f"damaged{suffix}"
-    path.write_bytes(damaged((folder / f"good{suffix}").read_bytes(), edits))
+    path.write_bytes(edited((folder / f"good{suffix}").read_bytes(), edits))
     read(path)
 
 
@@ -114,7 +122,7 @@ def test_damaged_frames(folder: Path, edits: list[tuple[str, float, bytes]], fra
     for path in (folder / "good_frames").iterdir():
         (target / path.name).write_bytes(path.read_bytes())
     path = target / f"{frame:04d}.png"
-    path.write_bytes(damaged(path.read_bytes(), edits))
+    path.write_bytes(edited(path.read_bytes(), edits))
     read(target)
 
 
@@ -129,7 +137,7 @@ MAGIC = (
 )
 
 
-@cases("clip documents", 10)
+@cases("clip documents", 6)
 @given(data=st.builds(bytes.__add__, st.sampled_from(MAGIC), st.binary(max_size=200)), suffix=st.sampled_from(SUFFIXES))
 def test_random_bytes_under_any_name(folder: Path, data: bytes, suffix: str):
     path = folder / f"noise{suffix}"
@@ -137,7 +145,7 @@ def test_random_bytes_under_any_name(folder: Path, data: bytes, suffix: str):
     read(path)
 
 
-@cases("clip documents", 13)
+@cases("clip documents", 8)
 @given(key=st.sampled_from([*sorted(DOCUMENT), "extra"]), value=JSON)
 def test_sidecars_with_one_odd_value(folder: Path, key: str, value: Any):
     """The video itself is whole, so it is always read."""
@@ -149,7 +157,7 @@ def test_sidecars_with_one_odd_value(folder: Path, key: str, value: Any):
     read(folder / "plain.json")
 
 
-@cases("clip documents", 13)
+@cases("clip documents", 8)
 @example(name="created_at", value="/home/alice/x", drop=False)
 @given(name=st.sampled_from(sorted(DOCUMENT["provenance"])), value=JSON, drop=st.booleans())
 def test_provenances_with_one_odd_value(name: str, value: Any, drop: bool):
@@ -184,7 +192,7 @@ NAMES = st.one_of(
 )
 
 
-@cases("clip documents", 10)
+@cases("clip documents", 6)
 @given(name=NAMES)
 def test_odd_names(folder: Path, name: str):
     before = sorted(folder.iterdir())
@@ -217,3 +225,40 @@ def test_damage_is_neither_harmless_nor_always_fatal(folder: Path):
         seen[clip is not None and np.array_equal(clip.frames, Clip.read(folder / "good.gif").frames)] += 1
     assert seen[True] >= 3
     assert seen[False] >= 3
+
+
+@pytest.fixture(scope="module")
+def _no_model() -> Iterator[None]:
+    """The model is a stand-in, and what would be generated is only resolved."""
+    settings = LoadSettings(model="micro", dtype="fp32", memory="resident", device="cpu")
+    told = SimpleNamespace(settings=settings, model=find_model("micro"), revision="abc", weights="trained")
+
+    def resolved(pipe: Any, frame: Frame, settings: ClipSettings, *, progress: object) -> ClipSettings:
+        return settings.resolve(height=frame.height, width=frame.width, num_frames=14)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remake, "load", lambda model, *, settings: SimpleNamespace(svdkit=told))
+        patch.setattr(remake, "generate", resolved)
+        yield
+
+
+@pytest.mark.usefixtures("_no_model")
+@cases("clip documents", 28)
+@given(document=damaged(DOCUMENT["provenance"]), photo=st.booleans())
+def test_damaged_documents_are_replayed_or_refused(document: Any, photo: bool):
+    made = result(Provenance.from_dict, document, own=ClipError)
+    found = Clip(moving(3, height=16, width=24), fps=7, provenance=made)
+    answer(replay, found, photo="rocket" if photo else None)
+
+
+@cases("clip documents", 6)
+@given(value=VALUES, name=st.sampled_from(["fps", "num_frames", *sorted(DOCUMENT["provenance"])]))
+def test_odd_values_for_a_clip(value: Any, name: str):
+    if name in DOCUMENT["provenance"]:
+        answer(lambda: Provenance(**DOCUMENT["provenance"] | {name: value}), own=ClipError)
+    else:
+        answer(
+            lambda: Document(**{"fps": 7.0, "num_frames": 3, "height": 16, "width": 24} | {name: value}), own=ClipError
+        )
+    answer(replay, value)
+    answer(CLIP.save, "clip.gif" if isinstance(value, str) else value, scale=value, own=ClipError)

@@ -105,6 +105,10 @@ def test_errors_cross_process_borders_whole(error):
     assert vars(copy) == vars(error)
 
 
+def test_a_name_with_half_a_character_can_be_printed():
+    assert str(errors.ClipError("a\ud800.mp4 is not there")) == "a\\ud800.mp4 is not there"
+
+
 def its_own():
     found: list[object] = [1]
     found.append(found)

@@ -74,8 +74,8 @@ class Provenance:
     created_at: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(), compare=False)
 
     def __post_init__(self) -> None:
-        if self.kind not in ("micro", "svd"):
-            raise ClipError(f"provenance kind is {self.kind!r}; it is one of micro, svd")
+        if not isinstance(self.kind, str) or self.kind not in ("micro", "svd"):
+            raise ClipError(f"provenance kind is {shown(self.kind)}; it is one of micro, svd")
         for name in ("settings", "load", "conditioning", "model", "image", "stage_seconds", "environment"):
             value = getattr(self, name)
             if not isinstance(value, Mapping):
@@ -83,11 +83,11 @@ class Provenance:
             object.__setattr__(self, name, _plain(value, where=name))
         notes: object = self.notes
         if not isinstance(notes, list | tuple) or not all(isinstance(note, str) for note in notes):
-            raise ClipError(f"provenance notes are {notes!r:.80}; give a tuple of sentences")
+            raise ClipError(f"provenance notes are {shown(notes)}; give a tuple of sentences")
         object.__setattr__(self, "notes", tuple(map(_scrub, notes)))
         for name in ("svdkit_version", "created_at"):
             if not isinstance(getattr(self, name), str):
-                raise ClipError(f"provenance {name} is {getattr(self, name)!r}; give a text")
+                raise ClipError(f"provenance {name} is {shown(getattr(self, name))}; give a text")
             object.__setattr__(self, name, _scrub(getattr(self, name)))
         # Windows takes 32,767 characters as one command line, and ffmpeg is given the JSON as an argument.
         if (length := len(json.dumps(self.to_dict()))) > 24_000:
@@ -166,7 +166,7 @@ def clip_number(value: object, check: Check, *, name: str, give: str) -> Any:
 def _plain(value: Any, *, where: str, depth: int = 0) -> Any:
     """Copy plain JSON values, cleaned; refuse all others, which would fail only when the clip is saved."""
     if depth > 12:
-        raise ClipError(f"provenance {where} is nested deeper than 12 levels")
+        raise ClipError(f"provenance {where[:80]} is nested deeper than 12 levels")
     if value is None or isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**64):
         return value
     if isinstance(value, float) and math.isfinite(value):
@@ -177,7 +177,7 @@ def _plain(value: Any, *, where: str, depth: int = 0) -> Any:
         return [_plain(item, where=where, depth=depth + 1) for item in value]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {_scrub(key): _plain(item, where=f"{where}.{key}", depth=depth + 1) for key, item in value.items()}
-    raise ClipError(f"provenance {where} holds {value!r:.80}; only plain JSON values are kept")
+    raise ClipError(f"provenance {where[:80]} holds {shown(value)}; only plain JSON values are kept")
 
 
 def _scrub(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -16,7 +17,7 @@ from PIL import Image
 
 from svdkit.clip.formats import Decoded, Frames, Tags, check_size, decode, encode, encode_png, read_png
 from svdkit.clip.provenance import Document, Provenance, clip_number
-from svdkit.errors import ClipError, ImageError, SvdkitWarning
+from svdkit.errors import ClipError, ImageError, SvdkitWarning, shown
 from svdkit.given import user_path
 from svdkit.image import Frame
 from svdkit.settings.base import number
@@ -187,11 +188,13 @@ def _rate(decoded: Decoded, document: Document | None, *, name: str) -> float:
 
 
 def _as_path(path: object) -> Path:
-    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    text: object = None
+    with contextlib.suppress(Exception):  # the object is the caller's: its __fspath__() can raise anything
+        text = os.fspath(path)  # type: ignore[call-overload]  # see above
     if not isinstance(text, str):
-        raise ClipError(f"a clip's path is a text or a Path, not {path!r:.80}")
+        raise ClipError(f"a clip's path is a text or a Path, not {shown(path)}")
     if "\0" in text:
-        raise ClipError(f"{text!r:.80} is not a path: it contains a null character")
+        raise ClipError(f"{shown(text)} is not a path: it contains a null character")
     return user_path(text)
 
 
