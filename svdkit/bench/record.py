@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from svdkit import __version__
 from svdkit.bench.rules import BYTES, METHODS, PHASES, SCHEMA_VERSION, STAGES, STATUSES, problems_of
-from svdkit.clip.provenance import _plain
+from svdkit.clip.provenance import plain
 from svdkit.errors import ClipError, SettingsError, SvdkitError, SvdkitWarning, shown
 from svdkit.given import user_path
 
@@ -237,7 +237,7 @@ def _is_json(line: bytes) -> bool:
 
 def _clean(value: Any, *, where: str) -> Any:
     try:
-        return _plain(value, where=where)
+        return plain(value, where=where)
     except ClipError as error:
         text = str(error).removeprefix("provenance ")
         raise SettingsError(f"Record: {text}; numbers are Python's own and finite (None for others)") from error

@@ -80,7 +80,7 @@ class Provenance:
             value = getattr(self, name)
             if not isinstance(value, Mapping):
                 raise ClipError(f"provenance {name} is a {type(value).__name__}; give a dict of plain JSON values")
-            object.__setattr__(self, name, _plain(value, where=name))
+            object.__setattr__(self, name, plain(value, where=name))
         notes: object = self.notes
         if not isinstance(notes, list | tuple) or not all(isinstance(note, str) for note in notes):
             raise ClipError(f"provenance notes are {shown(notes)}; give a tuple of sentences")
@@ -163,7 +163,7 @@ def clip_number(value: object, check: Check, *, name: str, give: str) -> Any:
         raise ClipError(f"{name} is {shown(value)}; give {give}") from None
 
 
-def _plain(value: Any, *, where: str, depth: int = 0) -> Any:
+def plain(value: Any, *, where: str, depth: int = 0) -> Any:
     """Copy plain JSON values, cleaned; refuse all others, which would fail only when the clip is saved."""
     if depth > 12:
         raise ClipError(f"provenance {where[:80]} is nested deeper than 12 levels")
@@ -174,9 +174,9 @@ def _plain(value: Any, *, where: str, depth: int = 0) -> Any:
     if isinstance(value, str):
         return _scrub(value)
     if isinstance(value, list | tuple):
-        return [_plain(item, where=where, depth=depth + 1) for item in value]
+        return [plain(item, where=where, depth=depth + 1) for item in value]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {_scrub(key): _plain(item, where=f"{where}.{key}", depth=depth + 1) for key, item in value.items()}
+        return {_scrub(key): plain(item, where=f"{where}.{key}", depth=depth + 1) for key, item in value.items()}
     raise ClipError(f"provenance {where[:80]} holds {shown(value)}; only plain JSON values are kept")
 
 

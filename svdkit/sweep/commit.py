@@ -101,7 +101,7 @@ class Results:
                 self.finished = {record.id: record for record in read_records(self.folder / _RECORDS)}
         for folder in sorted((self.folder / "runs").iterdir()):
             if folder.name not in self.finished and (folder / "record.json").is_file():
-                with contextlib.suppress(ValueError, SettingsError):  # not ours, or of a newer svdkit
+                with contextlib.suppress(ValueError, RecursionError, SettingsError):  # not ours, or of a newer svdkit
                     record = Record.from_dict(json.loads((folder / "record.json").read_text(encoding="utf-8")))
                     if record.id == folder.name:
                         self.commit(record)

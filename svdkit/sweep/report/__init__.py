@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from svdkit.bench.quality import QUALITY
-from svdkit.bench.record import read_records
+from svdkit.bench.record import read_records, records_file
 from svdkit.bench.table import table, to_csv, to_markdown
-from svdkit.errors import SvdkitError
-from svdkit.given import user_path
+from svdkit.clip.provenance import plain
+from svdkit.errors import ClipError, SvdkitError
 from svdkit.sweep.report.figures import contact_sheet
 from svdkit.sweep.report.page import render
 from svdkit.sweep.report.rows import SHOWN, inside, make_rows
@@ -40,8 +40,8 @@ def write_report(folder: str | Path, *, baseline: str | None = None) -> Path:
         >>> write_report("bench_results/motion")  # doctest: +SKIP
         PosixPath('bench_results/motion/index.html')
     """
-    folder = user_path(folder)
     records = list({record.id: record for record in read_records(folder)}.values())  # of a run made again the last
+    folder = records_file(folder).parent
     if not records:
         raise SvdkitError(f"{folder} has no runs yet; start the sweep first, then write the report")
     frame, described = table(records, baseline=baseline), _read_json(folder / "sweep.json")
@@ -65,9 +65,9 @@ def write_report(folder: str | Path, *, baseline: str | None = None) -> Path:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object of the folder; nothing when it is missing or not one."""
+    """Read a JSON object of the folder; nothing when it is missing, not one, or nested deeper than any of ours."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        values = plain(json.loads(path.read_text(encoding="utf-8")), where=path.name)
+    except (OSError, ValueError, RecursionError, ClipError):
         return {}
     return values if isinstance(values, dict) else {}
