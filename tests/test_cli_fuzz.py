@@ -20,7 +20,9 @@ CLEAN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 NUMBERS = st.sampled_from(
     ["0", "-1", "1e400", "nan", "inf", "9" * 30, "9" * 5000, "0x10", "1_0", "٣", "1.5", " 7", "auto"]
 )
-WORD = CLEAN | NUMBERS | WORDS.filter(lambda word: isinstance(word, str) and "\0" not in word and "\ud800" not in word)
+WORD: Any = (
+    CLEAN | NUMBERS | WORDS.filter(lambda word: isinstance(word, str) and "\0" not in word and "\ud800" not in word)
+)
 SETTING = st.sampled_from(
     ["--height", "--num-frames", "--num-inference-steps", "--max-guidance-scale", "--decode-chunk-size"]
 )

@@ -15,8 +15,8 @@ from svdkit.settings import ClipSettings, LoadSettings
 from tests.bench_records import GPU, VERSIONS, record
 from tests.fuzz import VALUES, answer, cases, damaged, odd, result
 
-SETTINGS = st.sampled_from([{"num_inference_steps": 4}, {"fps": 9, "seed": 1}, {}])
-LOADS = st.sampled_from([{"dtype": "fp16"}, {"memory": "offload"}, {}])
+SETTINGS: Any = st.sampled_from([{"num_inference_steps": 4}, {"fps": 9, "seed": 1}, {}])
+LOADS: Any = st.sampled_from([{"dtype": "fp16"}, {"memory": "offload"}, {}])
 ASKED: dict[str, Any] = {
     "gpu": odd(st.sampled_from(["T4", "RTX 4090", "A100-80GB", 24, "24 GB"])),
     "clip": odd(SETTINGS | SETTINGS.map(lambda values: ClipSettings(**values)) | st.none()),

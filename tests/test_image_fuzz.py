@@ -228,21 +228,16 @@ def test_odd_sources_and_limits(source: Any, limit: Any) -> None:
     assert photo is None or photo.size == (451, 300)
 
 
-WHOLE = {"height": 8, "width": 16, "mode": "pad"}
+WHOLE: dict[str, Any] = {"height": 8, "width": 16, "mode": "pad"}
 TAKES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a list": (read_image, "list is not a source of a photo. "),
     "a path": (read_image, "Hostile names no file (RuntimeError('hostile')). "),
     "a sample": (sample_photo, "{} is not a sample photo. "),
     "a limit": (lambda value: read_image("cat", max_pixels=value), "max_pixels={} is not a limit. "),
-    **{
-        name: (lambda value, name=name: fit("cat", **WHOLE | {name: value}), f"{text}. ")
-        for name, text in {
-            "height": "height={} is not a frame's size",
-            "mode": "mode={} is unknown",
-            "focus": "focus={} is not a point in the photo",
-            "border": "{} is not a colour",
-        }.items()
-    },
+    "height": (lambda value: fit("cat", **WHOLE | {"height": value}), "height={} is not a frame's size. "),
+    "mode": (lambda value: fit("cat", **WHOLE | {"mode": value}), "mode={} is unknown. "),
+    "focus": (lambda value: fit("cat", **WHOLE, focus=value), "focus={} is not a point in the photo. "),
+    "border": (lambda value: fit("cat", **WHOLE, border=value), "{} is not a colour. "),
 }
 
 

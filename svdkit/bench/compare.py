@@ -108,7 +108,8 @@ def compare(
     records = completed([*old_records, *new_records])  # both together, so that a row that fails now is found
     old_records, new_records = records[: len(old_records)], records[len(old_records) :]
     allowed = check_allowed(allow_different, records)
-    if noise_floor is not None and not (isinstance(noise_floor, int | float) and 0 <= noise_floor < math.inf):
+    noise: object = noise_floor  # callers are not typed
+    if noise is not None and not (isinstance(noise, int | float) and 0 <= noise < math.inf):
         raise SettingsError(f"compare: noise_floor={shown(noise_floor)} is not a fraction from 0; 0.02 is 2 %")
     old, new = cells_of(old_records, allowed, which="old"), cells_of(new_records, allowed, which="new")
     pair_failures(old, new)

@@ -103,11 +103,8 @@ class Record:
         known = {item.name: item.default is MISSING and item.default_factory is MISSING for item in fields(cls)}
         values = _upgrade(dict(values))
         problems = [f"it lacks {name}" for name, needed in known.items() if needed and name not in values]
-        problems += [
-            f"{name[:60] if isinstance(name, str) else shown(name)} is not a name here"
-            for name in values
-            if name not in known
-        ]
+        unknown: list[Any] = [name for name in values if name not in known]
+        problems += [f"{name[:60] if isinstance(name, str) else shown(name)} is not a name here" for name in unknown]
         if problems:
             raise SettingsError.of("Record", problems)
         return cls(**values)

@@ -81,7 +81,7 @@ def _find_baseline(records: Sequence[Record], baseline: Record | str | None) -> 
         return timed[0] if timed else None
     if isinstance(baseline, Record) and baseline in timed:
         return baseline
-    name = baseline.id if isinstance(baseline, Record) else baseline
+    name: object = baseline.id if isinstance(baseline, Record) else baseline
     found = [record for record in timed if isinstance(name, str) and record.id.startswith(name)]
     if not found or len({record.id for record in found}) > 1:
         known = ", ".join(dict.fromkeys(record.id for record in timed)) or "none"

@@ -74,8 +74,9 @@ class Provenance:
     created_at: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(), compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.kind, str) or self.kind not in ("micro", "svd"):
-            raise ClipError(f"provenance kind is {shown(self.kind)}; it is one of micro, svd")
+        kind: object = self.kind
+        if not isinstance(kind, str) or kind not in ("micro", "svd"):
+            raise ClipError(f"provenance kind is {shown(kind)}; it is one of micro, svd")
         for name in ("settings", "load", "conditioning", "model", "image", "stage_seconds", "environment"):
             value = getattr(self, name)
             if not isinstance(value, Mapping):

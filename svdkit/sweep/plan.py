@@ -145,7 +145,7 @@ def plan_sweep(
     exclude = () if exclude is None else exclude
     how: dict[str, Any] = {name: options.get(name) for name in ("mode", "count", "seed")}
     points, wrong = expand({"photo": names, **axes}, **how, exclude=exclude, known=AXES, judge=judge)
-    fixed = {"load": _fixed(LoadSettings, load, problems), "clip": _fixed(ClipSettings, clip, problems)}
+    fixed: dict[str, Any] = {"load": LoadSettings.read(load, problems), "clip": ClipSettings.read(clip, problems)}
     how = {"mode": fit_mode, "focus": focus, "border": border}
     jobs, misfits = make_jobs(points, photos=dict(zip(names, photos, strict=True)), fixed=fixed, how=how)
     problems += [*wrong, *misfits, *_without_effect(jobs)]
@@ -221,15 +221,6 @@ def _without_effect(jobs: Sequence[Job]) -> list[str]:
     if frame and frame.mode != "crop" and frame.focus != (0.5, 0.5):
         problems.append(f"focus={shown(frame.focus)} is for fit_mode 'crop' only; leave it out")
     return problems
-
-
-def _fixed(kind: Any, given: Any, problems: list[str]) -> Any:
-    """Build the fixed settings; defaults stand in for wrong ones, so that all other problems are found too."""
-    try:
-        return given if isinstance(given, kind) else kind.from_dict({} if given is None else given)
-    except SettingsError as error:
-        problems += error.problems
-        return kind()
 
 
 def _photos(photos: Any) -> list[Any]:
