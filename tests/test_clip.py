@@ -9,16 +9,21 @@ import json
 import pickle
 import pkgutil
 import re
+import string
 from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import font_manager
 from PIL import Image
 
 import svdkit.clip
 from svdkit.clip import Clip, side_by_side
+from svdkit.clip.display import contact_sheet, lettering
 from svdkit.clip.formats import read_png
 from svdkit.errors import ClipError, SvdkitWarning
 from tests.clips import micro_clip, moving, provenance
@@ -350,6 +355,29 @@ class TestDisplay:
             side_by_side([])
 
 
+def make_font(path: Path, letters: str) -> None:
+    """Write a font that draws each of its letters as a bar of its own height, and all others as a box."""
+    names = {letter: f"letter{ord(letter)}" for letter in letters}
+    glyphs = {}
+    for height, name in enumerate([".notdef", *names.values()]):
+        pen = TTGlyphPen(None)
+        pen.moveTo((0, 0))
+        for point in ((0, 100 + 9 * height), (800, 100 + 9 * height), (800, 0)):
+            pen.lineTo(point)
+        pen.closePath()
+        glyphs[name] = pen.glyph()
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder(list(glyphs))
+    builder.setupCharacterMap({ord(letter): name for letter, name in names.items()})
+    builder.setupGlyf(glyphs)
+    builder.setupHorizontalMetrics(dict.fromkeys(glyphs, (1000, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": path.stem, "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(path)
+
+
 class TestContactSheet:
     def test_every_frame_is_on_it_in_order(self):
         frames = np.zeros((7, 10, 20, 3), np.uint8)
@@ -363,6 +391,36 @@ class TestContactSheet:
         assert (narrow.width, wide.width) == (216, 840)
         assert narrow.height > 4 * (133 + 28) + 5 * 20
         assert all(np.asarray(sheet)[:, -4:].min() == 255 for sheet in (narrow, wide))
+
+    @pytest.mark.parametrize(
+        ("fonts", "drawn"),
+        [
+            ([], ["photo \\u732b.jpg · bucket 1", "\\u72d7 a"]),
+            (["no font", "latin.ttf"], ["photo \\u732b.jpg · bucket 1", "\\u72d7 a"]),
+            (["latin.ttf", "chinese.ttf"], ["photo 猫.jpg · bucket 1", "狗 a"]),
+        ],
+    )
+    def test_letters_that_pillows_font_lacks(
+        self, fonts: list[str], drawn: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """In a font of this machine, else escaped; never as boxes that are all the same."""
+        latin = string.ascii_letters + string.digits + "\\.· "
+        make_font(tmp_path / "latin.ttf", latin)
+        make_font(tmp_path / "chinese.ttf", latin + "猫狗")
+        (tmp_path / "no font").write_bytes(b"no font")
+        monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(tmp_path / name) for name in fonts])
+        font, texts = lettering(["photo 猫.jpg · bucket 1", "狗\n a"], size=14)
+        assert texts == drawn
+        assert ("chinese" in str(font.path)) == ("猫" in drawn[0])
+        cat, dog = (contact_sheet(moving(2), caption=name, columns=1) for name in ("猫", "狗"))
+        assert cat.tobytes() != dog.tobytes()
+
+    def test_wide_letters_are_wrapped_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        make_font(tmp_path / "chinese.ttf", "猫")
+        monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(tmp_path / "chinese.ttf")])
+        sheet = np.asarray(contact_sheet(moving(2), caption="猫" * 40, columns=1))
+        assert sheet[:, -4:].min() == 255
+        assert (sheet.shape[1] - 16) // 14 < 40 < 4 * (sheet.shape[1] - 16) // 14
 
     def test_columns_are_no_more_than_frames(self):
         assert micro_clip(2).contact_sheet(columns=9).width == 8 + 2 * 208

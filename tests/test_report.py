@@ -108,6 +108,7 @@ class TestFiles:
     def test_the_tables_hold_every_run_and_the_picture_every_first_frame(self, results):
         """All numbers are in the CSV; the failed run has its row and its empty field."""
         rows = pd.read_csv(results / "table.csv")
+        assert (results / "table.csv").read_bytes().startswith(b"\xef\xbb\xbf")  # without it, Excel garbles names
         assert len(rows) == 12
         assert rows["quality.motion_percent_width_per_second"].iloc[0] == pytest.approx(4.0)
         text = (results / "table.md").read_text(encoding="utf-8")

@@ -184,6 +184,17 @@ def test_csv_has_every_number_in_full() -> None:
     assert list(read["status"]) == ["ok", "ok", "oom"]
 
 
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r", "\uff1d"])
+def test_a_text_is_no_formula_in_a_spreadsheet(sign: str) -> None:
+    name = f"{sign}1+1.jpg"
+    frame = table([record(image={"source": name}), record(image={"source": "1-1.jpg"})])
+    frame.insert(0, name, [-1.5, 2.0])
+    assert to_csv(frame).startswith((f"'{name},", f'"\'{name}",', "\"'\n"))
+    read = pd.read_csv(io.StringIO(to_csv(frame)))
+    assert list(read["image"]) == [f"'{name}".replace("\r", "\n"), "1-1.jpg"]
+    assert list(read.iloc[:, 0]) == [-1.5, 2.0]
+
+
 def test_markdown_escapes_what_a_user_made() -> None:
     text = to_markdown(table([out_of_memory(error=NASTY, chunk=25), record(command="svdkit x | tee *")]))
     assert r"Error: a \| b &lt;script&gt;alert(1)&lt;/script&gt; !\[x\](http://x.test) \`c\` \*d\* next |" in text

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import html
 import io
 import math
-import textwrap
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -64,12 +65,13 @@ def contact_sheet(frames: Frames, *, caption: str, columns: int) -> Image.Image:
     cell_width = min(max(width, 200), 320)
     cell_height = max(1, round(height * cell_width / width))
     step_x, step_y = cell_width + margin, cell_height + line + margin
-    text = textwrap.wrap(caption, columns * step_x // 9)  # a letter of this font is 7 pixels wide, some are 9
+    font, (caption,) = lettering([caption], size=14)
+    text = wrapped(caption, columns * step_x - margin, font)
     size = (margin + columns * step_x, margin + math.ceil(count / columns) * step_y + len(text) * line)
     if size[0] * size[1] > 2**27:
         raise ClipError(f"a contact sheet of {size[0]}x{size[1]} pixels is too large; {count} frames do not fit")
     sheet = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=14)
+    draw = ImageDraw.Draw(sheet)
     for i, frame in enumerate(frames):
         x, y = margin + i % columns * step_x, margin + i // columns * step_y
         sheet.paste(Image.fromarray(frame).resize((cell_width, cell_height), Image.Resampling.LANCZOS), (x, y))
@@ -77,3 +79,40 @@ def contact_sheet(frames: Frames, *, caption: str, columns: int) -> Image.Image:
     for i, words in enumerate(text):
         draw.text((margin, size[1] - (len(text) - i) * line - 2), words, fill="#202020", font=font)
     return sheet
+
+
+def lettering(texts: Sequence[str], *, size: int) -> tuple[Any, list[str]]:
+    """Give a font of this machine that has every letter of some texts, and the texts.
+
+    Without one it is Pillow's, and what that lacks is escaped: boxes could not be told apart or looked up.
+    """
+    texts = [" ".join(text.split()) for text in texts]
+    letters, font = {letter for letter in "".join(texts) if letter.isprintable()}, ImageFont.load_default(size=size)
+    lacking = {letter for letter in letters if not _has(font, letter)}
+    if lacking:
+        from matplotlib.font_manager import findSystemFonts  # a second, so only for those who need it
+
+        for path in sorted(findSystemFonts()):
+            with contextlib.suppress(OSError):  # not every file in those folders is a font that can be drawn with
+                found = ImageFont.truetype(path, size)
+                if all(_has(found, letter) for letter in letters):
+                    font, lacking = found, set()
+                    break
+    drawn = letters - lacking
+    return font, ["".join(c if c in drawn else c.encode("unicode_escape").decode() for c in text) for text in texts]
+
+
+def _has(font: Any, letter: str) -> bool:
+    """Whether a font has a letter: what it lacks, it draws as it draws U+FFFF, which is none."""
+    return letter == " " or bytes(font.getmask(letter)) != bytes(font.getmask("\uffff"))
+
+
+def wrapped(text: str, width: int, font: Any) -> list[str]:
+    """Break a text into lines of so many pixels, at blanks where there are some."""
+    lines = [""]
+    for letter in text:
+        if font.getlength(lines[-1] + letter) > width:
+            head, _, tail = lines[-1].rpartition(" ")
+            lines[-1:] = [head, tail] if head else [tail, ""]
+        lines[-1] += letter
+    return [line.strip() for line in lines]

@@ -51,7 +51,7 @@ def write_report(folder: str | Path, *, baseline: str | None = None) -> Path:
     posters = [inside(folder, row.record.artifacts.get("poster")) for row in rows]
     sheet = contact_sheet(list(zip(posters, (row.title for row in rows), strict=True)))
     sheet.quantize(128).save(folder / "contact_sheet.png", optimize=True)  # a third of the bytes, for an overview
-    (folder / "table.csv").write_text(to_csv(frame), encoding="utf-8")
+    (folder / "table.csv").write_text(to_csv(frame), encoding="utf-8-sig")  # Excel takes it for ANSI else
     unread = [f"quality.{name}" for name in QUALITY if name not in SHOWN]
     (folder / "table.md").write_text(to_markdown(frame.drop(columns=unread, errors="ignore")), encoding="utf-8")
     timed = [row.record.id for row in rows if not math.isnan(row.seconds)]

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
+
+from svdkit.clip.display import lettering, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -187,9 +189,10 @@ def contact_sheet(pictures: Sequence[tuple[Path | None, str]], *, columns: int =
     wide, high, line, gap = 208, 117, 16, 8
     columns = min(columns, len(pictures))
     size = (gap + columns * (wide + gap), gap + -(-len(pictures) // columns) * (high + 2 * line + gap) + 3)
-    sheet, font = Image.new("RGB", size, "white"), ImageFont.load_default(size=12)
+    font, labels = lettering([label for _, label in pictures], size=12)
+    sheet = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(sheet)
-    for index, (path, label) in enumerate(pictures):
+    for index, ((path, _), label) in enumerate(zip(pictures, labels, strict=True)):
         left, top = gap + index % columns * (wide + gap), gap + index // columns * (high + 2 * line + gap)
         pen.rectangle((left, top, left + wide - 1, top + high - 1), fill="#e9ebee")
         if path is not None:
@@ -197,16 +200,6 @@ def contact_sheet(pictures: Sequence[tuple[Path | None, str]], *, columns: int =
                 small = image.convert("RGB")
             small = ImageOps.contain(small, (wide, high), Image.Resampling.LANCZOS)
             sheet.paste(small, (left + (wide - small.width) // 2, top + (high - small.height) // 2))
-        for row, text in enumerate(_wrapped(label, wide, font)):
+        for row, text in enumerate(wrapped(label, wide, font)[:2]):
             pen.text((left, top + high + 2 + row * line), text, fill="#202020", font=font)
     return sheet
-
-
-def _wrapped(text: str, width: int, font: Any) -> list[str]:
-    """Break a label into two lines of so many pixels."""
-    lines = [""]
-    for letter in " ".join(text.split()):
-        if font.getlength(lines[-1] + letter) > width:
-            lines.append("")
-        lines[-1] += letter
-    return lines[:2]
