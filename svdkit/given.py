@@ -114,6 +114,11 @@ def _yaml_loader() -> Any:
         yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
         yaml_constructors: ClassVar[dict[Any, Any]] = {None: yaml.SafeLoader.construct_undefined}
 
+        def fetch_flow_collection_start(self, kind: Any) -> None:
+            if self.flow_level > 100:  # each level makes each character slower: thousands are a hang
+                raise RecursionError
+            super().fetch_flow_collection_start(kind)
+
     read = {"null": lambda _: None, "bool": lambda word: word.lower() == "true", "int": _integer, "float": _float}
     for name, pattern in _SCALARS.items():
         tag = f"tag:yaml.org,2002:{name}"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from svdkit.errors import SettingsError
 from svdkit.settings import ClipSettings, LoadSettings, choose_decode_chunk_size, clip_preset
-from tests.fuzz import VALUES, answer, cases
+from tests.fuzz import VALUES, answer, cases, odd
 
 KINDS = (ClipSettings, LoadSettings)
 NAMES = {kind: tuple(field.name for field in dataclasses.fields(kind)) for kind in KINDS}
@@ -36,7 +36,7 @@ GOOD = {
 
 def named(kind, values):
     """Dicts of names, mostly real, to values."""
-    return st.dictionaries(st.sampled_from(NAMES[kind]) | st.text(max_size=20), values, max_size=6)
+    return st.dictionaries(st.sampled_from([*NAMES[kind], "cls", "self"]) | st.text(max_size=20), values, max_size=6)
 
 
 def attempt(make, *positions, **values):
@@ -63,7 +63,7 @@ def check_taken(taken):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@cases("settings", 15)
+@cases("settings", 10)
 @given(data=st.data())
 def test_one_odd_value_in_any_field(kind, data):
     name = data.draw(st.sampled_from(NAMES[kind]))
@@ -119,6 +119,18 @@ def test_what_is_taken_resolves_or_says_why_not(values, frames):
         check_taken(resolved)
         assert None not in resolved.to_dict().values()
         assert resolved.decode_chunk_size <= resolved.num_frames
+
+
+@cases("settings", 10)
+@given(
+    sizes=st.fixed_dictionaries({name: odd(st.just(64)) for name in ("height", "width", "num_frames")}),
+    rest=st.dictionaries(st.sampled_from(["max_guidance_scale", "seed"]), VALUES),
+)
+def test_resolve_with_odd_values(sizes, rest):
+    resolved = build(ClipSettings().resolve, **sizes, **rest)
+    if resolved is not None:
+        check_taken(resolved)
+        assert None not in resolved.to_dict().values()
 
 
 @cases("settings", 3)

@@ -306,11 +306,14 @@ _CURRENCY = "must be three letters such as 'USD'"
             f"fps=array(7): {_FPS}; this is a ndarray",
         ),
         ({"axes": {"seed": range(10**20)}}, "the grid has 100,001 points, more than 100,000; give fewer values"),
+        ({"photos": range(10**12)}, "the grid has 100,001 points, more than 100,000; give fewer values"),
         ({"axes": {7: [1]}}, f"7 is no name of a setting for an axis; the names are {', '.join(AXES)}"),
     ],
 )
 def test_each_argument_is_judged_in_words(what: dict[str, Any], told: str) -> None:
-    assert problems("cat", **what) == (told,)
+    with pytest.raises(SettingsError) as caught:
+        plan_sweep(**{"photos": "cat", "forecast": False, **what})
+    assert caught.value.problems == (told,)
 
 
 @pytest.mark.parametrize(

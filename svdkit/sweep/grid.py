@@ -53,7 +53,7 @@ def expand(
         return _WRONG if wrong else clean
 
     axes = {name: [read(name, value) for value in values] for name, values in axes.items()}
-    rules = [{name: [read(name, each) for each in _each(value)] for name, value in rule.items()} for rule in exclude]
+    rules = [{name: {read(name, each) for each in _each(value)} for name, value in rule.items()} for rule in exclude]
     names, (first, *others) = list(axes), axes.values()
     rows = zip(*others, strict=True) if mode == "list" and others else itertools.product(*others)
     points = [dict(zip(names, (photo, *row), strict=True)) for photo, row in itertools.product(first, rows)]
@@ -129,5 +129,5 @@ def _name(name: object) -> str:
     return name[:60] if isinstance(name, str) else shown(name)
 
 
-def _fits(point: Point, rule: Mapping[str, list[Any]]) -> bool:
+def _fits(point: Point, rule: Mapping[str, set[Any]]) -> bool:
     return all(point[name] in values for name, values in rule.items())

@@ -147,7 +147,8 @@ def plan_sweep(
     points, wrong = expand({"photo": names, **axes}, **how, exclude=exclude, known=AXES, judge=judge)
     fixed: dict[str, Any] = {"load": LoadSettings.read(load, problems), "clip": ClipSettings.read(clip, problems)}
     how = {"mode": fit_mode, "focus": focus, "border": border}
-    jobs, misfits = make_jobs(points, photos=dict(zip(names, photos, strict=True)), fixed=fixed, how=how)
+    sources = dict(zip(names, photos, strict=True)) if len(photos) <= MOST else {}  # too many to be read, and refused
+    jobs, misfits = make_jobs(points, photos=sources, fixed=fixed, how=how)
     problems += [*wrong, *misfits, *_without_effect(jobs)]
     estimate = None
     if forecast and not problems:
