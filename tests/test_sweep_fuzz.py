@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from svdkit.errors import SettingsError
 from svdkit.sweep import plan_sweep, read_sweep
@@ -16,15 +18,18 @@ from tests.fuzz import JSON, VALUES, answer, cases, odd
 if TYPE_CHECKING:
     import pytest
 
+_FILE = io.BytesIO()
+Image.new("RGB", (8, 8)).save(_FILE, "PNG")
+PHOTO = _FILE.getvalue()
 GOOD: dict[str, list[Any]] = {
-    "fps": [6, 7], "seed": [1, 2], "decode_chunk_size": [2, 7], "dtype": ["fp32"], "height": [64], "photo": ["cat"],
+    "fps": [6, 7], "seed": [1, 2], "decode_chunk_size": [2, 7], "dtype": ["fp32"], "height": [64], "photo": [PHOTO],
 }  # fmt: skip
 AXIS = st.sampled_from(sorted(GOOD)).flatmap(
     lambda name: st.tuples(st.just(name), odd(st.lists(odd(st.sampled_from(GOOD[name])), max_size=3)))
 )
 DICTS = st.dictionaries(st.sampled_from([*AXES, "cls"]) | st.text(max_size=5) | st.integers(), VALUES, max_size=2)
 RULES = st.lists(
-    odd(st.dictionaries(st.sampled_from(sorted(GOOD)), odd(st.sampled_from([7, [6, 7], "cat"])))), max_size=2
+    odd(st.dictionaries(st.sampled_from(sorted(GOOD)), odd(st.sampled_from([7, [6, 7], "photo 1"])))), max_size=2
 )
 ARGUMENTS = {
     "clip": odd(st.just({"fps": 7}), VALUES | DICTS),
@@ -41,7 +46,7 @@ ARGUMENTS = {
     "hourly_price": odd(st.just(1)),
     "currency": odd(st.just("EUR")),
 }
-PHOTOS = st.sampled_from(["cat", ["cat", "rocket"], ["cat", "http://["], "missing.jpg", ["cat", "cat"], b"x"])
+PHOTOS = st.sampled_from([PHOTO, [PHOTO, PHOTO], [PHOTO, "http://["], "missing.jpg", b"x"])
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
 SCALARS = st.sampled_from(
     [
@@ -88,4 +93,4 @@ def test_odd_arguments(photos: Any, arguments: dict[str, Any]) -> None:
 def test_odd_files(text: str | bytes, name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode(errors="surrogatepass"))
-    check(answer(lambda: plan_sweep(**{"photos": "cat"} | read_sweep(path) | {"forecast": False}), own=SettingsError))
+    check(answer(lambda: plan_sweep(**{"photos": PHOTO} | read_sweep(path) | {"forecast": False}), own=SettingsError))
