@@ -60,6 +60,11 @@ def whole(value: object) -> int:
     return int(found)
 
 
+def bare(name: object) -> str:
+    """Write a name, whatever it is, on one line, as ``shown`` does but without quotes."""
+    return shown(name).strip("'\"")
+
+
 def user_path(path: str | os.PathLike[str]) -> Path:
     """Read a path as a shell does: ``~`` is the user's home."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 - never raises, as Path.expanduser does
@@ -137,7 +142,7 @@ def _once(pairs: Iterable[tuple[Any, Any]], *, problems: list[str]) -> dict[str,
         if not isinstance(name, str):
             problems.append(f"{shown(name)} is not a name: names are text")
         elif name in found:
-            problems.append(f"{name[:60]} is given twice; leave one out")
+            problems.append(f"{bare(name)} is given twice; leave one out")
         else:
             found[name] = value
     return found

@@ -13,7 +13,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import SettingsError, shown
-from svdkit.given import finite, whole
+from svdkit.given import bare, finite, whole
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -109,7 +109,7 @@ class Settings:
         for kind in Settings.__subclasses__():
             is_theirs = name in kind.__dataclass_fields__ and not kind.__name__.startswith("_")
             hint = f"it belongs to {kind.__name__}" if is_theirs else hint
-        return f"{name[:60]} is not a name here; {hint}"
+        return f"{bare(name)} is not a name here; {hint}"
 
 
 def number(low: float, high: float, *, step: int | None = None) -> Check:
@@ -170,6 +170,6 @@ FLAG: Check = ("True or False", _flag)
 
 def nearest(value: object, names: Iterable[str], *, also: Mapping[str, str] | None = None) -> str | None:
     """Find the name that was probably meant, if any: FP16 and torch.float16 mean fp16."""
-    word, also = shown(value).strip("'\"").lower().removeprefix("torch."), also or {}
+    word, also = bare(value).lower().removeprefix("torch."), also or {}
     near = difflib.get_close_matches(word, [*names, *also], n=1)
     return also.get(near[0], near[0]) if near else None

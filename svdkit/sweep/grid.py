@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from svdkit.errors import shown
+from svdkit.given import bare
 from svdkit.settings.base import nearest
 
 MODES = ("grid", "list", "random")
@@ -88,7 +89,7 @@ def _problems(axes: Mapping[str, Any], *, exclude: Sequence[Mapping[str, Any]], 
         if not isinstance(values, list | tuple):
             several = isinstance(values, Iterable) and not isinstance(values, str | bytes)
             advice = "write its values as a list" if several else f"write [{shown(values)}]"
-            problems.append(f"{_name(name)}: an axis is a list of values, not {shown(values)}; {advice}")
+            problems.append(f"{bare(name)}: an axis is a list of values, not {shown(values)}; {advice}")
     if not isinstance(exclude, list | tuple):  # files are not typed
         problems.append(f"exclude is {shown(exclude)}: it must be a list of rules, such as [{{'fps': [6, 7]}}]")
         exclude = ()
@@ -98,7 +99,7 @@ def _problems(axes: Mapping[str, Any], *, exclude: Sequence[Mapping[str, Any]], 
             continue
         for name in rule:
             if name not in axes:
-                wrong = f"{name} is no axis here" if name in known else _unknown(name, "rule", known)
+                wrong = f"{bare(name)} is no axis here" if name in known else _unknown(name, "rule", known)
                 problems.append(f"exclude: {wrong}")
     return problems
 
@@ -122,11 +123,7 @@ def _size_problems(axes: Mapping[str, Any], *, mode: str | None) -> list[str]:
 def _unknown(name: object, what: str, known: Sequence[str]) -> str:
     guess = nearest(name, known)
     hint = f"did you mean {guess}?" if guess else f"the names are {', '.join(known)}"
-    return f"{_name(name)} is no name of a setting for an {what}; {hint}".replace("an rule", "a rule")
-
-
-def _name(name: object) -> str:
-    return name[:60] if isinstance(name, str) else shown(name)
+    return f"{bare(name)} is no name of a setting for an {what}; {hint}".replace("an rule", "a rule")
 
 
 def _fits(point: Point, rule: Mapping[str, set[Any]]) -> bool:

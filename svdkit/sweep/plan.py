@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from svdkit.errors import SettingsError, shown
-from svdkit.given import read_values, user_path
+from svdkit.given import bare, read_values, user_path
 from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.settings.base import FLAG, Settings, choice, nearest, number, setting, text
 from svdkit.sweep.estimate import Estimate, estimate_sweep
@@ -187,7 +187,7 @@ def read_sweep(path: str | Path) -> dict[str, Any]:
         if name not in takes:
             guess = nearest(name, takes)
             hint = f"did you mean {guess}?" if guess else f"the names are {', '.join(takes)}"
-            problems.append(f"{name[:60]} is not a name here; {hint}")
+            problems.append(f"{bare(name)} is not a name here; {hint}")
         elif values[name] is None and takes[name].default not in (None, ()):
             problems.append(f"{name} has no value: leave it out, or write it in quotes if it begins with #")
     if problems:
