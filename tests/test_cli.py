@@ -209,6 +209,36 @@ def test_wrong_input_to_animate(words: list[str], text: str, here: Path, no_load
     assert list(here.iterdir()) == []
 
 
+LONG = "x" * 300
+TOO_LONG = [
+    (["animate", "rocket", "--model", LONG], "model 'xxx"),
+    (["animate", "rocket", "-o", f"{LONG}.mp4"], f"{LONG}.mp4 cannot be saved in '.': the name is too long; choose a"),
+    (["animate", "rocket", "-o", f"{'犬' * 83}.mp4"], ".mp4 cannot be saved in '.': the name is too long; choose"),
+    (["animate", LONG], "xxx"),
+    (["replay", f"{LONG}.mp4"], "cannot be read (File name too long); check the path and its rights"),
+]
+
+
+@pytest.mark.parametrize(("words", "text"), TOO_LONG, ids=lambda value: "-".join(value)[:20])
+def test_names_that_no_file_has(words: list[str], text: str, here: Path, no_load: None) -> None:
+    result = run(*words)
+    assert (result.exit_code, result.stdout) == (WRONG_INPUT, "")
+    assert text in result.stderr
+    assert "did not expect this" not in result.stderr
+
+
+def test_a_clip_of_a_photo_with_a_long_name_gets_a_shorter_one() -> None:
+    name = make._default_name(f"{'犬' * 83}.jpg")
+    assert name == f"{'犬' * 66}.mp4"
+
+
+def test_a_missing_encoder_is_found_first(here: Path, no_load: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(here / "none"))
+    result = run("animate", "rocket")
+    assert result.exit_code == WRONG_INPUT
+    assert result.stderr.startswith("error: a .mp4 file: ffmpeg cannot be started")
+
+
 @pytest.mark.parametrize("name", ["rocket.mp4", "rocket.json", "rocket.photo.png"])
 def test_nothing_is_replaced_without_being_asked(name: str, here: Path, no_load: None) -> None:
     """Not even a JSON that only happens to have the clip's name."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from svdkit.clip import Clip
+from svdkit.clip.storage import check_saving
 from svdkit.errors import ClipError
 from tests.clips import micro_clip
 
@@ -39,11 +43,11 @@ def fail_at(call: int, error: BaseException) -> Any:
 
 
 REFUSALS = {
-    errno.ENOSPC: "the disk is full; free some space or save to another disk",
+    errno.ENOSPC: "the disk is full; free some space or use another disk",
     errno.EDQUOT: "your disk quota is used up",
-    errno.EROFS: "that disk is read-only; save to another folder",
-    errno.EACCES: "you may not write there; save to a folder of your own",
-    errno.EIO: "Input/output error; save to another folder",
+    errno.EROFS: "that disk is read-only; use another folder",
+    errno.EACCES: "you may not write there; use a folder of your own",
+    errno.EIO: "Input/output error; use another folder",
 }
 
 
@@ -88,7 +92,7 @@ def test_a_rename_that_fails_while_overwriting_says_what_was_replaced(
     monkeypatch.setattr(os, "replace", fail_at(call, OSError(errno.EIO, "cable"))("replace"))
     with pytest.raises(ClipError) as caught:
         micro_clip(4).save(tmp_path / "walk.gif")
-    assert str(caught.value).endswith(f"cable; save to another folder. {state}")
+    assert str(caught.value).endswith(f"cable; use another folder. {state}")
     after = listing(tmp_path)
     assert after.keys() == before.keys()
     assert {name for name in after if after[name] != before[name]} <= set(
@@ -157,7 +161,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path):
 
 def test_a_folder_that_is_a_file(tmp_path: Path):
     (tmp_path / "clips").write_text("a file")
-    with pytest.raises(ClipError, match="a part of that path is a file, not a folder; save to another folder"):
+    with pytest.raises(ClipError, match="a part of that path is a file, not a folder; use another folder"):
         micro_clip().save(tmp_path / "clips" / "walk.gif")
     assert listing(tmp_path) == {"clips": b"a file"}
 
@@ -165,6 +169,100 @@ def test_a_folder_that_is_a_file(tmp_path: Path):
 def test_a_name_that_is_too_long(tmp_path: Path):
     with pytest.raises(ClipError, match=r"is not a usable path|the name is too long; choose a shorter one"):
         micro_clip().save(tmp_path / f"{'x' * 300}.gif")
+    assert not list(tmp_path.iterdir())
+
+
+POOR_FFMPEG = {
+    "none at all": (None, "a .mp4 file: ffmpeg cannot be started"),
+    "no libx264": (
+        "[vost#0:0 @ 0x1] Unknown encoder 'libx264'\n[vost#0:0 @ 0x1] Error selecting an encoder",
+        "a .mp4 file: ffmpeg failed (Unknown encoder 'libx264'); try another format, such as .png, or run: pip install",
+    ),
+    "a failure": ("Conversion failed!", "a .mp4 file: ffmpeg failed (Conversion failed!); try another format, such"),
+}
+
+
+@pytest.fixture(params=POOR_FFMPEG)
+def poor_ffmpeg(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An ffmpeg that cannot encode; what is to be said of it."""
+    log, said = POOR_FFMPEG[request.param]
+    program = tmp_path / "ffmpeg"
+    if log is not None:
+        program.write_text(f"#!/bin/sh\ncat > /dev/null\ncat >&2 <<'END'\n{log}\nEND\nexit 1\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
+    return said
+
+
+def test_frames_that_cannot_be_encoded_are_kept(poor_ffmpeg: str, tmp_path: Path):
+    clip, folder = micro_clip(), tmp_path / "clips"
+    folder.mkdir()
+    for number in (1, 2):  # nothing kept is replaced
+        with pytest.raises(ClipError) as caught:
+            clip.save(folder / "walk.mp4")
+        assert str(caught.value).startswith(poor_ffmpeg)
+        [kept] = re.findall(r"\. The frames are kept in '(.*)', which Clip.read opens$", str(caught.value))
+        again = Clip.read(kept)
+        assert again == clip
+        assert again.photo is not None
+        assert len(list(folder.iterdir())) == number
+
+
+def test_frames_are_kept_among_temporary_files_where_the_folder_takes_none(
+    poor_ffmpeg: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(ClipError, match=rf"The frames are kept in '{tmp_path}/walk-\w+/walk_frames'"):
+        micro_clip().save(tmp_path / "nowhere" / "walk.mp4")
+
+
+def test_frames_are_not_kept_where_that_is_not_wanted(poor_ffmpeg: str, tmp_path: Path):
+    before = listing(tmp_path)
+    with pytest.raises(ClipError) as caught:
+        micro_clip().save(tmp_path / "walk.mp4", keep_frames=False)
+    assert "frames are kept" not in str(caught.value)
+    assert listing(tmp_path) == before
+
+
+def test_an_encoder_is_missed_before_the_clip_is_made(poor_ffmpeg: str, tmp_path: Path):
+    with pytest.raises(ClipError, match=re.escape(poor_ffmpeg)):
+        check_saving(tmp_path / "walk.mp4", num_bytes=0)
+    check_saving(tmp_path / "walk.png", num_bytes=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (f"{'x' * 300}.png", "the name is too long; choose a shorter one"),
+        (f"{'犬' * 83}.png", "the name is too long; choose a shorter one"),  # 253 bytes, but not with .photo.png
+        ("nowhere/walk.png", "that folder does not exist; create it first"),
+        ("a\0b.png", "embedded null byte; use another folder"),
+        ("walk.png", None),
+    ],
+)
+def test_names_and_folders_are_tried_before_the_clip_is_made(name: str, said: str | None, tmp_path: Path):
+    if said is None:
+        check_saving(tmp_path / name, num_bytes=1000)
+    else:
+        with pytest.raises(ClipError, match=f"cannot be saved in '.*': {said}$"):
+            check_saving(tmp_path / name, num_bytes=1000)
+    assert not list(tmp_path.iterdir())
+
+
+def test_room_is_tried_before_the_clip_is_made(tmp_path: Path):
+    """A real refusal of the kernel, in a process of its own."""
+    pytest.importorskip("resource", reason="Windows has no such limits")
+    code = (
+        "import resource, signal\nfrom pathlib import Path\nfrom svdkit.clip.storage import check_saving\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "check_saving(Path('walk.png'), num_bytes=900)\ncheck_saving(Path('walk.png'), num_bytes=2000)\n"
+    )
+    path = {"PYTHONPATH": os.getcwd(), "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}  # noqa: PTH109
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=path, capture_output=True, check=False)
+    said = (
+        "ClipError: walk.png cannot be saved in '.': the file is larger than this disk or account allows; use another"
+    )
+    assert said in done.stderr.decode()
     assert not list(tmp_path.iterdir())
 
 

@@ -330,6 +330,28 @@ def test_without_ffmpeg_clips_cannot_be_saved():
     assert (finding.status, finding.what) == ("fail", "no ffmpeg: clips cannot be saved as video")
 
 
+@pytest.mark.parametrize(
+    ("lacks", "has"),
+    [
+        ((".mp4",), "no libx264 for .mp4"),
+        ((".mp4", ".webm"), "no libx264 for .mp4, no libvpx-vp9 for .webm"),
+    ],
+)
+def test_an_ffmpeg_without_an_encoder_is_not_ok(lacks, has):
+    finding = found("ffmpeg", ffmpeg_lacks=lacks)
+    what = f"ffmpeg 7.0.2-static has {has}: such clips cannot be saved as video"
+    assert (finding.status, finding.what) == ("fail", what)
+
+
+def test_the_encoders_of_an_ffmpeg_are_asked_for(monkeypatch, tmp_path):
+    assert facts._ffmpeg_lacks() == ()
+    poor = tmp_path / "ffmpeg"
+    poor.write_text("#!/bin/sh\necho ' V....D libvpx-vp9 libvpx VP9'\n")
+    poor.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(poor))
+    assert facts._ffmpeg_lacks() == (".mp4",)
+
+
 def test_no_token_is_fine_but_for_one_model():
     finding = found("hub", token=False)
     assert (finding.status, finding.what) == ("ok", "no token is set, which only svd-xt-1.1 needs")

@@ -6,7 +6,10 @@ import dataclasses
 import io
 import itertools
 import re
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +18,7 @@ import pytest
 import torch
 
 from svdkit.errors import Cancelled, ImageError, SettingsError, SvdkitWarning
-from svdkit.generate import Progress, generate, generate_batch
+from svdkit.generate import Progress, encode, generate, generate_batch
 from svdkit.generate.run import _fit_photo
 from svdkit.image import fit, sample_photo
 from svdkit.models import find_model
@@ -291,6 +294,36 @@ def test_photos_and_seeds_may_be_arrays(toy_pipe: Any) -> None:
     clips = list(batch(toy_pipe, photos, seeds=np.arange(2)))
     assert [made(clip).settings["seed"] for clip in clips] == [0, 1, 0, 1]
     assert len({made(clip).image["sha256"] for clip in clips}) == 2
+
+
+def test_threads_wait_in_line_for_a_pipeline(toy_pipe: Any) -> None:
+    """Without a lock they share one schedule: clips are silently wrong, or an index is out of range."""
+    seeds = range(6)
+    alone = [run(toy_pipe, settings=SETTINGS.replace(seed=seed, num_inference_steps=3 + seed % 2)) for seed in seeds]
+    with ThreadPoolExecutor(3) as pool:
+        made = pool.map(
+            lambda seed: run(toy_pipe, settings=SETTINGS.replace(seed=seed, num_inference_steps=3 + seed % 2)), seeds
+        )
+    assert [clip.frames.tobytes() for clip in made] == [clip.frames.tobytes() for clip in alone]
+
+
+def test_stages_wait_for_a_clip_too(toy_pipe: Any) -> None:
+    frame, order = fit("rocket", height=64, width=64), []
+
+    def other() -> None:
+        encode(toy_pipe, frame, SETTINGS)
+        order.append("stage of another thread")
+
+    def begin(step: int, _: Any) -> None:
+        if step == 1:
+            thread.start()
+            time.sleep(0.2)
+        order.append(f"step {step}")
+
+    thread = threading.Thread(target=other)
+    run(toy_pipe, on_step=begin)
+    thread.join()
+    assert order == ["step 1", "step 2", "stage of another thread"]
 
 
 def test_two_toys_do_not_share_what_clip_said() -> None:

@@ -30,7 +30,7 @@ LAYERS = (
     {"environment"},
     {"child"},
     {"given"},
-    {"errors", "units"},
+    {"errors", "units", "disk"},
     {"micro"},
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}

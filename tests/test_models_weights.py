@@ -232,7 +232,21 @@ def test_a_repository_without_weights(mirror, tmp_path):
         (
             OSError(errno.ENOSPC, "No space left on device"),
             DownloadError,
-            "is full: free some space, or set .* HF_HOME",
+            "is full; free some space or use another disk, or set .* HF_HOME",
+        ),
+        (RuntimeError("IO Error: Permission denied (os error 13)"), DownloadError, "you may not write there; use a"),
+        *(
+            (
+                OSError(number, "x", "cache/blobs"),
+                DownloadError,
+                f"downloads cannot be written to '.*': {why}; use .* HF_HOME",
+            )
+            for number, why in [
+                (errno.EDQUOT, "your disk quota is used up; free some space or use another disk, or .*"),
+                (errno.EROFS, "that disk is read-only"),
+                (errno.EACCES, "you may not write there"),
+                (errno.ENOTDIR, "a part of that path is a file, not a folder"),
+            ]
         ),
         (TimeoutError("read timed out"), weights._UnreachableError, "TimeoutError: read timed out"),
         (errors.LocalEntryNotFoundError("offline"), weights._UnreachableError, "LocalEntryNotFoundError: offline"),

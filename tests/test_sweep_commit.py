@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from svdkit.bench.record import Record, read_records
-from svdkit.errors import SvdkitError
+from svdkit.errors import SvdkitError, SvdkitWarning
 from svdkit.sweep.commit import Results, write_files
 from svdkit.sweep.rows import now
 
@@ -109,12 +109,53 @@ def test_failed_runs_are_forgotten_on_request(tmp_path: Path) -> None:
 def test_a_second_sweep_on_the_folder_is_refused(tmp_path: Path) -> None:
     with (
         Results(tmp_path),
-        pytest.raises(SvdkitError, match=rf"another sweep is writing to .* \(process {os.getpid()} on .*UTC\): wait"),
+        pytest.raises(
+            SvdkitError, match=rf"another sweep is writing to .* \(process {os.getpid()}, since .*UTC\): wait"
+        ),
         Results(tmp_path),
     ):
         pass
     with Results(tmp_path):
         pass  # free again
+
+
+@pytest.mark.parametrize("name", [".lock", "records.jsonl", ".work", "runs"])
+def test_a_link_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    outside, folder = tmp_path / "outside", tmp_path / "results"
+    outside.write_text("mine", encoding="utf-8")
+    folder.mkdir()
+    (folder / name).symlink_to(outside)
+    with pytest.raises(SvdkitError, match=rf"^{name} in results .* is a link, .*: remove the link, or choose another"):
+        Results(folder).__enter__()
+    assert outside.read_text(encoding="utf-8") == "mine"
+    assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_a_folder_with_files_that_a_report_would_replace_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("my page", encoding="utf-8")
+    (tmp_path / "table.csv").write_text("my table", encoding="utf-8")
+    with pytest.raises(SvdkitError, match=r"has no sweep, but index.html, table.csv, which one would replace: choose"):
+        Results(tmp_path).__enter__()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("then", ["nothing", "an empty folder", "another sweep"])
+def test_a_folder_that_is_gone_gets_no_more_rows(tmp_path: Path, then: str) -> None:
+    """As when a drive drops off: nothing is made where it was, nor put into what stands there now."""
+    folder = tmp_path / "results"
+    first = Results(folder).__enter__()
+    first.commit(record(1), made(first, record(1)))
+    folder.rename(tmp_path / "moved")
+    if then == "an empty folder":
+        folder.mkdir()
+    with Results(folder if then == "another sweep" else tmp_path / "other") as second:
+        with pytest.raises(SvdkitError, match=r"is gone: .* what ended before, 1 runs, is complete"):
+            first.commit(record(2, status="timeout"))
+        first.__exit__()
+        second.commit(record(3), made(second, record(3)))
+    assert [one.id for one in read_records(tmp_path / "moved")] == [record(1).id]
+    assert folder.exists() == (then != "nothing")
+    assert [one.id for one in read_records(second.folder)] == [record(3).id]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
@@ -124,7 +165,7 @@ def test_a_killed_sweep_leaves_no_lock(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        with pytest.raises(SvdkitError, match=f"process {other.pid} "), Results(tmp_path):
+        with pytest.raises(SvdkitError, match=f"process {other.pid}, "), Results(tmp_path):
             pass
         other.send_signal(signal.SIGKILL)
         other.wait()
@@ -134,18 +175,28 @@ def test_a_killed_sweep_leaves_no_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a system with flock")
-def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_locks_the_last_sweep_goes_on_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fcntl
 
     def none(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", none)
-    with pytest.raises(SvdkitError, match="cannot be written: No locks available; choose another folder"):
-        Results(tmp_path).__enter__()
+    with pytest.warns(SvdkitWarning, match="is on a file system without locks: see to it that no other"):
+        first = Results(tmp_path).__enter__()
+    with pytest.warns(SvdkitWarning, match="without locks"):
+        second = Results(tmp_path).__enter__()
+    with pytest.raises(SvdkitError, match="another sweep took it over"):
+        first.commit(record(1))
+    first.__exit__()
+    second.commit(record(2), made(second, record(2)))
+    second.__exit__()
+    assert [one.id for one in read_records(tmp_path)] == [record(2).id]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SvdkitError, match=r"cannot be written: (Not a directory|File exists); choose another folder"):
+    with pytest.raises(
+        SvdkitError, match=r"cannot be written: a part of that path is a file, not a folder; use another folder"
+    ):
         Results(tmp_path / "file").__enter__()

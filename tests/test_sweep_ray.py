@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,6 +38,26 @@ def test_without_ray_the_engine_says_what_to_install(tmp_path: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(PipelineError, match=r"engine 'ray' needs Ray: pip install 'svdkit\[ray\]', or use engine"):
         run_sweep(seeds(1), results=tmp_path, engine="ray", report=False)
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        (
+            None,
+            "Ray could not be started here (The current node timed out during startup.); try again, look into its logs",
+        ),
+        ("auto", "no Ray cluster at address='auto' (The current node timed out during startup.); start one with"),
+    ],
+)
+def test_a_start_of_ray_that_times_out(address: str | None, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise Exception("The current node timed out during startup.")  # noqa: TRY002 - Ray's own
+
+    ray = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: None)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with pytest.raises(PipelineError, match=re.escape(told)):
+        ray_engine._connect(address)
 
 
 def test_what_shares_a_denoise_is_one_batch() -> None:

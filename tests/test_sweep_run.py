@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +22,8 @@ import pytest
 from typer.testing import CliRunner
 
 from svdkit.bench.record import read_records
-from svdkit.errors import SettingsError, SvdkitError
-from svdkit.sweep import commit, local_engine, run_sweep
+from svdkit.errors import ClipError, SettingsError, SvdkitError
+from svdkit.sweep import commit, local_engine, run_sweep, sweep
 from svdkit.sweep.estimate import Estimate
 from svdkit.sweep.progress import Display
 from tests.sweeps import DIES, FAILS_SECOND, FILLS, HANGS, LOSES_GPU, SLOW, WORKER, seeds, tasks_of
@@ -195,6 +197,53 @@ def test_a_full_disk_of_the_driver_stops_the_sweep_and_nothing_is_lost(
     assert len(read_records(tmp_path)) == 2
 
 
+@pytest.mark.parametrize("then", ["nothing", "an empty folder"])
+def test_a_results_folder_that_is_removed_stops_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    folder, ended = tmp_path / "results", []
+
+    def remove(self: Display, record: Any) -> None:
+        ended.append(record.status)
+        shutil.rmtree(folder)
+        if then == "an empty folder":
+            folder.mkdir()
+
+    monkeypatch.setattr(Display, "ended", remove)
+    with pytest.raises(SvdkitError, match="is gone: the folder was removed or moved, its disk dropped off, or another"):
+        run_sweep(seeds(1, 2, 3), results=folder)
+    assert ended == ["ok"]
+    assert [*folder.iterdir()] == [] if then == "an empty folder" else not folder.exists()
+
+
+def test_a_sweep_tries_its_encoder_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "none"))
+    with pytest.raises(ClipError, match=r"a \.mp4 file: ffmpeg cannot be started .*; run: pip install imageio-ffmpeg"):
+        run(seeds(1), tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_sweep_tries_its_disk_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def full(folder: Path, size: int) -> None:
+        sizes.append(size)
+        raise OSError(errno.EDQUOT, "x")
+
+    children = watch_children(monkeypatch)
+    monkeypatch.setattr(importlib.import_module("svdkit.sweep.run"), "try_room", full)
+    with pytest.raises(SvdkitError, match="cannot be written: your disk quota is used up; free some space"):
+        run(seeds(1), tmp_path, scale=2)
+    assert (sizes, children) == ([14 * 72 * 128 * 3 * 4], [])
+
+
+def test_the_plan_is_printed_where_the_output_is_ascii(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    sweep("rocket", axes={"seed": [1]}, results=tmp_path, forecast=False, report=False, quality=False)
+    sys.stdout.seek(0)
+    assert sys.stdout.readline() == "1 run: 1 photo ? seed (1)\n"
+
+
 def test_an_interrupt_ends_the_worker_and_keeps_what_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(self: Display, record: Any) -> None:
         raise KeyboardInterrupt
@@ -212,7 +261,8 @@ def test_an_interrupt_ends_the_worker_and_keeps_what_ended(tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("how", "told"),
     [
-        ({"results": None}, "there is no results folder; give results='bench_results/NAME'"),
+        ({"results": None}, r"there is no results folder \(results=None\); give results='bench_results/NAME'"),
+        ({"results": ""}, r"there is no results folder \(results=''\); give results='bench_results/NAME'"),
         ({"engine": "dask"}, "engine='dask' is not known; give .* engine='local' or 'ray'"),
         ({"timeout_seconds": float("inf")}, "timeout_seconds=inf: must be seconds above 0; a day is 86400"),
         ({"timeout_seconds": float("nan")}, "timeout_seconds=nan: must be"),

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from svdkit import __version__
 from svdkit.bench.rules import BYTES, METHODS, PHASES, SCHEMA_VERSION, STAGES, STATUSES, problems_of
 from svdkit.clip.provenance import plain
+from svdkit.disk import sync
 from svdkit.errors import ClipError, SettingsError, SvdkitError, SvdkitWarning, shown
 from svdkit.given import user_path
 
@@ -151,7 +152,7 @@ def write_record(path: str | Path, record: Record) -> None:
         gap = "\n" if tail and _is_json(tail) else ""
         stream.write(f"{gap}{json.dumps(record.to_dict(), allow_nan=False)}\n".encode())
         stream.flush()
-        os.fsync(stream.fileno())
+        sync(stream.fileno())
 
 
 def _last_line(stream: BinaryIO) -> tuple[int, bytes]:

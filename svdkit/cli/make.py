@@ -180,16 +180,19 @@ def check_target(path: Path, *, overwrite: bool, settings: Any = None, scale: fl
         svdkit.errors.ClipError: clip.avi: a clip is saved as .mp4, .webm, .webp, .gif or .png (a folder of frames)
     """
     from svdkit.clip.formats import check_rate
-    from svdkit.clip.storage import SUFFIXES, scaled_size
+    from svdkit.clip.storage import SUFFIXES, check_saving, scaled_size
 
+    num_bytes = 0
     if settings is not None:
         size = {name: getattr(settings, name) for name in ("height", "width", "num_frames")}
         check_rate(path.suffix.lower(), settings.playback_fps)
-        scaled_size(**size, scale=1 if scale is None else scale)
+        height, width = scaled_size(**size, scale=1 if scale is None else scale)
+        num_bytes = settings.num_frames * height * width * 3
     if path.suffix.lower() not in SUFFIXES:
         raise ClipError(f"{path}: a clip is saved as .mp4, .webm, .webp, .gif or .png (a folder of frames)")
     if not path.parent.is_dir():
         raise ClipError(f"{path}: the folder {path.parent} is not there; create it first, or choose another --output")
+    check_saving(path, num_bytes=num_bytes)
     main = path.with_name(f"{path.stem}_frames") if path.suffix.lower() == ".png" else path
     beside = (main, path.with_suffix(".json"), path.with_name(f"{path.stem}.photo.png"))
     there = [file.name for file in beside if file.exists()]
@@ -216,6 +219,7 @@ def _targets(path: Path, seeds: Sequence[int] | None) -> list[Path]:
 def _default_name(source: str | None) -> str:
     """Name a clip after its photo; an address may hold characters that no file name takes."""
     stem = re.sub(r"[^\w.-]+", "-", Path(source or "").stem).strip("-.")
+    stem = stem.encode()[:200].decode(errors="ignore")  # files beside it have longer names, and 255 bytes are the most
     return f"{stem or 'clip'}.mp4"
 
 

@@ -91,7 +91,13 @@ class Clip:
         return " · ".join(parts)
 
     def save(
-        self, path: str | Path, *, overwrite: bool = True, keep_photo: bool = True, scale: float | None = None
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = True,
+        keep_photo: bool = True,
+        keep_frames: bool = True,
+        scale: float | None = None,
     ) -> Path:
         """Save the clip, by suffix; with ``<stem>.json`` and, when it has a photo, ``<stem>.photo.png`` beside it.
 
@@ -104,13 +110,14 @@ class Clip:
             path: Where to; the folder must exist.
             overwrite: Whether existing files may be replaced.
             keep_photo: Whether the fitted photo goes beside the clip. Leave it out for photos that are private.
+            keep_frames: Whether frames that cannot be encoded are kept as a folder of PNG, which the error names.
             scale: Size of the saved frames as a factor, for example 4 for a clip of micro; true size when left out.
 
         Returns:
             The file or folder written.
 
         Raises:
-            ClipError: The suffix is unknown, a file is in the way, or the disk is full or read-only.
+            ClipError: The suffix is unknown, a file is in the way, an encoder fails, or the disk is full or read-only.
 
         Example:
             >>> clip.save("walk.mp4")  # doctest: +SKIP
@@ -119,7 +126,8 @@ class Clip:
         count, height, width = self.frames.shape[:3]
         document = Document(fps=self.fps, num_frames=count, height=height, width=width, provenance=self.provenance)
         frames = self.frames if scale is None else resize(self.frames, scale=scale)
-        return write_clip(path, frames, document, photo=self.photo if keep_photo else None, overwrite=overwrite)
+        photo, how = self.photo if keep_photo else None, {"overwrite": overwrite, "keep_frames": keep_frames}
+        return write_clip(path, frames, document, photo=photo, **how)
 
     @classmethod
     def read(cls, path: str | Path) -> Clip:

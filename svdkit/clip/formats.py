@@ -25,6 +25,7 @@ from PIL import Image, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
 from svdkit.clip.provenance import DIGITAL_SOURCE_TYPE, XMP
+from svdkit.environment.facts import ENCODERS
 from svdkit.errors import ClipError
 from svdkit.units import format_bytes
 
@@ -33,6 +34,7 @@ Frames = npt.NDArray[np.uint8]  # RGB, shape (frames, height, width, 3), values 
 MAX_BYTES = 2**30  # of raw frames that are read: 606 frames at 576x1024. More is a film or a decompression bomb.
 MAX_PIXELS = 7680 * 4320  # of one frame: 8K
 
+_FFMPEG = "imageio-ffmpeg==0.6.0"
 _EXIF_DESCRIPTION, _EXIF_SOFTWARE = 0x010E, 0x0131  # Exif 2.32, table 4
 # sRGB frames under BT.709's matrix and limited range. The transfer tag says sRGB, for that is what the values are.
 _YUV = (
@@ -40,8 +42,8 @@ _YUV = (
     *("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "iec61966-2-1", "-color_range", "tv"),
 )
 _CODECS = {
-    ".mp4": (*_YUV, "-c:v", "libx264", "-crf", "16", "-movflags", "+faststart"),
-    ".webm": (*_YUV, "-c:v", "libvpx-vp9", "-crf", "24", "-b:v", "0", "-row-mt", "1", "-cpu-used", "2"),
+    ".mp4": (*_YUV, "-c:v", ENCODERS[".mp4"], "-crf", "16", "-movflags", "+faststart"),
+    ".webm": (*_YUV, "-c:v", ENCODERS[".webm"], "-crf", "24", "-b:v", "0", "-row-mt", "1", "-cpu-used", "2"),
     # One palette for all frames: one a frame flickers. Pillow's dithering leaves bright specks on dark photos.
     ".gif": ("-vf", "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=floyd_steinberg", "-loop", "0"),
 }
@@ -99,6 +101,12 @@ def check_rate(suffix: str, fps: float) -> None:
     """Refuse a rate that a format cannot have: a gif counts in hundredths of a second."""
     if suffix == ".gif" and fps > 50:
         raise ClipError(f"a gif shows at most 50 frames a second, not {fps:g}; save as .mp4 or .webp")
+
+
+def check_encoder(suffix: str) -> None:
+    """Encode two small frames, to find out before a clip is made that it could not be saved; a ClipError."""
+    if suffix != ".png":
+        encode(np.zeros((2, 16, 16, 3), np.uint8), suffix=suffix, fps=7)
 
 
 def encode(frames: Frames, *, suffix: str, fps: float, tags: Tags = _NO_TAGS, crf: int | None = None) -> bytes:
@@ -163,7 +171,10 @@ def _encode_webp(frames: Frames, *, fps: float, tags: Tags) -> bytes:
     delays = [after - before for before, after in itertools.pairwise(edges)]
     first, *others = [Image.fromarray(frame) for frame in frames]
     buffer, show = io.BytesIO(), {"save_all": True, "append_images": others, "duration": delays, "loop": 0}
-    first.save(buffer, "WEBP", quality=90, exif=exif, xmp=XMP.encode() if tags.title else b"", **show)
+    try:
+        first.save(buffer, "WEBP", quality=90, exif=exif, xmp=XMP.encode() if tags.title else b"", **show)
+    except Exception as error:  # a Pillow without webp, or a size that webp cannot have: many kinds
+        raise ClipError(f"a .webp file: Pillow failed ({error}); try another format, such as .png") from error
     return buffer.getvalue()
 
 
@@ -280,13 +291,17 @@ def _ffmpeg(*arguments: str, subject: str, given: bytes = b"") -> tuple[bytes, b
     except subprocess.TimeoutExpired as error:
         raise ClipError(f"{subject}: ffmpeg was stopped after {seconds} s; try a smaller clip") from error
     except (OSError, RuntimeError) as error:
-        raise ClipError(f"{subject}: ffmpeg cannot be started ({error}); run: pip install imageio-ffmpeg") from error
+        raise ClipError(f"{subject}: ffmpeg cannot be started ({error}); run: pip install {_FFMPEG}") from error
     if done.returncode == 0:
         return done.stdout, done.stderr
     log = done.stderr.decode("utf-8", "replace")
-    complaint = re.search(r"(?im)^(?:\[[^\n\]]*\] )*([^\n]*(?:error|invalid|fail|no space)[^\n]*)$", log)
+    complaint = re.search(
+        r"(?im)^(?:\[[^\n\]]*\] )*([^\n]*(?:error|invalid|fail|no space|unknown encoder)[^\n]*)$", log
+    )
     reason = complaint[1].strip() if complaint else f"it stopped with code {done.returncode}"
     advice = "try another format, such as .png" if given else "it may be cut short: save or download it again"
+    if "Unknown encoder" in log:
+        advice = f"{advice}, or run: pip install {_FFMPEG}, and unset IMAGEIO_FFMPEG_EXE"
     is_full = any(words in log for words in ("No space left", "Disk quota exceeded"))
     advice = "the disk is full; free some space" if is_full else advice
     why = OSError(errno.ENOSPC, "no space left") if is_full else None  # a sweep stops for it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import shutil
@@ -15,8 +14,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from svdkit.clip.formats import Decoded, Frames, Tags, check_size, decode, encode, encode_png, read_png
+from svdkit.clip.formats import (
+    Decoded,
+    Frames,
+    Tags,
+    check_encoder,
+    check_rate,
+    check_size,
+    decode,
+    encode,
+    encode_png,
+    read_png,
+)
 from svdkit.clip.provenance import Document, Provenance, clip_number
+from svdkit.disk import refusal, try_room, write_synced
 from svdkit.errors import ClipError, ImageError, SvdkitWarning, shown
 from svdkit.given import user_path
 from svdkit.image import Frame
@@ -26,17 +37,6 @@ SUFFIXES = (".mp4", ".webm", ".webp", ".gif", ".png")
 """What can be saved, and looked for beside a JSON in this order; ".png" is a folder of frames."""
 
 _Content = bytes | dict[str, bytes]  # of a file, or of a folder's files by name
-
-_ADVICE = {
-    errno.ENOSPC: "the disk is full; free some space or save to another disk",
-    errno.EDQUOT: "your disk quota is used up; free some space or save elsewhere",
-    errno.EFBIG: "the file is larger than this disk or account allows; save elsewhere or with a smaller scale",
-    **dict.fromkeys((errno.EACCES, errno.EPERM), "you may not write there; save to a folder of your own"),
-    errno.EROFS: "that disk is read-only; save to another folder",
-    errno.ENOENT: "that folder does not exist; create it first",
-    errno.ENOTDIR: "a part of that path is a file, not a folder; save to another folder",
-    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
-}
 
 
 def scaled_size(*, height: int, width: int, num_frames: int, scale: float) -> tuple[int, int]:
@@ -55,8 +55,26 @@ def resize(frames: Frames, *, scale: float) -> Frames:
     return np.stack([np.asarray(image) for image in scaled])
 
 
+def check_saving(path: Path, *, num_bytes: int) -> None:
+    """Try what saving a clip will need before it is made: an encoder, names, and room for its frames; a ClipError."""
+    check_encoder(path.suffix.lower())
+    try:
+        for end in (path.suffix, ".photo.png", "_frames"):
+            with contextlib.suppress(FileNotFoundError):
+                os.lstat(path.with_name(path.stem + end))
+        try_room(path.parent, num_bytes)
+    except (OSError, ValueError) as error:
+        raise ClipError(f"{path.name} cannot be saved in {str(path.parent)!r}: {refusal(error)}") from error
+
+
 def write_clip(
-    path: str | Path, frames: Frames, document: Document, *, photo: Image.Image | None, overwrite: bool
+    path: str | Path,
+    frames: Frames,
+    document: Document,
+    *,
+    photo: Image.Image | None,
+    overwrite: bool,
+    keep_frames: bool = False,
 ) -> Path:
     """Write a clip's files, all or none; ``Clip.save`` documents the arguments."""
     path, made = _as_path(path), document.provenance
@@ -64,6 +82,7 @@ def write_clip(
     if suffix not in SUFFIXES:
         known = ".mp4 (plays everywhere), .webm, .webp, .gif or .png (a folder of frames)"
         raise ClipError(f"{path.name!r} has no suffix of a clip; use {known}")
+    check_rate(suffix, document.fps)
     title = f"AI-generated video ({made.name}, svdkit {made.svdkit_version})" if made else ""
     tags = Tags(comment=document.to_text(), title=title)
     files: dict[Path, _Content] = {}
@@ -73,10 +92,28 @@ def write_clip(
     if suffix == ".png":
         files[target] = {f"{i:04d}.png": encode_png(frame, tags=tags) for i, frame in enumerate(frames, start=1)}
     else:
-        files[target] = encode(frames, suffix=suffix, fps=document.fps, tags=tags)
+        try:
+            files[target] = encode(frames, suffix=suffix, fps=document.fps, tags=tags)
+        except ClipError as error:
+            kept = _keep(path, frames, document, photo=photo) if keep_frames else None
+            if kept is None:
+                raise
+            raise ClipError(f"{error}. The frames are kept in {str(kept)!r}, which Clip.read opens") from error
     files[path.with_name(f"{path.stem}.json")] = document.to_text(indent=1).encode() + b"\n"
     _write_all(files, overwrite=overwrite)
     return target
+
+
+def _keep(path: Path, frames: Frames, document: Document, *, photo: Image.Image | None) -> Path | None:
+    """Keep a clip that could not be encoded as PNG, in a new folder beside it or among temporary files."""
+    for place in (path.parent, None):
+        with contextlib.suppress(OSError, ClipError), contextlib.ExitStack() as stack:
+            folder = tempfile.mkdtemp(prefix=f"{path.stem}-", dir=place)
+            stack.callback(shutil.rmtree, folder)
+            kept = write_clip(Path(folder, f"{path.stem}.png"), frames, document, photo=photo, overwrite=False)
+            stack.pop_all()
+            return kept
+    return None
 
 
 def _write_all(files: dict[Path, _Content], *, overwrite: bool) -> None:
@@ -98,11 +135,11 @@ def _write_all(files: dict[Path, _Content], *, overwrite: bool) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         if not isinstance(error, OSError | ValueError):  # ValueError: a name that the file system cannot encode
             raise
-        reason = getattr(error, "strerror", None) or error
-        advice = _ADVICE.get(getattr(error, "errno", 0), f"{reason}; save to another folder")
         changed = sorted(path.name for path in old if path in renamed or not os.path.lexists(path))
         state = f"No longer as before: {', '.join(changed)}; save again." if changed else "Nothing was changed."
-        raise ClipError(f"{first.name} could not be saved in {str(first.parent)!r}: {advice}. {state}") from error
+        raise ClipError(
+            f"{first.name} could not be saved in {str(first.parent)!r}: {refusal(error)}. {state}"
+        ) from error
 
 
 def _check_replaceable(path: Path, content: _Content, *, overwrite: bool) -> None:
@@ -120,11 +157,8 @@ def _write(path: Path, content: _Content) -> None:
         path.mkdir()
         for name, part in content.items():
             _write(path / name, part)
-        return
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())  # else a crash after the rename can leave an empty file under the final name
+    else:
+        write_synced(path, content)
 
 
 def _rename(new: Path, target: Path, *, aside: Path) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 
-from svdkit.environment.facts import Facts, Gpu, gather
+from svdkit.environment.facts import ENCODERS, Facts, Gpu, gather
 from svdkit.units import format_bytes, format_count
 
 _GIB = 1024**3
@@ -183,11 +183,13 @@ def _known_bad(facts: Facts) -> Iterator[Finding]:
 
 
 def _ffmpeg(facts: Facts) -> Iterator[Finding]:
-    if facts.ffmpeg:
+    lacks = ", ".join(f"no {ENCODERS[suffix]} for {suffix}" for suffix in facts.ffmpeg_lacks)
+    if facts.ffmpeg and not lacks:
         yield Finding("ffmpeg", "ok", f"ffmpeg {facts.ffmpeg}")
     else:
-        cure = "pip install imageio-ffmpeg==0.6.0, or set IMAGEIO_FFMPEG_EXE to an ffmpeg of yours"
-        yield Finding("ffmpeg", "fail", "no ffmpeg: clips cannot be saved as video", cure)
+        what = f"ffmpeg {facts.ffmpeg} has {lacks}: such clips" if facts.ffmpeg else "no ffmpeg: clips"
+        cure = "pip install imageio-ffmpeg==0.6.0, or set IMAGEIO_FFMPEG_EXE to a complete ffmpeg of yours"
+        yield Finding("ffmpeg", "fail", f"{what} cannot be saved as video", cure)
 
 
 def _ram(facts: Facts) -> Iterator[Finding]:

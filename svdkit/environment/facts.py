@@ -24,6 +24,10 @@ PACKAGES = (
 )
 
 
+ENCODERS = {".mp4": "libx264", ".webm": "libvpx-vp9"}
+"""Suffix -> the encoder of ffmpeg that saves it; not every ffmpeg is built with them."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Gpu:
     """A GPU as torch sees it: free_bytes is None when not asked, capability is (9, 0) for sm_90."""
@@ -53,6 +57,7 @@ class Facts:
     mps: bool = False
     driver: str | None = None  # NVIDIA's
     ffmpeg: str | None = None
+    ffmpeg_lacks: tuple[str, ...] = ()  # suffixes of clips that it cannot save
     disk_free_bytes: int | None = None  # where the hub's downloads go
     token: bool = False
     offline: bool = False
@@ -70,6 +75,7 @@ def gather(*, ask_torch: bool, ask_free: bool = False) -> Facts:
         versions=versions,
         driver=_driver(),
         ffmpeg=_ffmpeg(),
+        ffmpeg_lacks=_ffmpeg_lacks() if ask_free else (),
         disk_free_bytes=_disk_free(Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub")),
         token=bool(os.environ.get("HF_TOKEN", "").strip()) or Path(home, "token").is_file(),
         offline=os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"},
@@ -207,6 +213,16 @@ def _ffmpeg() -> str | None:
         return str(imageio_ffmpeg.get_ffmpeg_version())
     except Exception:  # noqa: BLE001 - missing, not executable, for another processor: all mean that there is none
         return None
+
+
+def _ffmpeg_lacks() -> tuple[str, ...]:
+    with contextlib.suppress(Exception):  # as above
+        import imageio_ffmpeg
+
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-encoders"]
+        known = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.split()
+        return tuple(suffix for suffix, encoder in ENCODERS.items() if encoder not in known)
+    return ()
 
 
 def _disk_free(folder: Path) -> int | None:

@@ -12,7 +12,7 @@ from svdkit.errors import SettingsError, SvdkitWarning
 from svdkit.generate.keys import resolve
 from svdkit.generate.ladder import run_stage
 from svdkit.generate.progress import Report, Shown, reporter
-from svdkit.generate.stages import OnStep, decode, denoise, encode
+from svdkit.generate.stages import OnStep, decode, denoise, encode, in_line
 from svdkit.image import Frame, fit, size_advice
 from svdkit.settings import ClipSettings
 
@@ -39,7 +39,7 @@ def generate(
     ``generator=torch.Generator("cpu").manual_seed(seed)``: on the CPU whatever the device, so that a seed means the
     same noise everywhere. When memory runs out, the stage in which it did is run again with less (smaller decode
     chunks, guidance in two passes, forward chunking, offloading), warned of and noted in the clip;
-    ``svdkit.undo_technique`` takes back what stays applied.
+    ``svdkit.undo_technique`` takes back what stays applied. Threads that share a pipeline wait in line.
 
     Args:
         pipe: A ``StableVideoDiffusionPipeline``, from ``svdkit.load`` or your own.
@@ -138,6 +138,7 @@ def _fit_photo(pipe: Any, photo: Any, settings: ClipSettings, **how: Any) -> Fra
     return fit(photo, height=settings.height or height, width=settings.width or width, **how)
 
 
+@in_line
 def _make(
     pipe: Any, frame: Frame, settings: ClipSettings, reuse: Any, *, report: Report, step_down: bool, on_step: Any
 ) -> tuple[Clip, Encoded, int]:
@@ -163,7 +164,7 @@ def _size_advice(pipe: Any, frame: Frame) -> list[str]:
     advice = size_advice(height=frame.height, width=frame.width, **trained)
     if advice is None:
         return []
-    warnings.warn(advice, SvdkitWarning, stacklevel=4)
+    warnings.warn(advice, SvdkitWarning, stacklevel=5)
     return [advice]
 
 

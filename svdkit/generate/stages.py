@@ -6,12 +6,14 @@ noise on the photo is drawn first, then the latents: ``Encoded`` carries the gen
 
 from __future__ import annotations
 
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from svdkit.settings import ClipSettings
 
 OnStep = Callable[[int, Any], object]
+P, T = ParamSpec("P"), TypeVar("T")
+
+_LOCKS: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
 
 _NOT_NUMBERS = (
     "some values are not numbers, shown black; half precision does this with some models and small sizes: load with "
@@ -34,6 +39,18 @@ _NOT_NUMBERS = (
 )
 
 
+def in_line(make: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+    """Let threads that share a pipeline wait in line: it has one schedule, and one memory."""
+
+    @wraps(make)
+    def wait(pipe: Any, *arguments: P.args, **options: P.kwargs) -> T:
+        with _LOCKS.setdefault(pipe, threading.RLock()):
+            return make(pipe, *arguments, **options)
+
+    return wait
+
+
+@in_line
 def encode(
     pipe: Any, frame: Frame, settings: ClipSettings, *, progress: Shown = False, reuse: Encoded | None = None
 ) -> Encoded:
@@ -72,6 +89,7 @@ def encode(
     return Encoded(key=key, settings=settings, frame=frame, seconds=meter.seconds, **made)
 
 
+@in_line
 def denoise(
     pipe: Any,
     encoded: Encoded,
@@ -124,6 +142,7 @@ def denoise(
     return Denoised(key=key, settings=settings, frame=encoded.frame, latents=latents, **seconds)
 
 
+@in_line
 def decode(
     pipe: Any,
     denoised: Denoised,
@@ -162,7 +181,7 @@ def decode(
     pixels = np.concatenate([frames for frames, _ in chunks])
     if not all(finite for _, finite in chunks):
         notes = (*notes, _NOT_NUMBERS)
-        warnings.warn(_NOT_NUMBERS, SvdkitWarning, stacklevel=2)
+        warnings.warn(_NOT_NUMBERS, SvdkitWarning, stacklevel=3)
     model, report = describe_model(pipe), getattr(pipe, "svdkit", None)
     made = Provenance(
         kind="micro" if model["name"] == "micro" else "svd",

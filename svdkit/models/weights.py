@@ -7,13 +7,13 @@ checkpoints, and downloading everything overflows a cloud machine's 30 GB system
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib.util
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+from svdkit.disk import REFUSALS, number_of, refusal
 from svdkit.environment.facts import free_ram
 from svdkit.errors import (
     DownloadError,
@@ -138,6 +138,8 @@ def _from_modelscope(info: ModelInfo, *, revision: str | None, variant: str | No
     try:
         return Path(snapshot_download(info.modelscope_id, **files))
     except Exception as error:
+        if number_of(error) in REFUSALS:
+            raise _refused(error, place=str(place), variable="MODELSCOPE_CACHE") from error
         raise DownloadError(
             f"ModelScope ({info.modelscope_id}) failed: {type(error).__name__}: {error}. Check the network and try "
             "again (a download continues where it stopped), or use source='hub'"
@@ -250,16 +252,21 @@ def _translate(error: Exception, *, info: ModelInfo, revision: str | None) -> Mo
             "https://huggingface.co/settings/tokens (for a gated model with access to public gated repositories) and "
             "set HF_TOKEN to it; a public model needs none: unset HF_TOKEN"
         )
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return DownloadError(
-            f"the disk of {constants.HF_HUB_CACHE!r} is full: free some space, or set the environment variable HF_HOME "
-            "to a folder on a larger disk; the download then continues where it stopped"
-        )
+    if number_of(error) in REFUSALS:
+        return _refused(error, place=constants.HF_HUB_CACHE, variable="HF_HOME")
     cause = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return _UnreachableError(
         f"{where} failed for {info.hub_id} ({cause}). Check the network and try again (a download continues where it "
         "stopped); where the hub is blocked set HF_ENDPOINT to a mirror, use source='modelscope', or give a folder "
         "that you downloaded yourself; 'micro' needs no download"
+    )
+
+
+def _refused(error: Exception, *, place: str, variable: str) -> DownloadError:
+    """The error for a cache that cannot be written."""
+    return DownloadError(
+        f"downloads cannot be written to {place!r}: {refusal(error)}, or set the environment variable {variable} to a "
+        "folder elsewhere and restart Python; a download continues where it stopped"
     )
 
 

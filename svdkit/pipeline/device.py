@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # What other allocators than CUDA's say; they raise a plain RuntimeError.
 _SIGNS = (
     *("cuda error: out of memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed"),
+    # A library that finds no room for its handle or workspace, and the allocator that asks the driver how full it is.
+    *("unable to find an engine", "cublas_status_not_initialized", "nvml_success == r internal assert failed"),
     *("mps backend out of memory", "invalid buffer size"),  # the second: a tensor larger than Metal allows
     *("defaultcpuallocator: can't allocate memory", "defaultcpuallocator: not enough memory"),
 )

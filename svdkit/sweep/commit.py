@@ -6,9 +6,9 @@ import contextlib
 import errno
 import json
 import os
-import platform
 import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from svdkit.bench.record import Record, read_records, write_record
+from svdkit.disk import is_unknown_here, refusal, sync_folder, write_synced
+from svdkit.disk import write_whole as write_whole  # noqa: PLC0414 - the worker has it from here
 from svdkit.errors import SettingsError, SvdkitError, SvdkitWarning
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_LOCK, _RECORDS, _WORK = ".lock", "records.jsonl", ".work"
+_LOCK, _RECORDS, _WORK, _RUNS, _ASKED = ".lock", "records.jsonl", ".work", "runs", "sweep.json"
+_REPLACED = ("environment.json", "index.html", "table.csv", "table.md", "contact_sheet.png")
 
 
 class Results:
@@ -33,7 +36,8 @@ class Results:
 
     Attributes:
         folder: The results folder.
-        work: For temporary folders, on the same disk; emptied at start and end.
+        work: For temporary folders, on the same disk; new at each start, so that it tells this folder from a later one
+            of the same name.
         finished: Run id -> record of every run that has ended, well or not.
 
     Raises:
@@ -52,13 +56,14 @@ class Results:
 
     def __enter__(self) -> Self:
         try:
-            (self.folder / "runs").mkdir(parents=True, exist_ok=True)
+            _check_ours(self.folder)
+            (self.folder / _RUNS).mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.folder / _LOCK)
-            shutil.rmtree(self.work, ignore_errors=True)
-            self.work.mkdir(exist_ok=True)
+            shutil.rmtree(self.folder / _WORK, ignore_errors=True)
+            (self.folder / _WORK).mkdir(exist_ok=True)
+            self.work = Path(tempfile.mkdtemp(dir=self.folder / _WORK))
         except OSError as error:
-            reason = error.strerror or error
-            raise SvdkitError(f"results {self.folder} cannot be written: {reason}; choose another folder") from error
+            raise SvdkitError(f"results {self.folder} cannot be written: {refusal(error)}") from error
         try:
             self._recover()
         except BaseException:
@@ -67,20 +72,32 @@ class Results:
         return self
 
     def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.work, ignore_errors=True)
+        if self.work.is_dir():
+            shutil.rmtree(self.folder / _WORK, ignore_errors=True)
+            if self._lock is not None:
+                self._lock.truncate(0)
         if self._lock is not None:
-            self._lock.truncate(0)  # it names this machine, and a results folder is made to be shared
             self._lock.close()  # which unlocks; the file stays, since removing it would race with the next sweep
 
     def commit(self, record: Record, made: Path | None = None) -> None:
         """Keep a run that ended: its folder when it made one, then its line; an OSError when the disk is full."""
+        self.check_there()
         if made is not None:
-            target = self.folder / "runs" / record.id
+            target = self.folder / _RUNS / record.id
             shutil.rmtree(target, ignore_errors=True)  # of a folder that lost its records, or of half a copy
             os.replace(made, target)  # noqa: PTH105 - Path.replace is the same; this says atomic
-            sync_folder(self.folder / "runs")
+            sync_folder(self.folder / _RUNS)
         write_record(self.folder / _RECORDS, record)
         self.finished[record.id] = record
+
+    def check_there(self) -> None:
+        """Raise a SvdkitError when the folder was removed, its disk is gone, or another sweep has taken it over."""
+        if not self.work.is_dir():
+            raise SvdkitError(
+                f"results {self.folder} is gone: the folder was removed or moved, its disk dropped off, or another "
+                f"sweep took it over. The sweep stopped; what ended before, {len(self.finished)} runs, is complete "
+                "wherever the folder is now, and the same call with that folder continues"
+            )
 
     def forget_failed(self) -> None:
         """Take the lines of failed runs away, so that they are run again; the file is replaced as a whole."""
@@ -99,7 +116,7 @@ class Results:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", SvdkitWarning)  # of a torn last line, which write_record takes away
                 self.finished = {record.id: record for record in read_records(self.folder / _RECORDS)}
-        for folder in sorted((self.folder / "runs").iterdir()):
+        for folder in sorted((self.folder / _RUNS).iterdir()):
             if folder.name not in self.finished and (folder / "record.json").is_file():
                 with contextlib.suppress(ValueError, RecursionError, SettingsError):  # not ours, or of a newer svdkit
                     record = Record.from_dict(json.loads((folder / "record.json").read_text(encoding="utf-8")))
@@ -107,35 +124,25 @@ class Results:
                         self.commit(record)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that a crash leaves the old one or the new one, and return when it is on disk."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-
-
 def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
     """Write a new folder of files, and return it when they are on disk."""
     folder.mkdir()
     for name, content in files.items():
-        with (folder / name).open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(folder / name, content)
     return folder
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until a folder's renames are on disk; Windows has no such call and needs none."""
-    if sys.platform != "win32":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _check_ours(folder: Path) -> None:
+    """Refuse a folder in which a sweep would change what is not its own."""
+    changed = (_LOCK, _RECORDS, _WORK, _RUNS)
+    if links := [name for name in changed if (folder / name).is_symlink()]:
+        raise SvdkitError(
+            f"{links[0]} in results {folder} is a link, and a sweep would change what it leads to: remove the link, or "
+            "choose another folder"
+        )
+    there = ", ".join(name for name in _REPLACED if os.path.lexists(folder / name))
+    if there and not any((folder / name).exists() for name in (_ASKED, _RECORDS, _LOCK)):
+        raise SvdkitError(f"results {folder} has no sweep, but {there}, which one would replace: choose another folder")
 
 
 def _locked(path: Path) -> IO[str]:
@@ -152,9 +159,13 @@ def _locked(path: Path) -> IO[str]:
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        if is_unknown_here(error):
+            text = f"{path.parent} is on a file system without locks: see to it that no other sweep writes there"
+            warnings.warn(text, SvdkitWarning, stacklevel=4)
+            return file
         if error.errno not in {errno.EAGAIN, errno.EACCES, errno.EDEADLK}:
             file.close()
-            raise  # this file system has no locks
+            raise
         file.seek(0)
         owner = file.read().strip() or "another process"
         file.close()
@@ -162,6 +173,6 @@ def _locked(path: Path) -> IO[str]:
         raise SvdkitError(message) from error
     file.seek(0)
     file.truncate()
-    file.write(f"process {os.getpid()} on {platform.node()}, since {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC\n")
+    file.write(f"process {os.getpid()}, since {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC\n")
     file.flush()
     return file

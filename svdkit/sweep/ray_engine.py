@@ -230,7 +230,10 @@ def _connect(address: str | None) -> tuple[Any, bool]:
         return ray, False
     try:
         ray.init(address=address, logging_level="warning", log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:  # RuntimeError: another version of Ray or Python
+    except Exception as error:  # ConnectionError, RuntimeError, ValueError; of a start that takes too long a plain one
+        ray.shutdown()  # what of it has started
         message = f"no Ray cluster at address={address!r} ({error}); start one with `ray start --head`, or leave it out"
+        if address is None:
+            message = f"Ray could not be started here ({error}); try again, look into its logs, or use engine='local'"
         raise PipelineError(message) from error
     return ray, True

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import errno
+import io
 import math
-import os
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from svdkit.bench.record import Record
+from svdkit.disk import number_of, write_synced
 from svdkit.environment import machine
 from svdkit.errors import SvdkitError
 
@@ -36,12 +37,11 @@ def save(clip: Clip, folder: Path, *, scale: float | None = None) -> None:
     """Write a run's files: ``clip.mp4``, which carries its provenance, and ``poster.jpg``, its first frame."""
     from PIL import Image
 
-    clip.save(folder / _FILES["clip"], keep_photo=False, scale=scale)
+    clip.save(folder / _FILES["clip"], keep_photo=False, keep_frames=False, scale=scale)
     (folder / "clip.json").unlink()  # the same stands in the video and in record.json
-    with (folder / _FILES["poster"]).open("wb") as file:
-        Image.fromarray(clip.frames[0]).save(file, "JPEG", quality=85)
-        file.flush()
-        os.fsync(file.fileno())
+    buffer = io.BytesIO()
+    Image.fromarray(clip.frames[0]).save(buffer, "JPEG", quality=85)
+    write_synced(folder / _FILES["poster"], buffer.getvalue())
 
 
 def made(task: Task, clip: Clip, *, seconds: Mapping[str, float], memory: Mapping[str, Any], **rest: Any) -> Record:
@@ -100,7 +100,7 @@ def now() -> str:
 def is_disk_full(error: BaseException | None) -> bool:
     """Say whether an error, or what caused it, means that no room is left for files."""
     while error is not None:
-        if isinstance(error, DiskFullError) or (isinstance(error, OSError) and error.errno in _FULL):
+        if isinstance(error, DiskFullError) or number_of(error) in _FULL:
             return True
         error = error.__cause__ or error.__context__
     return False

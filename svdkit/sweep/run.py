@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from svdkit import __version__
 from svdkit.bench.record import Record, run_id
+from svdkit.clip.formats import check_encoder
+from svdkit.disk import refusal, try_room
 from svdkit.environment import summary
 from svdkit.errors import SettingsError, SvdkitError
 from svdkit.given import user_path
@@ -104,15 +107,17 @@ def run_sweep(
         >>> found = run_sweep(plan, results="bench_results/motion")  # doctest: +SKIP
         >>> found.records[0].quality["motion_percent_per_second"]  # doctest: +SKIP
     """
-    results = results or plan.results
-    if results is None or engine not in ENGINES:
-        given = "there is no results folder" if results is None else f"engine={engine!r} is not known"
+    results = plan.results if results is None else results
+    if results is None or not str(results).strip() or engine not in ENGINES:
+        given = f"engine={engine!r} is not known" if results else f"there is no results folder (results={results!r})"
         raise SettingsError(f"{given}; give results='bench_results/NAME' and engine='local' or 'ray'")
     results = user_path(results)
     if not 0 < timeout_seconds <= threading.TIMEOUT_MAX:
         raise SettingsError(f"timeout_seconds={timeout_seconds!r}: must be seconds above 0; a day is 86400")
     options = {"quality": quality, "scale": scale, "command": command}
     options |= {"hourly_price": plan.hourly_price, "currency": plan.currency}
+    if engine == "local":  # Ray's workers may have an encoder where the driver has none
+        check_encoder(".mp4")
     tasks = _tasks(plan, options)
     photos = {job.frame.sha256: job.frame for job in plan.jobs}
     with _writing(results), ExitStack() as stack:
@@ -121,6 +126,7 @@ def run_sweep(
             place.forget_failed()
         place.describe("sweep.json", _description(plan, tasks, options))
         place.describe("environment.json", summary())
+        try_room(place.work, max(_num_bytes(job.clip, scale) for job in plan.jobs))
         left = [task for task in tasks if task["id"] not in place.finished]
         display = stack.enter_context(Display([*zip(tasks, plan.jobs, strict=True)], place.finished, shown=progress))
         pictures = {sha256: _png(frame) for sha256, frame in photos.items()}
@@ -171,7 +177,8 @@ def sweep(
     what: dict[str, Any] = {"clip": clip, "load": load, "axes": axes, "mode": mode, "count": count, "seed": seed}
     money: dict[str, Any] = {"hourly_price": hourly_price, "currency": currency}
     plan = plan_sweep(photos, **what, exclude=exclude, forecast=forecast, **money)
-    print(plan)  # noqa: T201 - what is about to take time and money is said before
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # ASCII in a log, which has no ×
+    print(str(plan).encode(encoding, "replace").decode(encoding))  # noqa: T201 - said before it takes time and money
     how: dict[str, Any] = {"engine": engine, "address": address, "timeout_seconds": timeout_seconds}
     how |= {"retry_failed": retry_failed, "quality": quality, "report": report}
     return run_sweep(plan, results=results, **how)
@@ -193,8 +200,7 @@ def _writing(folder: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = "the disk is full" if is_disk_full(error) else error.strerror or error
-        text = f"results {folder} cannot be written: {why}; what ended is kept, and the same call continues"
+        text = f"results {folder} cannot be written: {refusal(error)}; what ended is kept, and the same call continues"
         raise SvdkitError(text) from error
 
 
@@ -204,6 +210,7 @@ def _commit_all(outcomes: Iterator[Outcome], place: Results, display: Display) -
             place.commit(*outcome)
             display.ended(outcome.record)
     except (OSError, DiskFullError) as error:
+        place.check_there()
         if not is_disk_full(error):
             raise
         raise SvdkitError(
@@ -242,6 +249,11 @@ def _description(plan: Plan, tasks: Sequence[Task], options: Mapping[str, Any]) 
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     values = {"svdkit": __version__, "started_at": now, "asked": plan.asked, "runs": [task["id"] for task in tasks]}
     return {**values, "distinct": plan.distinct, "options": {**options}}
+
+
+def _num_bytes(clip: Any, scale: float | None) -> int:
+    """How much a clip's raw frames take, which its files never exceed by much."""
+    return int(clip.num_frames * clip.height * clip.width * 3 * (scale or 1) ** 2)
 
 
 def _png(frame: Any) -> bytes:

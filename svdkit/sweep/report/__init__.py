@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -11,6 +12,7 @@ from svdkit.bench.quality import QUALITY
 from svdkit.bench.record import read_records, records_file
 from svdkit.bench.table import table, to_csv, to_markdown
 from svdkit.clip.provenance import plain
+from svdkit.disk import write_whole
 from svdkit.errors import ClipError, SvdkitError
 from svdkit.sweep.report.figures import contact_sheet
 from svdkit.sweep.report.page import render
@@ -50,17 +52,19 @@ def write_report(folder: str | Path, *, baseline: str | None = None) -> Path:
     rows, axes = make_rows(folder, records, order=list(axes) if isinstance(axes, dict) else [])
     posters = [inside(folder, row.record.artifacts.get("poster")) for row in rows]
     sheet = contact_sheet(list(zip(posters, (row.title for row in rows), strict=True)))
-    sheet.quantize(128).save(folder / "contact_sheet.png", optimize=True)  # a third of the bytes, for an overview
-    (folder / "table.csv").write_text(to_csv(frame), encoding="utf-8-sig")  # Excel takes it for ANSI else
+    overview = io.BytesIO()
+    sheet.quantize(128).save(overview, "PNG", optimize=True)  # a third of the bytes, for an overview
+    write_whole(folder / "contact_sheet.png", overview.getvalue())
+    write_whole(folder / "table.csv", to_csv(frame).encode("utf-8-sig"))  # Excel takes it for ANSI else
     unread = [f"quality.{name}" for name in QUALITY if name not in SHOWN]
-    (folder / "table.md").write_text(to_markdown(frame.drop(columns=unread, errors="ignore")), encoding="utf-8")
+    write_whole(folder / "table.md", to_markdown(frame.drop(columns=unread, errors="ignore")))
     timed = [row.record.id for row in rows if not math.isnan(row.seconds)]
     pinned = next((name for name in timed if name.startswith(baseline or "")), "")
     title = folder.resolve().name.replace("_", " ")
     made = next((record.environment for record in records if record.status == "ok"), {})  # the driver may lack a GPU
     environment = made or _read_json(folder / "environment.json") or records[0].environment
     page = render(title, rows, axes, asked=described, environment=environment, baseline=pinned)
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    write_whole(folder / "index.html", page)
     return folder / "index.html"
 
 
