@@ -239,10 +239,10 @@ def test_a_repository_without_weights(mirror, tmp_path):
             (
                 OSError(number, "x", "cache/blobs"),
                 DownloadError,
-                f"downloads cannot be written to '.*': {why}; use .* HF_HOME",
+                f"downloads cannot be written to '.*': {why}.* HF_HOME",
             )
             for number, why in [
-                (errno.EDQUOT, "your disk quota is used up; free some space or use another disk, or .*"),
+                (errno.EDQUOT, "your disk quota is used up; free some space or use another disk, or set"),
                 (errno.EROFS, "that disk is read-only"),
                 (errno.EACCES, "you may not write there"),
                 (errno.ENOTDIR, "a part of that path is a file, not a folder"),
