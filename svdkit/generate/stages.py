@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from svdkit.settings import ClipSettings
 
 OnStep = Callable[[int, Any], object]
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _LOCKS: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
 
