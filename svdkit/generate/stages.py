@@ -48,7 +48,7 @@ def in_line(make: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any,
         with _LOCKS.setdefault(pipe, threading.RLock()):
             return make(pipe, *arguments, **options)
 
-    return wait
+    return wait  # type: ignore[return-value]  # pipe may be given by its name too
 
 
 @in_line
