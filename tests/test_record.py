@@ -267,3 +267,48 @@ def test_a_newer_version_says_update() -> None:
         SettingsError, match=r"schema version 99 is newer than 1, .*; update svdkit: pip install -U svd"
     ):
         Record.from_dict(values)
+
+
+PLAIN = "give a number or a text, or None"
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"clip": {"fps": "7"}}, "clip['fps'] is '7'; give a number, or None"),
+        ({"quality": {"sharpness": [1.0]}}, "quality['sharpness'] is [1.0]; give a number, or None"),
+        ({"environment": {"vram_bytes": {}}}, "environment['vram_bytes'] is {}; give a number, or None"),
+        ({"environment": {"gpu": ["T4"]}}, f"environment['gpu'] is ['T4']; {PLAIN}"),
+        ({"load": {"dtype": {"a": 1}}}, f"load['dtype'] is {{'a': 1}}; {PLAIN}"),
+        ({"cost": {"money": "3"}}, "cost['money'] is '3'; give a number, or None"),
+        ({"forecast": {"seconds": "9"}}, "forecast['seconds'] is '9'; give a number, or None"),
+        ({"image": {"sha256": 5}}, "image['sha256'] is 5; give a text, or None"),
+        (
+            {"model": {"name": ["svd"], "weights": "random"}},
+            "model is {'name': ['svd'], 'weights': 'random'}; "
+            "it needs a name, and weights that are 'trained' or 'random'",
+        ),
+        ({"samples": {"timed": {"total": [1e300]}}}, "samples['timed']['total'] is [1e+300]; give a list of seconds"),
+    ],
+)
+def test_what_tables_and_figures_could_not_read_is_no_record(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        record(**changes)
+    assert str(caught.value) == f"Record: {problem}"
+
+
+ADVICE = "give a results folder with records.jsonl in it, or a .jsonl file"
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (5, "5 is no path of records; give a results folder, or a .jsonl file"),
+        ("a\0b", f"'a\\x00b' cannot be read (embedded null byte); {ADVICE}"),
+        ("x" * 300, f"'{'x' * 58}… cannot be read (File name too long); {ADVICE}"),
+    ],
+)
+def test_what_is_no_file_of_records_is_said(given: Any, problem: str) -> None:
+    with pytest.raises(SvdkitError) as caught:
+        read_records(given)
+    assert str(caught.value) == problem

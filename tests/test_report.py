@@ -419,3 +419,23 @@ def test_it_can_be_read_on_a_phone_and_in_the_dark(chromium, results, width, dar
     with page_of(chromium, (results / "index.html").as_uri(), width=width, dark=dark) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate(CONTRAST) >= 4.5
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 10**5, '{"asked": ' * 500 + "1" + "}" * 500, '{"asked": {"axes": "\\ud800"}}', "NaN", '{"asked": 5}', "\0"],
+    ids=["deep", "nested", "half a character", "no number", "a number", "no text"],
+)
+def test_a_damaged_sweep_file_costs_only_what_it_says(tmp_path: Path, text: str) -> None:
+    add_run(tmp_path, bucket=30, seed=1, steps=4, clip=None)
+    for name in ("sweep.json", "environment.json"):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert "1 run" in write_report(tmp_path).read_text(encoding="utf-8").replace("</b>", "").replace("<b>", "")
+
+
+@pytest.mark.parametrize(("currency", "cost"), [(5, "0.36 5"), (None, "0.36 NONE"), ("eur", "€0.36")])
+def test_a_currency_that_is_none_is_shown_as_it_was_kept(tmp_path: Path, currency: Any, cost: str) -> None:
+    """Earlier versions kept what they were given, and only the report came to read it."""
+    money = {"hourly_price": 100.0, "money": 0.36, "currency": currency}
+    add_run(tmp_path, bucket=30, seed=1, steps=4, clip=None, cost=money)
+    assert cost in write_report(tmp_path).read_text(encoding="utf-8")
