@@ -269,6 +269,7 @@ def test_a_newer_version_says_update() -> None:
         Record.from_dict(values)
 
 
+MODEL = "it needs a name, and weights that are 'trained' or 'random'"
 PLAIN = "give a number or a text, or None"
 
 
@@ -285,8 +286,7 @@ PLAIN = "give a number or a text, or None"
         ({"image": {"sha256": 5}}, "image['sha256'] is 5; give a text, or None"),
         (
             {"model": {"name": ["svd"], "weights": "random"}},
-            "model is {'name': ['svd'], 'weights': 'random'}; "
-            "it needs a name, and weights that are 'trained' or 'random'",
+            f"model is {{'name': ['svd'], 'weights': 'random'}}; {MODEL}",
         ),
         ({"samples": {"timed": {"total": [1e300]}}}, "samples['timed']['total'] is [1e+300]; give a list of seconds"),
     ],
