@@ -41,12 +41,13 @@ from svdkit.sweep import local_engine, plan_sweep, run_sweep  # noqa: E402
 from svdkit.sweep.commit import Results, write_files  # noqa: E402
 from svdkit.sweep.ray_engine import run_ray  # noqa: E402
 from svdkit.sweep.rows import now  # noqa: E402
-from svdkit.sweep.worker import Runner  # noqa: E402
-from svdkit.sweep.worker import main as work  # noqa: E402
+from svdkit.sweep.worker import Runner, work  # noqa: E402
 from svdkit.units import format_seconds  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from svdkit.child import Channel
 
 BARS = {"plain loop": 3.0, "reload per run": 10.0}
 WAYS = ("sweep", "plain loop", "reload per run", "sweep again")
@@ -171,7 +172,8 @@ def table(record: Mapping[str, Any]) -> str:
 def measure_driver(runs: int, *, workers: int) -> dict[str, Any]:
     """Time the driver with runs that make no clip, by the local engine and by Ray: runs a second."""
     plan = plan_sweep(PHOTO, axes={"seed": list(range(runs))}, forecast=False)
-    command, local_engine.COMMAND = local_engine.COMMAND, (sys.executable, __file__, "--worker")
+    usual, local_engine.WORKER = local_engine.WORKER, "benchmarks.sweep:work_noop"
+    os.environ["PYTHONPATH"] = str(ROOT)  # where the worker finds that
     found: dict[str, Any] = {"runs": runs, "workers": workers}
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -179,7 +181,7 @@ def measure_driver(runs: int, *, workers: int) -> dict[str, Any]:
             run_sweep(plan, results=folder, report=False, progress=False)
             found["local_seconds"] = time.perf_counter() - start
     finally:
-        local_engine.COMMAND = command
+        local_engine.WORKER = usual
     with tempfile.TemporaryDirectory() as folder, Results(folder) as results:
         tasks = [_task(job, position) for position, job in enumerate(plan.jobs)]
         photos = {job.frame.sha256: b"" for job in plan.jobs}
@@ -190,6 +192,11 @@ def measure_driver(runs: int, *, workers: int) -> dict[str, Any]:
             results.commit(*outcome)
         found |= {"ray_seconds": time.perf_counter() - first, "ray_start_seconds": first - start}
     return found
+
+
+def work_noop(channel: Channel) -> None:
+    """Be a worker that makes no clip."""
+    work(channel, Noop())
 
 
 def _task(job: Any, position: int) -> dict[str, Any]:
@@ -235,10 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=25, help="denoising steps")
     parser.add_argument("--out", type=Path, default=ROOT / "bench_results" / "sweep", help="folder of the results")
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.worker:
-        work(Noop())
     if options.one:
         steps, path = options.one.pop("steps"), Path(options.one.pop("path"))
         make_plainly(load_plainly(), options.one, steps=steps, path=path)

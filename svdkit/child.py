@@ -1,6 +1,6 @@
 """The one way to run something in a child process: safe path, messages on a channel of their own, deadline, end.
 
-A child is this Python with this svdkit, and takes no module from the current folder. Messages are JSON on an inherited
+A child is this Python with this svdkit, and takes no module from the current folder. Messages go through an inherited
 pipe; what the child prints, also before it has begun, is print and goes to a log or to where our own errors go. It has
 memory of its own, and ends with its parent, also when that was killed.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import math
 import os
 import queue
@@ -71,6 +70,7 @@ class Child:
         grace_seconds: float = 0,
         environment: Mapping[str, str] | None = None,
     ) -> None:
+        self._log = log
         self._pipe, there = connection.Pipe()
         handle = there.fileno()
         inherited: Any = {"pass_fds": [handle]}
@@ -94,9 +94,9 @@ class Child:
         return self._process.poll() is None
 
     def say(self, message: Any) -> None:
-        """Send JSON; None asks it to stop. An EndedError when it has ended."""
+        """Send what pickle takes; None asks it to stop. An EndedError when it has ended."""
         with self._alive():
-            _send(self._pipe, message)
+            self._pipe.send(message)
 
     def hear(self, seconds: float = math.inf) -> Any:
         """Wait for the next message.
@@ -113,7 +113,7 @@ class Child:
                 if time.monotonic() >= end:
                     break
             else:
-                return json.loads(self._pipe.recv_bytes())
+                return self._pipe.recv()
         self.end()
         raise TimeoutError(f"no answer in {seconds:g} s; the worker was killed")
 
@@ -134,10 +134,14 @@ class Child:
         try:
             yield
         except (EOFError, OSError):
-            code = self.end()
-            how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
-            reason = "; Linux ends processes by signal 9 when memory is short" if code == -9 else ""
-            raise EndedError(f"ended by {how}{reason}") from None
+            raise EndedError(f"ended by {self._how(self.end())}") from None
+
+    def _how(self, code: int) -> str:
+        if code < 0:
+            reason = "; Linux ends processes by signal 9 when memory is short" if code == -signal.SIGKILL else ""
+            return f"signal {-code} ({signal.Signals(-code).name}){reason}"
+        printed = Path(self._log).read_text(encoding="utf-8", errors="replace").split("\n")[-2:] if self._log else []
+        return f"exit code {code}" + (f", and had printed {printed[0]!r:.300}" if code and any(printed) else "")
 
 
 class Channel:
@@ -145,21 +149,15 @@ class Channel:
 
     def __init__(self, pipe: Any, *, grace_seconds: float) -> None:
         self._pipe, self._grace = pipe, grace_seconds
-        self._heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.say = pipe.send
+        heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.hear, self._put = heard.get, heard.put
         threading.Thread(target=self._listen, daemon=True).start()
-
-    def say(self, message: Any) -> None:
-        """Send JSON."""
-        _send(self._pipe, message)
-
-    def hear(self) -> Any:
-        """Wait for the next message."""
-        return self._heard.get()
 
     def _listen(self) -> None:
         with contextlib.suppress(EOFError, OSError):
-            while (message := json.loads(self._pipe.recv_bytes())) is not None:
-                self._heard.put(message)
+            while (message := self._pipe.recv()) is not None:
+                self._put(message)
         if self._grace:
             _interrupt()
             time.sleep(self._grace)
@@ -175,16 +173,13 @@ def serve() -> None:
         os.set_inheritable(handle, False)  # noqa: FBT003 - has no name
         pipe = connection.Connection(handle)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    _function(sys.argv.pop(1))(Channel(pipe, grace_seconds=grace))
+    target = _function(sys.argv.pop(1))  # before messages need what it imports
+    target(Channel(pipe, grace_seconds=grace))
 
 
 def _function(target: str) -> Any:
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)
-
-
-def _send(pipe: Any, message: Any) -> None:
-    pipe.send_bytes(json.dumps(message).encode())
 
 
 def _interrupt() -> None:

@@ -1,6 +1,6 @@
 """What the tests of sweeps share: small plans, and workers that die, hang or fill the disk when told to.
 
-``python tests/sweeps.py`` is a worker that makes no clip: real processes, files and records, without a model.
+``work`` is that of a worker that makes no clip: real processes, files and records, without a model.
 """
 
 from __future__ import annotations
@@ -8,26 +8,22 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.sweep import Noop  # noqa: E402 - behind the line above
-from svdkit.sweep import Plan, plan_sweep  # noqa: E402
-from svdkit.sweep.rows import DiskFullError, failed  # noqa: E402
-from svdkit.sweep.run import _tasks  # noqa: E402
-from svdkit.sweep.worker import main  # noqa: E402
+from benchmarks.sweep import Noop
+from svdkit.sweep import Plan, plan_sweep, worker
+from svdkit.sweep.rows import DiskFullError, failed
+from svdkit.sweep.run import _tasks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from svdkit.bench.record import Record
+    from svdkit.child import Channel
 
-WORKER = (sys.executable, __file__)
+WORKER = "tests.sweeps:work"  # needs this checkout on PYTHONPATH
 # Seeds that are trouble.
 DIES, HANGS, FILLS, LOSES_GPU, SLOW, FAILS_SECOND = 666, 777, 888, 999, 555, 444
 
@@ -75,5 +71,5 @@ def tasks_of(plan: Plan, **options: Any) -> list[dict[str, Any]]:
     return _tasks(plan, {**usual, **options})
 
 
-if __name__ == "__main__":
-    main(Faulty())
+def work(channel: Channel) -> None:
+    worker.work(channel, Faulty())

@@ -83,7 +83,7 @@ def test_the_current_folder_is_not_trusted(log: Path) -> None:
         ),
         ("import os; os.abort()", "signal 6 (SIGABRT)"),
         ("raise SystemExit(3)", "exit code 3"),
-        ("1 / 0", "exit code 1"),
+        ("1 / 0", "exit code 1, and had printed 'ZeroDivisionError: division by zero'"),
         ("pass", "exit code 0"),
         ("import os, time; os.fork() or time.sleep(8); os._exit(4)", "exit code 4"),  # the pipe stays open
     ],

@@ -1,8 +1,9 @@
-"""Notebooks without a browser: parameters are checked, a dead kernel is a failure, copies hold no videos or uploads."""
+"""Notebooks without a browser: parameters are checked, a dead kernel is a failure, copies hold clips, no uploads."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,23 +201,120 @@ display({"video/mp4": "QUJD" * 1000, "text/plain": "a clip"}, raw=True)
 """
 
 
-def test_videos_are_not_in_the_copies(here: Path) -> None:
-    """A poster and the words stay."""
-    write(here / "a.ipynb", VIDEO)
+@pytest.mark.parametrize(("largest", "stays"), [(250_000, True), (150_000, False)])
+@pytest.mark.parametrize("after", ["", "1 / 0"])
+def test_clips_stay_in_the_copies_up_to_a_size(
+    here: Path, monkeypatch: pytest.MonkeyPatch, largest: int, stays: bool, after: str
+) -> None:
+    """Of what is too large, or raw, a poster and words stay; so it is in the copy of a failure."""
+    monkeypatch.setattr(command, "_LARGEST_CLIPS", largest)
+    write(here / "a.ipynb", VIDEO, after)
+    assert run("a", "-o", "out").exit_code == bool(after)
+    for path in Path("out").iterdir():
+        text = path.read_text(encoding="utf-8")
+        assert text.count("QUJDQUJDQUJD" * 2000) == stays * 8
+        assert ("(clips of 200,022 characters, left out of this copy" in text) is not stays
+        assert "UE9TVEVS" in text
+        assert "a clip" in text
+    assert Path("out/notebook.html").exists() is not bool(after)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "target"),
+    [("notebook.ipynb", ".", "notebook.ipynb"), ("a.ipynb", "other", "other/notebook.ipynb")],
+)
+def test_sources_are_never_overwritten(here: Path, name: str, folder: str, target: str) -> None:
+    (here / "other").mkdir()
+    write(here / "other/notebook.ipynb", "mine")
+    source = write(here / name, "1")
+    before = {path: path.read_bytes() for path in (source, here / target)}
+    done = run(name, "-o", folder)
+    assert done.exit_code == 2
+    assert f"{target} would be replaced by the executed copy: give another --output-folder" in done.output
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_an_executed_copy_is_made_again_and_is_a_source_too(here: Path) -> None:
+    write(here / "a.ipynb", "1")
+    assert [run("a", "-o", "out").exit_code for _ in range(2)] == [0, 0]
+    assert run("out/notebook", "-o", "out").exit_code == 2
+    assert run("out/notebook", "-o", "again").exit_code == 0
+
+
+def test_no_path_of_this_machine_is_in_the_copies(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the parameters, in what cells print, in tracebacks, and in what papermill notes."""
+    monkeypatch.setenv("HOME", str(here / "me"))
+    source = write(
+        here / "me.ipynb", "from pathlib import Path\nprint(Path.home() / 'x', Path(results) / 'y', Path.cwd())\n1 / 0"
+    )
+    assert run(source, "-o", here / "me" / "out").exit_code == 1
+    text = (here / "me/out/notebook.ipynb").read_text(encoding="utf-8")
+    assert str(here) not in text
+    assert "~/x out/y ." in text
+    assert 'results = \\"out\\"' in text
+
+
+def change(source: Path, **values: Any) -> bytes:
+    read = json.loads(source.read_text(encoding="utf-8"))
+    return json.dumps({**read, **values}).encode()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda source: change(source, metadata={}),
+        lambda source: change(source, metadata={"kernelspec": {"name": "no-such", "display_name": "x"}}),
+        lambda source: b"\xef\xbb\xbf" + source.read_bytes(),
+        lambda source: change(source, cells=[]),
+    ],
+    ids=["no kernelspec", "another kernel", "a BOM", "no cells"],
+)
+def test_odd_notebooks_run(here: Path, changed: Any) -> None:
+    source = write(here / "a.ipynb", "print(1)")
+    source.write_bytes(changed(source))
+    assert check_parameters(source, [], output_folder=None)
     assert run("a", "-o", "out").exit_code == 0
-    for name in ("notebook.ipynb", "notebook.html"):
-        text = Path("out", name).read_text(encoding="utf-8")
-        outputs = text if name.endswith("html") else json.dumps([cell["outputs"] for cell in json.loads(text)["cells"]])
-        assert "QUJDQUJDQUJD" not in outputs
-        assert "UE9TVEVS" in outputs
-        assert "a clip" in outputs
+    assert json.loads(Path("out/notebook.ipynb").read_text(encoding="utf-8"))["metadata"]["kernelspec"] == {
+        "display_name": "Python 3",
+        "language": "python",
+        "name": "python3",
+    }
 
 
-def test_videos_are_not_in_the_copy_of_a_failure_either(here: Path) -> None:
-    write(here / "a.ipynb", VIDEO, "1 / 0")
-    assert run("a", "-o", "out").exit_code == 1
-    cells = json.loads(Path("out/notebook.ipynb").read_text(encoding="utf-8"))["cells"]
-    assert "QUJDQUJDQUJD" not in json.dumps([cell.get("outputs") for cell in cells])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "a.ipynb cannot be read as a notebook (Notebook does not appear to be JSON: ''); save it again"),
+        (b"\x00\xff", "a.ipynb cannot be read as a notebook ('utf-8' codec can't decode byte 0xff"),
+        (b"[]", "a.ipynb cannot be read as a notebook ("),
+        (b"{}", "a.ipynb cannot be read as a notebook ("),
+        (b'{"nbformat": 4, "nbformat_minor": 5, "cells": 7, "metadata": {}}', "a.ipynb cannot be read as a notebook ("),
+        (
+            b'{"nbformat": 4, "nbformat_minor": 5, "cells": [], "metadata": {"kernelspec": {"language": "R"}}}',
+            "a.ipynb is a notebook of 'R'; svdkit runs those of Python",
+        ),
+    ],
+)
+def test_what_is_no_notebook_is_refused(here: Path, content: bytes, says: str) -> None:
+    (here / "a.ipynb").write_bytes(content)
+    done = run("a", "-o", "out")
+    assert done.exit_code == 2
+    assert says in done.output
+    assert not Path("out").exists()
+
+
+def test_the_kernel_is_this_python(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is called python3 on this machine, and lies in the current folder."""
+    (here / "kernels/python3").mkdir(parents=True)
+    spec = {"argv": ["/no/such/python", "-f", "{connection_file}"], "display_name": "Python 3", "language": "python"}
+    (here / "kernels/python3/kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+    monkeypatch.setenv("JUPYTER_PATH", str(here))
+    for name in ("queue", "random", "pkgutil", "tokenize"):
+        (here / f"{name}.py").write_text("raise SystemExit('the wrong one')", encoding="utf-8")
+    write(here / "a.ipynb", f"import sys; print('runs', sys.executable == {sys.executable!r})")
+    done = run("a", "-o", "out")
+    assert done.exit_code == 0, done.output
+    assert "runs True" in Path("out/notebook.ipynb").read_text(encoding="utf-8")
 
 
 def test_uploads_are_not_in_the_copies(here: Path) -> None:
@@ -240,12 +338,9 @@ def test_a_large_output_of_text_is_named_and_left_out(here: Path) -> None:
         nbformat.v4.new_output("stream", text="hello"),
     ]
     nbformat.write(made, here / "a.ipynb")
-    outputs = strip_file(here / "a.ipynb").cells[0].outputs
+    strip_file(here / "a.ipynb", source="b.ipynb")
+    outputs = nbformat.read(here / "a.ipynb", as_version=4).cells[0].outputs
     assert outputs[0].data["text/html"] == "(an output of 400,000 characters, left out of this copy)"
     assert outputs[0].data["text/plain"] == "short"
     assert outputs[0].data["image/png"] == SECRET
     assert outputs[1].text == "hello"
-
-
-def test_without_a_copy_there_is_nothing_to_strip(here: Path) -> None:
-    assert strip_file(here / "none.ipynb") is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -185,24 +184,23 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_call_goes_on(
     assert run(pipe, results=tmp_path) == finished
 
 
-WORKER = """
-import json, os, signal, sys
-job = json.loads(sys.stdin.readline())
-def say(**message):
-    print(json.dumps(message), flush=True)
-say(text="loading")
-{then}
-"""
+def other_worker(channel: Any) -> None:
+    """Do what a test says in place of measuring."""
+    job = channel.hear()
+    channel.say({"text": "loading"})
+    exec(Path(os.environ["SVDKIT_TEST_WORKER"]).read_text(encoding="utf-8"), {"channel": channel, "job": job})
 
 
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Put another program in place of the one that measures."""
+    """Put another process in place of the one that measures."""
 
     def use(then: str) -> None:
         script = tmp_path / "worker.py"
-        script.write_text(WORKER.format(then=then), encoding="utf-8")
-        monkeypatch.setattr(profile_group, "_COMMAND", (sys.executable, str(script)))
+        script.write_text(then, encoding="utf-8")
+        monkeypatch.setenv("SVDKIT_TEST_WORKER", str(script))
+        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        monkeypatch.setattr(profile_group, "_WORKER", "tests.test_profile:other_worker")
 
     return use
 
@@ -211,10 +209,10 @@ def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     ("then", "message"),
     [
         (
-            "os.kill(os.getpid(), signal.SIGKILL)",
+            "import os; os.kill(os.getpid(), 9)",
             f"{ENDED} signal 9 (SIGKILL); Linux ends processes by signal 9 when memory is short",
         ),
-        ("sys.exit(3)", f"{ENDED} exit code 3"),
+        ("raise SystemExit(3)", f"{ENDED} exit code 3"),
     ],
 )
 def test_a_process_that_ends_early_leaves_a_row_a_cell(worker: Any, then: str, message: str, tmp_path: Path) -> None:
@@ -235,8 +233,8 @@ def test_a_process_that_ends_early_leaves_a_row_a_cell(worker: Any, then: str, m
 def test_ctrl_c_reaches_the_process_that_measures(worker: Any, tmp_path: Path) -> None:
     """Its input is closed, and its output is read to the end."""
     worker(
-        "say(text='ready')\nsys.stdin.read()\nsay(text='stopping')\n"
-        "open(job['results'] + '/told', 'w').close()\nsys.exit(130)"
+        "try:\n    channel.say({'text': 'ready'})\n    channel.hear()\nexcept KeyboardInterrupt:\n"
+        "    channel.say({'text': 'stopping'})\n    open(job.results / 'told', 'w').close()"
     )
     told: list[str] = []
 
@@ -252,7 +250,8 @@ def test_ctrl_c_reaches_the_process_that_measures(worker: Any, tmp_path: Path) -
 
 
 def test_a_model_that_cannot_be_loaded_is_a_row_a_cell(worker: Any) -> None:
-    worker('say(status="oom", error={"type": "MemoryError", "message": "no room"})')
+    error = {"type": "MemoryError", "message": "no room"}
+    worker(f"channel.say({{'status': 'oom', 'error': {error}, 'done': True}})")
     records = profile("micro", clip=SMALL, num_inference_steps=[1, 2], progress=False)
     assert [(record.status, record.error) for record in records] == [
         ("oom", {"type": "MemoryError", "message": "no room"})
@@ -304,6 +303,20 @@ def test_what_was_interrupted_before_its_memory_is_measured_again(pipe: Any, tmp
     both = run(pipe, results=file, protocol=dataclasses.replace(QUICK, memory=True))
     assert [record.id for record in both] == [record.id for record in seconds_only]
     assert all(record.memory["total"] for record in both)
+
+
+def test_fewer_repeats_than_asked_are_measured_up(pipe: Any, tmp_path: Path) -> None:
+    """With more in the same folder; the rows are then of the new ones, and asking for fewer again measures nothing."""
+
+    def repeats(count: int) -> tuple[list[int], int]:
+        protocol = dataclasses.replace(QUICK, min_repeats=count)
+        records = run(pipe, num_inference_steps=[2], decode_chunk_size=[1, 2], results=tmp_path, protocol=protocol)
+        return [len(record.order) for record in records], len(read_records(tmp_path))
+
+    assert repeats(2) == ([2] * 4, 4)
+    assert repeats(3) == ([3] * 4, 8)
+    assert repeats(3) == ([3] * 4, 8)
+    assert repeats(2) == ([3, 3, 2, 2, 3, 3], 8)
 
 
 def test_agreement_compares_composed_with_measured_cells_and_tells_the_noise(pipe: Any) -> None:

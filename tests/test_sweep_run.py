@@ -22,6 +22,7 @@ import pytest
 from typer.testing import CliRunner
 
 from svdkit.bench.record import read_records
+from svdkit.child import Child
 from svdkit.errors import ClipError, SettingsError, SvdkitError
 from svdkit.sweep import commit, local_engine, run_sweep, sweep
 from svdkit.sweep.estimate import Estimate
@@ -32,12 +33,17 @@ if TYPE_CHECKING:
     from svdkit.sweep import Plan, Sweep
 
 ROOT = Path(__file__).parents[1]
+DIED = (
+    "the worker ended by signal 9 (SIGKILL); Linux ends processes by signal 9 when memory is short, in each of 2 tries "
+    "of this {}"
+)
 ALLOWED = 8  # seconds: a worker's start takes half a second, and ten times that on a busy machine
 
 
 @pytest.fixture(autouse=True)
 def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_engine, "COMMAND", WORKER)
+    monkeypatch.setattr(local_engine, "WORKER", WORKER)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 def run(plan: Plan, folder: Path, **how: Any) -> Sweep:
@@ -51,13 +57,13 @@ def ends(found: Sweep) -> dict[int, tuple[str, str]]:
 def watch_children(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Keep every worker process that is started."""
     children: list[Any] = []
-    usual = local_engine._Child
+    usual = Child
 
-    def start(*given: Any) -> Any:
-        children.append(usual(*given))
+    def start(*given: Any, **how: Any) -> Any:
+        children.append(usual(*given, **how))
         return children[-1]
 
-    monkeypatch.setattr(local_engine, "_Child", start)
+    monkeypatch.setattr(local_engine, "Child", start)
     return children
 
 
@@ -111,7 +117,7 @@ def test_starting_again_repeats_nothing(tmp_path: Path) -> None:
 def test_a_poison_run_is_a_row_and_the_sweep_goes_on(tmp_path: Path) -> None:
     assert ends(run(seeds(1, DIES, 2), tmp_path)) == {
         1: ("ok", ""),
-        DIES: ("error", "worker died (signal 9) in each of 2 tries of this run"),
+        DIES: ("error", DIED.format("run")),
         2: ("ok", ""),
     }
 
@@ -142,7 +148,7 @@ def test_a_reload_that_fails_once_costs_one_run(tmp_path: Path, monkeypatch: pyt
     ("random_seed", "status", "message"),
     [
         (1, "error", "no such weights"),
-        (DIES, "error", "worker died (signal 9) in each of 2 tries of this load"),
+        (DIES, "error", DIED.format("load")),
         (HANGS, "timeout", "load: no answer in 8 s; the worker was killed"),
     ],
 )
@@ -315,7 +321,7 @@ from pathlib import Path
 from svdkit.sweep import local_engine, plan_sweep, run_sweep
 from tests.sweeps import WORKER, seeds
 if sys.argv[2] == "noop":
-    local_engine.COMMAND = WORKER
+    local_engine.WORKER = WORKER
     plan = seeds(*range(200))
 else:
     how = {"load": {"model": sys.argv[2]}, "clip": {"num_inference_steps": 2}, "forecast": False}
@@ -341,7 +347,11 @@ def kill_at_random(folder: Path, model: str, *, kills: int, seed: int) -> list[s
     chance = random.Random(seed)
     before: dict[str, tuple[int, ...]] = {}
     killed: list[str] = []
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}  # two threads on a busy machine wait for each other, 50 times slower
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }  # two threads on a busy machine wait for each other, 50 times slower
     while True:
         driver = subprocess.Popen(
             [sys.executable, "-c", DRIVER, str(folder), model],

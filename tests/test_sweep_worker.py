@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import errno
 import importlib
 import json
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,12 +16,13 @@ import numpy as np
 import pytest
 import torch
 
+from svdkit.child import Child
 from svdkit.clip import Clip
 from svdkit.clip.formats import encode
 from svdkit.errors import ClipError, SvdkitError
 from svdkit.generate import generate
 from svdkit.pipeline import load
-from svdkit.sweep import plan_sweep, rows
+from svdkit.sweep import local_engine, plan_sweep, rows
 from svdkit.sweep import worker as worker_module
 from svdkit.sweep.rows import DiskFullError, is_disk_full
 from svdkit.sweep.run import _png
@@ -34,7 +33,6 @@ from tests.toy import toy_pipeline, write_hub_folder
 if TYPE_CHECKING:
     from svdkit.sweep import Job, Plan
 
-ROOT = Path(__file__).parents[1]
 SMALL = {"height": 64, "width": 64, "num_frames": 4, "num_inference_steps": 2}
 
 
@@ -211,30 +209,19 @@ def test_another_model_is_another_output(toy: Path, tmp_path: Path) -> None:
     assert len(set(ids)) == 2
 
 
-def test_the_process_answers_lines_and_ends_with_its_driver(toy: Path, tmp_path: Path) -> None:
+def test_the_process_answers_and_ends_with_its_driver(toy: Path, tmp_path: Path) -> None:
     plan = plan_of(toy)
     task = tasks_of(plan)[0]
-    photo = base64.b64encode(_png(plan.jobs[0].frame)).decode()
-    calls = [{"do": "load", "task": task}, {"do": "run", "task": task, "folder": str(tmp_path / "a"), "photo": photo}]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "svdkit.sweep.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
+    photo = _png(plan.jobs[0].frame)
+    calls = [{"do": "load", "task": task}, {"do": "run", "task": task, "folder": tmp_path / "a", "photo": photo}]
+    child = Child(local_engine.WORKER)
     answers = []
     for call in calls:
-        process.stdin.write(json.dumps(call) + "\n")
-        process.stdin.flush()
-        answers.append(json.loads(process.stdout.readline()))
-    process.stdin.close()
-    assert process.wait(10) == 0
-    process.stdout.close()
+        child.say(call)
+        answers.append(child.hear(60))
+    assert child.end(10) == 0
     assert answers[0] == {}
-    assert answers[1]["record"]["status"] == "ok"
+    assert answers[1]["record"].status == "ok"
 
 
 def test_settings_stay_as_asked(toy: Path, tmp_path: Path) -> None:

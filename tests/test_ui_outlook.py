@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import gc
-import json
+import os
+import pickle
 import re
-import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from svdkit.bench.forecast import NotCountedError, predict
 from svdkit.bench.forecast import forecast as make_forecast
 from svdkit.bench.forecast.cards import of_memory
+from svdkit.child import Child
 from svdkit.models import find_model
 from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.ui import outlook as module
@@ -78,24 +80,27 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     started = list[Any]()
 
     class Process:
-        def __init__(self, command: list[str], **options: Any) -> None:
-            self.command, self.options, self.end, self.code = command, options, threading.Event(), 0
+        def __init__(self, target: str, **options: Any) -> None:
+            self.target, self.options, self.over = target, options, threading.Event()
             started.append(self)
 
-        def wait(self) -> int:
-            assert self.end.wait(10)
-            return self.code
+        def say(self, message: Any) -> None:
+            self.model, self.clip, self.load = pickle.loads(pickle.dumps(message))
 
-        def terminate(self) -> None:
-            self.end.set()
+        @property
+        def is_running(self) -> bool:
+            return not self.over.is_set()
 
-        def poll(self) -> int | None:
-            return self.wait() if self.end.is_set() else None
+        def wait(self) -> None:
+            assert self.over.wait(10)
 
-    monkeypatch.setattr(subprocess, "Popen", Process)
+        def end(self) -> None:
+            self.over.set()
+
+    monkeypatch.setattr(module, "Child", Process)
     yield started
     for process in started:
-        process.end.set()  # so that no thread waits for it after the test
+        process.over.set()  # so that no thread waits for it after the test
 
 
 def test_memory_is_known_before_anything_ran() -> None:
@@ -175,11 +180,10 @@ def test_a_size_that_was_never_counted_is_counted_in_another_process(started: li
     assert one.forecast is None
     one.show(odd.replace(seed=9, motion_bucket_id=3), LoadSettings(model="micro"))
     (process,) = started
-    assert process.command[:2] == [sys.executable, "-c"]
-    assert process.command[3] == "micro"
-    assert ClipSettings.from_dict(json.loads(process.command[4])) == odd.replace(seed=0)
-    assert LoadSettings.from_dict(json.loads(process.command[5])) == LOAD
-    assert process.options == {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    assert (process.target, process.options) == ("svdkit.ui.outlook:count", {"log": os.devnull})
+    assert process.model == "micro"
+    assert process.clip == odd.replace(seed=0)
+    assert process.load == LOAD
     one.show(odd.replace(num_frames=12), LoadSettings(model="micro"))
     assert len(started) == 2
 
@@ -196,7 +200,7 @@ def test_what_was_counted_shows_by_itself(started: list[Any], monkeypatch: pytes
 
     monkeypatch.setattr(module, "forecast", counted)
     assert "never been counted" in one.text.value
-    one._counting.end.set()  # type: ignore[union-attr]  # the stand-in
+    one._counting.over.set()  # type: ignore[union-attr]  # the stand-in
     wait_for(lambda: one.forecast)
     wait_for(lambda: "MiB" in one.text.value)
 
@@ -206,8 +210,7 @@ def test_what_cannot_be_counted_is_not_promised_for_ever(started: list[Any]) -> 
     one = outlook(background=True)
     odd = CLIP.replace(height=200, width=128)
     one.show(odd, LOAD)
-    started[0].code = 1
-    started[0].end.set()
+    started[0].over.set()
     wait_for(lambda: "counting this size failed" in one.text.value, seconds=5)
     one.show(odd, LOAD)
     assert "counting this size failed" in one.text.value
@@ -215,13 +218,11 @@ def test_what_cannot_be_counted_is_not_promised_for_ever(started: list[Any]) -> 
 
 
 def test_a_count_that_was_given_up_says_nothing(started: list[Any]) -> None:
-    """Another size is asked for: that the process of the first one has ended is no news, nor at the end of all."""
+    """Another size is asked for: that the process of the first one has ended is no news."""
     one = outlook(background=True)
     one.show(CLIP.replace(height=200, width=128), LOAD)
     one.show(CLIP.replace(height=208, width=128), LOAD)
-    assert started[0].end.is_set()
-    module._end_all()
-    assert started[1].end.is_set()
+    assert [process.is_running for process in started] == [False, True]
     assert "never been counted" in one.text.value
 
 
@@ -231,7 +232,7 @@ def test_what_is_counted_is_what_was_asked_for(started: list[Any]) -> None:
     odd = CLIP.replace(height=200, width=128)
     for load in (LOAD.replace(dtype="fp32"), LOAD.replace(dtype="bf16")):
         one.show(odd, load)
-        assert LoadSettings.from_dict(json.loads(started[-1].command[5])) == load
+        assert started[-1].load == load
     assert len(started) == 2
 
 
@@ -245,16 +246,16 @@ def test_an_outlook_that_nobody_has_is_gone() -> None:
     assert gone() is None
 
 
-def test_the_command_that_counts_is_python() -> None:
-    """It is a text here: this compiles it, and finds what it imports."""
-    compile(module._COUNT, "count", "exec")
-    found = subprocess.run(
-        [sys.executable, "-c", module._COUNT, "no-such-model", *(json.dumps(one.to_dict()) for one in (CLIP, LOAD))],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "ModelError: model 'no-such-model' is not known" in found.stderr
+@pytest.mark.parametrize(("model", "code"), [pytest.param("micro", 0, marks=pytest.mark.slow), ("no-such-model", 1)])
+def test_another_process_counts(model: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real one; what it counted is in the cache."""
+    monkeypatch.setenv("SVDKIT_CACHE", str(tmp_path / "cache"))
+    counting = Child("svdkit.ui.outlook:count", log=tmp_path / "log")
+    counting.say((model, CLIP.replace(height=200, width=128), LOAD))
+    assert counting.wait() == code
+    counting.end()
+    assert (tmp_path / "cache").exists() is not bool(code)
+    assert ("ModelError: model 'no-such-model' is not known" in (tmp_path / "log").read_text("utf-8")) is bool(code)
 
 
 @pytest.mark.parametrize("gib", [2, 3, 6])
@@ -338,7 +339,7 @@ def test_another_language_says_it_again() -> None:
 def test_nothing_is_counted_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counting changes torch's defaults for some seconds: not while clips are made on a thread beside it."""
     asked = list[bool]()
-    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: None)
+    monkeypatch.setattr(module, "Child", Mock())
 
     def watched(*_: Any, count: bool, **__: Any) -> Any:
         asked.append(count)

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from svdkit.bench.profile_group import Group
-from svdkit.bench.profile_worker import read_all
+from svdkit.bench.profile_group import Group, is_done, read_all
 from svdkit.bench.protocol import Protocol, load_report
 from svdkit.bench.stats import median, timed_parts
 from svdkit.errors import Cancelled, SettingsError
@@ -52,7 +51,7 @@ def profile(
 
     Each model is loaded in a process of its own. Out of memory, an error and a killed process are records too. After
     Ctrl-C, or in another session, the same call with the same results folder goes on where it ended; what failed is
-    tried again.
+    tried again, and what has fewer repeats than asked for is measured again.
 
     Args:
         model: As ``load`` takes it; or a pipeline from ``load``, which is used in this process; None for that of
@@ -97,20 +96,21 @@ def profile(
     axes = _grid(num_inference_steps=num_inference_steps, decode_chunk_size=decode_chunk_size)
     clips = [common.replace(**values) for values in axes]
     whole = _draw(len(loads), len(clips), count=check if composed else len(loads) * len(clips), seed=seed)
-    how = {"composed": composed, "protocol": protocol or Protocol()}
+    protocol = protocol or Protocol()
     say = progress if callable(progress) else _print if progress else lambda _text: None
     ids: dict[str, None] = {}
     with contextlib.ExitStack() as stack:
         folder = user_path(results or stack.enter_context(tempfile.TemporaryDirectory(prefix="svdkit-")))
         for settings, cells in zip(loads, whole, strict=True):
             name = f"{settings.dtype}, {settings.memory}: " if loads[1:] else ""
-            group = Group(settings, frame, clips, cells, folder, ids, partial(_say_of, say, name), how)
+            tell = partial(_say_of, say, name)
+            group = Group(settings, frame, clips, cells, folder, composed, protocol, tell, ids)
             try:
                 group.in_child() if pipe is None else group.here(pipe)
             except KeyboardInterrupt:
                 text = "stopped; what was complete is kept, and the same call with the same results folder goes on"
-                raise Cancelled(text, finished=_collect(folder, ids)) from None
-        records = _collect(folder, ids)
+                raise Cancelled(text, finished=_collect(folder, ids, protocol)) from None
+        records = _collect(folder, ids, protocol)
     found = agreement(records)
     if found["cells"]:
         say(f"composed and measured seconds differ by {found['median']:.1%} (median of {found['cells']} cells)")
@@ -174,18 +174,23 @@ def _draw(loads: int, clips: int, *, count: int, seed: int) -> list[list[int]]:
     return [[cell % clips for cell in (*drawn, *drawn[:1]) if cell // clips == load] for load in range(loads)]
 
 
-def _collect(folder: Path, ids: Sequence[str] | dict[str, None]) -> list[Record]:
+def _collect(folder: Path, ids: Sequence[str] | dict[str, None], protocol: Protocol) -> list[Record]:
     """The records of some cells, composed ones first; what failed or ended early only where nothing went better."""
     found: dict[tuple[str, str], list[Record]] = {}
     for record in read_all(folder):
         found.setdefault((record.method, record.id), []).append(record)
-    rows = (found.get((method, name), []) for method in ("composed", "measured") for name in ids)
-    return [record for row in rows for record in _best(row)]
+    return [
+        record
+        for method in ("composed", "measured")
+        for name in ids
+        for record in _best(found.get((method, name), []), protocol)[-1 if method == "composed" else 0 :]
+    ]
 
 
-def _best(row: list[Record]) -> list[Record]:
+def _best(row: list[Record], protocol: Protocol) -> list[Record]:
     good = [record for record in row if record.status == "ok"]
-    return [record for record in good if record.memory] or good or row[-1:]
+    enough = [record for record in good if is_done(record, protocol)]
+    return [record for record in enough if record.memory] or enough or good or row[-1:]
 
 
 def _say_of(say: Callable[[str], object], name: str, text: str) -> None:

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import io
-import json
-import os
-import signal
-import subprocess
-import sys
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from svdkit.bench.compose import measure_group
-from svdkit.bench.profile_worker import count_done, read_all
-from svdkit.bench.protocol import describe, make_record
-from svdkit.bench.record import run_id, write_record
+from svdkit.bench.protocol import describe, failure_of, make_record
+from svdkit.bench.record import read_records, records_file, run_id, write_record
+from svdkit.child import Child, EndedError
 from svdkit.models import find_model
+from svdkit.pipeline import load
 
 if TYPE_CHECKING:
+    from svdkit.bench.protocol import Protocol
     from svdkit.bench.record import Record
+    from svdkit.child import Channel
     from svdkit.image import Frame
     from svdkit.settings import ClipSettings, LoadSettings
 
-_COMMAND = (sys.executable, "-m", "svdkit.bench.profile_worker")
-_ROOT = str(Path(__file__).parents[2])  # where svdkit is, also when it is not installed
+_WORKER = "svdkit.bench.profile_group:work"
+_GRACE_SECONDS = 60  # after Ctrl-C, for what is running on the device, and for the records
 
 
 @dataclass
@@ -40,59 +37,57 @@ class Group:
     clips: list[ClipSettings]
     whole: list[int]
     results: Path
-    ids: dict[str, None]  # of the cells, filled here
+    composed: bool
+    protocol: Protocol
     say: Callable[[str], object]
-    how: dict[str, Any]  # composed, protocol
+    ids: dict[str, None] = field(default_factory=dict)  # of the cells, filled here
+
+    def headers(self, pipe: Any) -> list[dict[str, Any]]:
+        """What is known of the cells when the model is loaded."""
+        return [describe(pipe, self.frame, clip) for clip in self.clips]
 
     def here(self, pipe: Any) -> None:
         """Measure with a pipeline that is loaded already."""
-        self.ids |= dict.fromkeys(describe(pipe, self.frame, clip)["id"] for clip in self.clips)
-        done = count_done(self.results, memory=self.how["protocol"].memory)
-        keep = partial(write_record, self.results)
-        measure_group(pipe, self.frame, self.clips, whole=self.whole, done=done, keep=keep, tell=self.say, **self.how)
+        self.ids |= dict.fromkeys(header["id"] for header in self.headers(pipe))
+        measure_group(
+            pipe,
+            self.frame,
+            self.clips,
+            whole=self.whole,
+            composed=self.composed,
+            protocol=self.protocol,
+            done=Counter((each.id, each.method) for each in read_all(self.results) if is_done(each, self.protocol)),
+            keep=partial(write_record, self.results),
+            tell=self.say,
+        )
 
     def in_child(self) -> None:
         """Measure in a process of its own; if it does not come to the end, the cells not done are failed rows."""
         old = read_all(self.results)
         heard: dict[str, Any] = {"headers": self._asked()}
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join((_ROOT, os.environ.get("PYTHONPATH", "")))}
-        how: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": environment}
-        # A session of its own, so that Ctrl-C reaches it once, from here.
-        with subprocess.Popen(_COMMAND, text=True, start_new_session=True, **how) as child:
-            pipe: Any = child.stdin
-            try:
-                _write(pipe, self._job())
+        child = Child(_WORKER, grace_seconds=_GRACE_SECONDS)
+        try:
+            child.say(replace(self, say=str))  # without what may not be sent
+            self._listen(child, heard)
+        except KeyboardInterrupt:
+            with contextlib.suppress(EndedError):
+                child.say(None)
                 self._listen(child, heard)
-            except KeyboardInterrupt:
-                pipe.close()  # which interrupts it, on every system
-                self._listen(child, heard)
-                raise
-            finally:
-                self.ids |= dict.fromkeys(header["id"] for header in heard["headers"])
-        if child.returncode or "error" in heard:
-            self._fail(heard, code=child.returncode, old=old)
+            raise
+        except EndedError as error:
+            heard["error"] = {"type": "Ended", "message": f"the process that measured this cell {error}"}
+        finally:
+            child.end()
+            self.ids |= dict.fromkeys(header["id"] for header in heard["headers"])
+        if "error" in heard:
+            self._fail(heard, old=old)
 
-    def _listen(self, child: subprocess.Popen[str], heard: dict[str, Any]) -> None:
-        for line in child.stdout or ():
-            message = json.loads(line)
+    def _listen(self, child: Child, heard: dict[str, Any]) -> None:
+        while "done" not in heard:
+            message = child.hear()
             heard |= message
             if "text" in message:
                 self.say(message["text"])
-        child.wait()
-
-    def _job(self) -> dict[str, Any]:
-        png = io.BytesIO()
-        self.frame.image.save(png, "PNG")
-        return {
-            "load": self.load.to_dict(),
-            "frame": self.frame.to_dict(),
-            "image": base64.b64encode(png.getvalue()).decode(),
-            "clips": [clip.to_dict() for clip in self.clips],
-            "whole": self.whole,
-            "composed": self.how["composed"],
-            "protocol": asdict(self.how["protocol"]),
-            "results": str(self.results),
-        }
 
     def _asked(self) -> list[dict[str, Any]]:
         """What is known of the cells before the model is loaded."""
@@ -103,21 +98,38 @@ class Group:
         asked: list[dict[str, Any]] = [{**common, "clip": clip.to_dict()} for clip in self.clips]
         return [{**cell, "image": image, "id": run_id(**cell, image_sha256=self.frame.sha256)} for cell in asked]
 
-    def _fail(self, heard: dict[str, Any], *, code: int, old: list[Record]) -> None:
+    def _fail(self, heard: dict[str, Any], *, old: list[Record]) -> None:
         """Write a row for each cell that has neither a good record nor one of this run."""
-        how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
-        reason = "; Linux ends processes by signal 9 when memory is short" if code == -9 else ""
-        ended = {"type": "Ended", "message": f"the process that measured this cell ended by {how}{reason}"}
-        values = {"status": heard.get("status", "error"), "error": heard.get("error", ended)}
-        method = "composed" if self.how["composed"] else "measured"
-        there = [record for record in old if record.status == "ok"] + read_all(self.results)[len(old) :]
+        values = {"status": heard.get("status", "error"), "error": heard["error"]}
+        method = "composed" if self.composed else "measured"
+        there = [record for record in old if is_done(record, self.protocol)] + read_all(self.results)[len(old) :]
         there_ids = {record.id for record in there if record.method == method}
         for header in heard["headers"]:
             if header["id"] not in there_ids:
                 write_record(self.results, make_record(header, method=method, **values))
 
 
-def _write(pipe: Any, job: dict[str, Any]) -> None:
-    with contextlib.suppress(BrokenPipeError):  # it has ended already, which is seen soon enough
-        pipe.write(json.dumps(job) + "\n")
-        pipe.flush()
+def work(channel: Channel) -> None:
+    """Measure, in a process of its own; interrupted, keep what is complete."""
+    try:
+        group = replace(channel.hear(), say=lambda text: channel.say({"text": text}))
+        group.say("loading")
+        pipe = load(settings=group.load)
+        channel.say({"headers": group.headers(pipe)})
+        group.here(pipe)
+    except KeyboardInterrupt:
+        pass
+    except Exception as error:  # noqa: BLE001 - a model that cannot be loaded is a row for each of its cells
+        channel.say(failure_of(error))
+    channel.say({"done": True})
+
+
+def is_done(record: Record, protocol: Protocol) -> bool:
+    """Whether a record is as good as asked: it has its repeats and, where it is wanted, its memory."""
+    enough = len(record.order) >= protocol.min_repeats and (record.memory or not protocol.memory)
+    return record.status == "ok" and bool(enough)
+
+
+def read_all(results: Path) -> list[Record]:
+    """Read the records of a results folder; none where it has none yet."""
+    return read_records(results) if records_file(results).is_file() else []

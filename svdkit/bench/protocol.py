@@ -199,11 +199,19 @@ def describe(pipe: Any, frame: Frame, clip: ClipSettings) -> dict[str, Any]:
 def make_record(header: dict[str, Any], *, failure: Exception | None = None, **values: Any) -> Record:
     """Put a record together: ok, or a row that says what went wrong."""
     if failure is not None:
-        values["status"] = "oom" if is_out_of_memory(failure) else "error"
-        values["error"] = {"type": type(failure).__name__, "message": str(failure)[:500] or "no message"}
+        values |= failure_of(failure)
     values.setdefault("environment", machine(header["load"].get("device", "auto")))
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return Record(**{"status": "ok", "started_at": now, **header, **values})
+
+
+def failure_of(error: Exception) -> dict[str, Any]:
+    """Give what a record says of an error."""
+    text = str(error)[:500] or "no message"
+    return {
+        "status": "oom" if is_out_of_memory(error) else "error",
+        "error": {"type": type(error).__name__, "message": text},
+    }
 
 
 def record_of(trial: Trial, header: dict[str, Any], *, load_seconds: float) -> Record:

@@ -1,10 +1,12 @@
-"""Run a notebook without a browser: parameters checked first, a dead kernel is a failure, no videos in the copies."""
+"""Run a notebook without a browser: parameters checked first, a dead kernel is a failure, no uploads in the copies."""
 
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from svdkit.child import command
 from svdkit.cli.outcome import RefusedInput
 from svdkit.errors import SvdkitError
 from svdkit.given import read_values, user_path
@@ -19,7 +22,8 @@ from svdkit.given import read_values, user_path
 # A checkout has them beside the package; what pip installs has not.
 FOLDER = Path(__file__).parents[2] / "notebooks"
 _FOLDERS = ("results_folder", "output_folder", "results")  # what notebooks call the folder that they fill
-_LARGEST_OUTPUT = 200_000  # characters of one output that stay in a copy: a picture, not a video
+_LARGEST_OUTPUT = 200_000  # characters of one output that stay in a copy, its clips apart
+_LARGEST_CLIPS = 32 * 2**20  # characters of all clips that stay in a copy, about 24 MB of files
 _VIDEO = re.compile(r"data:video/[\w.+-]+;base64,[A-Za-z0-9+/=\s]*")
 
 
@@ -70,12 +74,11 @@ def notebook(
     values, folder = check_parameters(source, pairs, output_folder=output_folder)
     make_folder(folder)
     executed, page = folder / "notebook.ipynb", folder / "notebook.html"
+    if executed.exists() and (executed.samefile(source) or "papermill" not in read_notebook(executed).metadata):
+        raise RefusedInput(f"{executed} would be replaced by the executed copy: give another --output-folder")
     typer.echo(f"running {source.name}", err=True)
-    try:
-        run_notebook(source, executed, parameters=values)
-    finally:
-        stripped = strip_file(executed)
-    write_page(stripped, page, title=source.stem)
+    run_notebook(source, executed, parameters=values)
+    write_page(read_notebook(executed), page, title=source.stem)
     typer.echo(f"{executed}\n{page}")
 
 
@@ -91,6 +94,26 @@ def find_notebook(name: str) -> Path:
             return path
     own = ", ".join(sorted(path.stem for path in FOLDER.glob("*.ipynb"))) or "none (they are in svdkit's repository)"
     raise RefusedInput(f"there is no notebook {name!r}; give a file, or one of svdkit's own: {own}")
+
+
+def read_notebook(path: Path) -> Any:
+    """Read a notebook, as nbformat has it; RefusedInput for what is none, or not of Python."""
+    import nbformat
+
+    try:
+        found = nbformat.reads(path.read_text(encoding="utf-8-sig"), as_version=4)
+        about = found.metadata
+        language = about.get("kernelspec", {}).get("language") or about.get("language_info", {}).get("name") or "python"
+    except Exception as error:  # nbformat raises many kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RefusedInput(
+            f"{path} cannot be read as a notebook ({reason:.200}); save it again from Jupyter"
+        ) from error
+    if language != "python":
+        raise RefusedInput(f"{path} is a notebook of {language!r:.60}; svdkit runs those of Python")
+    about.kernelspec = nbformat.from_dict({"name": "python3", "display_name": "Python 3", "language": "python"})
+    about.language_info = nbformat.from_dict({**about.get("language_info", {}), "name": "python"})
+    return found
 
 
 def make_folder(folder: Path) -> Path:
@@ -150,33 +173,48 @@ def run_notebook(notebook: Path, executed: Path, *, parameters: dict[str, Any]) 
         >>> run_notebook(Path("notebooks/01_quickstart.ipynb"), Path("executed.ipynb"), parameters={"photo": "cat"}
         ... )  # doctest: +SKIP
     """
+    import nbformat
     import papermill
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-    here = Path.cwd()
-    # papermill writes the path into the executed notebook, where the user's name has no business.
-    source = notebook.relative_to(here) if notebook.is_relative_to(here) else notebook
-    try:
-        return papermill.execute_notebook(
-            source,
-            executed,
-            parameters=parameters,
-            kernel_name="python3",
-            progress_bar=sys.stderr.isatty(),
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # else it warns of TCP on this very machine
-        )
-    except papermill.PapermillExecutionError as error:
-        message = (
-            f"cell {error.exec_count} of {notebook.name} failed: {error.ename}: {error.evalue}. The notebook up to "
-            f"that cell, with the traceback, is {executed}"
-        )
-        raise NotebookError(message) from error
-    except (DeadKernelError, CellTimeoutError) as error:
-        message = (
-            f"the kernel of {notebook.name} died, most often for want of memory: close other programs and try again. "
-            f"The notebook up to that cell is {executed}"
-        )
-        raise NotebookError(message) from error
+    class ThisPython(AsyncKernelManager):
+        kernel_spec = KernelSpec(**kernel())  # whatever "python3" is on this machine
+
+    with tempfile.TemporaryDirectory(prefix="svdkit-") as folder:
+        source = Path(folder, notebook.name)
+        nbformat.write(read_notebook(notebook), source)
+        try:
+            return papermill.execute_notebook(
+                source,
+                executed,
+                parameters=parameters,
+                kernel_name="python3",
+                kernel_manager_class=ThisPython,
+                progress_bar=sys.stderr.isatty(),
+                extra_arguments=["--IPKernelApp.log_level=ERROR"],  # else it warns of TCP on this very machine
+            )
+        except papermill.PapermillExecutionError as error:
+            message = (
+                f"cell {error.exec_count} of {notebook.name} failed: {error.ename}: {error.evalue}. The notebook up to "
+                f"that cell, with the traceback, is {executed}"
+            )
+            raise NotebookError(message) from error
+        except (DeadKernelError, CellTimeoutError) as error:
+            message = (
+                f"the kernel of {notebook.name} died, most often for want of memory: close other programs and try "
+                f"again. The notebook up to that cell is {executed}"
+            )
+            raise NotebookError(message) from error
+        finally:
+            strip_file(executed, source=notebook.name)
+
+
+def kernel() -> dict[str, Any]:
+    """Give the specification of a kernel that is this Python, and takes its own modules from no current folder."""
+    words = [*command("ipykernel.kernelapp:launch_new_instance"), "-f", "{connection_file}"]
+    return {"argv": words, "display_name": "Python 3", "language": "python"}
 
 
 def write_page(executed: Any, path: Path, *, title: str = "svdkit quickstart") -> None:
@@ -194,40 +232,60 @@ def write_page(executed: Any, path: Path, *, title: str = "svdkit quickstart") -
     path.write_text(page, encoding="utf-8")
 
 
-def strip_file(path: Path) -> Any:
-    """Take videos, uploads and widgets out of an executed notebook, in place; return it, or None without a file."""
+def strip_file(path: Path, *, source: str) -> None:
+    """Take uploads, widgets, paths of this machine and too large clips out of an executed notebook, if it is there."""
     import nbformat
 
     if not path.is_file():
-        return None
+        return
     executed = nbformat.read(path, as_version=4)
     executed.metadata.pop("widgets", None)  # the state of widgets holds uploaded photos, byte by byte
+    executed.metadata.setdefault("papermill", {})["input_path"] = source
+    room = _LARGEST_CLIPS
     for cell in executed.cells:
         for output in cell.get("outputs", []):
-            _strip(output)
-    nbformat.write(executed, path)
-    return executed
+            room = _strip(output, room=room)
+    path.write_text(_without_paths(nbformat.writes(executed), path.absolute().parent), encoding="utf-8")
 
 
-def _strip(output: Any) -> None:
-    """Leave of a video its poster, and of a large output of any other kind a line that says so."""
+def _strip(output: Any, *, room: int) -> int:
+    """Leave of what is too large a line that says so, of such a clip its poster; give the room that is left for clips.
+
+    Raw videos and widgets are left out, for they may be what somebody has uploaded.
+    """
     data = output.get("data", {})
     for kind in [kind for kind in data if kind.startswith("video/") or "widget" in kind]:
         del data[kind]
         data.setdefault("text/plain", f"({kind} left out of this copy)")
     for kind, content in [*data.items()]:
         text = "".join(content) if isinstance(content, list) else content
-        if isinstance(text, str) and not kind.startswith("image/"):
-            text = _VIDEO.sub("", text)
-            too_large = len(text) > _LARGEST_OUTPUT
-            data[kind] = f"(an output of {len(text):,} characters, left out of this copy)" if too_large else text
+        if not isinstance(text, str) or kind.startswith("image/"):
+            continue
+        bare = _VIDEO.sub("", text)
+        clips = len(text) - len(bare)
+        if len(bare) > _LARGEST_OUTPUT:
+            data[kind] = f"(an output of {len(bare):,} characters, left out of this copy)"
+        elif clips > room:
+            data[kind] = f"{bare}\n(clips of {clips:,} characters, left out of this copy; their files are as they were)"
+        else:
+            room -= clips
+    return room
+
+
+def _without_paths(text: str, folder: Path) -> str:
+    """Take the folder of the results, the current one and the user's home out of a notebook's JSON."""
+    for path, name in ((folder, folder.name), *sorted([(Path.cwd(), "."), (Path.home(), "~")], reverse=True)):
+        for form in {str(path), path.as_posix()} if path.name else ():
+            found, instead = (json.dumps(each, ensure_ascii=False)[1:-1] for each in (form, name))
+            # Not in a longer word or in base64; a traceback has a colour, as "\x1b[32m", before its paths.
+            apart = rf"(?:(?<![\w+.~-])|(?<=\dm)){re.escape(found)}(?![\w+=-])"
+            text = re.sub(apart, instead.replace("\\", r"\\"), text)
+    return text
 
 
 def _parameters(source: Path) -> dict[str, Any]:
     """Give the names of the notebook's cell of parameters, each with its default, None for one that is computed."""
-    import nbformat
-
-    cells = nbformat.read(source, as_version=4).cells
+    cells = read_notebook(source).cells
     code = next((cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ())), "")
     code = re.sub(r"(?m)^[%!].*$", "", code)  # what is a command of the notebook is no Python
     try:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import itertools
-import json
-import queue
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from svdkit.bench.record import Record
+from svdkit.child import Child, EndedError
 from svdkit.sweep.rows import DiskFullError, Task, failed
 
-COMMAND = (sys.executable, "-m", "svdkit.sweep.worker")
+if TYPE_CHECKING:
+    from svdkit.bench.record import Record
+
+WORKER = "svdkit.sweep.worker:work"
 DEATHS = 2  # of workers over one run, or over one load: the third try would end the same
 
 
@@ -66,7 +63,8 @@ class _Worker:
 
     def __init__(self, work: Path, photos: Mapping[str, bytes], timeout_seconds: float) -> None:
         self._work, self._photos, self._timeout = work, photos, timeout_seconds
-        self._child: _Child | None = None
+        self._child: Child | None = None
+        self._sent: set[str] = set()  # photos that the child has
         self._failures = DEATHS - 1  # of loads in a row: a model that was never there gets no second try
 
     @property
@@ -77,7 +75,7 @@ class _Worker:
     def load(self, task: Task) -> Record | None:
         """See to it that there is a worker with the model; give the row of a failure, or None."""
         for _ in range(DEATHS if self._child is None else 0):
-            self._child = _Child(self._work / "worker.log", self._photos)
+            self._child, self._sent = Child(WORKER, log=self._work / "worker.log"), set()
             record = self._call("load", task, None)
             if record is not None:
                 self.close()  # it has no model
@@ -107,85 +105,30 @@ class _Worker:
     def _call(self, do: str, task: Task, folder: Path | None) -> Record | None:
         """Ask the child; give what it answered or a timeout's row, None for no failure of a load or a death."""
         assert self._child is not None  # noqa: S101 - see to the callers
+        call: dict[str, Any] = {"do": do, "task": task, "folder": folder}
+        sha256 = task["image"]["sha256"]
+        if do == "run" and sha256 not in self._sent:
+            call["photo"] = self._photos[sha256]
+            self._sent.add(sha256)
         try:
-            answer = self._child.call(do, task, folder=folder, timeout_seconds=self._timeout)
-        except _DiedError as error:
+            self._child.say(call)
+            answer = self._child.hear(self._timeout)
+        except EndedError as error:
             self._child, self._why = None, str(error)
             return None
         except TimeoutError as error:
             self._child = None
             return failed(task, ("Timeout", f"{do}: {error}"), status="timeout")
-        return Record.from_dict(answer["record"]) if "record" in answer else None
+        if "full" in answer:
+            raise DiskFullError(answer["full"])
+        record: Record | None = answer.get("record")
+        return record
 
     def _died(self, task: Task, do: str) -> Record:
-        return failed(task, ("WorkerDied", f"{self._why} in each of {DEATHS} tries of this {do}"))
+        return failed(task, ("WorkerDied", f"the worker {self._why}, in each of {DEATHS} tries of this {do}"))
 
     def close(self) -> None:
         """End the worker, if there is one."""
         if self._child is not None:
-            self._child.kill()
+            self._child.end()
         self._child = None
-
-
-class _DiedError(Exception):
-    """The worker process is gone."""
-
-
-class _Child:
-    """A worker process, and the photos that it has."""
-
-    def __init__(self, log: Path, photos: Mapping[str, bytes]) -> None:
-        self._photos, self._sent = photos, set[str]()
-        with log.open("ab") as stderr:
-            self._process = subprocess.Popen(
-                COMMAND,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                encoding="utf-8",
-                start_new_session=True,  # Ctrl-C is the driver's to handle
-            )
-        self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def call(self, do: str, task: Task, *, timeout_seconds: float, folder: Path | None = None) -> dict[str, Any]:
-        """Ask, and wait for the answer; a TimeoutError has killed the process."""
-        call: dict[str, Any] = {"do": do, "task": task, "folder": str(folder)}
-        sha256 = task["image"]["sha256"]
-        if do == "run" and sha256 not in self._sent:
-            call["photo"] = base64.b64encode(self._photos[sha256]).decode()
-            self._sent.add(sha256)
-        try:
-            assert self._process.stdin is not None  # noqa: S101 - it is a pipe
-            self._process.stdin.write(json.dumps(call) + "\n")
-            self._process.stdin.flush()
-            answer = self._answers.get(timeout=timeout_seconds)
-        except queue.Empty:
-            self.kill()
-            raise TimeoutError(f"no answer in {timeout_seconds:g} s; the worker was killed") from None
-        except OSError:
-            answer = None
-        if answer is None:
-            code = self.kill()
-            raise _DiedError(f"worker died ({f'signal {-code}' if code < 0 else f'exit code {code}'})")
-        found: dict[str, Any] = json.loads(answer)
-        if "full" in found:
-            raise DiskFullError(found["full"])
-        return found
-
-    def kill(self) -> int:
-        """End the process, and give its exit code; of one that is dead already, its own."""
-        with contextlib.suppress(OSError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return self._process.wait(0.5)
-        self._process.kill()
-        return self._process.wait()
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
-        with self._process.stdout as stdout:
-            for line in stdout:
-                self._answers.put(line)
-        self._answers.put(None)

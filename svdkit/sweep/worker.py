@@ -1,27 +1,21 @@
 """What makes the clips of a sweep: loads once, runs each stage once for all runs that share it.
 
-``python -m svdkit.sweep.worker`` is the child process of the local engine: one JSON object a line, calls on stdin,
-answers on stdout. It ends with its driver, also when that was killed.
+``work`` is the child process of the local engine.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import gc
 import io
 import json
-import os
-import queue
-import sys
-import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import SvdkitError, SvdkitWarning
 from svdkit.settings import ClipSettings, LoadSettings
@@ -31,6 +25,7 @@ from svdkit.sweep.rows import DiskFullError, NotNumbersError, Task, failed, is_d
 
 if TYPE_CHECKING:
     from svdkit.bench.record import Record
+    from svdkit.child import Channel
     from svdkit.clip import Clip
     from svdkit.image import Frame
 
@@ -185,37 +180,21 @@ def _strictly(decode: Callable[[], Clip]) -> Clip:
     return clip
 
 
-def main(runner: Runner | None = None) -> None:
+def work(channel: Channel, runner: Runner | None = None) -> None:
     """Answer the calls of a driver until it goes away."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print must not stand between answers
-    calls: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(sys.stdin, calls), daemon=True).start()
     runner = runner or Runner()
     while True:
-        answers.write(json.dumps(_answer(runner, calls.get())) + "\n")
-        answers.flush()
-
-
-def _listen(stream: IO[str], calls: queue.SimpleQueue[dict[str, Any]]) -> None:
-    for line in stream:
-        calls.put(json.loads(line))
-    os._exit(0)  # the driver is gone: nobody would commit what is being made
+        channel.say(_answer(runner, channel.hear()))
 
 
 def _answer(runner: Runner, call: dict[str, Any]) -> dict[str, Any]:
-    task, photo = call["task"], call.get("photo")
+    task = call["task"]
     try:
         if call["do"] == "load":
             runner.load(task)
             return {}
-        photo = base64.b64decode(photo) if photo else None
-        return {"record": runner.run(task, folder=Path(call["folder"]), photo=photo).to_dict()}
+        return {"record": runner.run(task, folder=call["folder"], photo=call.get("photo"))}
     except DiskFullError as error:
         return {"full": str(error)}
     except Exception as error:  # noqa: BLE001 - of loading; it becomes the rows of all that needs this model
-        return {"record": failed(task, error).to_dict()}
-
-
-if __name__ == "__main__":
-    main()
+        return {"record": failed(task, error)}

@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-import atexit
-import json
-import subprocess
-import sys
+import os
 import threading
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from svdkit.bench.forecast import Forecast, NotCountedError, forecast
 from svdkit.bench.record import Record, run_id
+from svdkit.child import Child
 from svdkit.errors import SvdkitError
 from svdkit.models import catalogue
 from svdkit.ui.parts import as_html, box, on_click, on_value, safe
 from svdkit.units import format_bytes, format_money, format_seconds
 
 if TYPE_CHECKING:
+    from svdkit.child import Channel
     from svdkit.clip import Clip
     from svdkit.models import ModelInfo
     from svdkit.settings import ClipSettings, LoadSettings
     from svdkit.ui.words import Words
 
 _KEPT = 20  # clips whose seconds calibrate the forecast
-# Counting builds the network without storage and changes torch's defaults meanwhile: it happens in another process.
-_COUNT = (
-    "import json, sys\nfrom svdkit.bench.forecast import forecast\n"
-    "from svdkit.settings import ClipSettings, LoadSettings\n"
-    "clip, load = map(json.loads, sys.argv[2:])\n"
-    "forecast(sys.argv[1], clip=ClipSettings.from_dict(clip), load=LoadSettings.from_dict(load))"
-)
-_OUTLOOKS: weakref.WeakSet[Outlook] = weakref.WeakSet()
 
 
-@atexit.register
-def _end_all() -> None:
-    """Leave no process behind; registering each outlook itself would keep it, with its panel and all in it."""
-    for outlook in tuple(_OUTLOOKS):
-        outlook.end()
+def count(channel: Channel) -> None:
+    """Count what a forecast needs, in a process of its own: it changes torch's defaults meanwhile."""
+    model, clip, load = channel.hear()
+    forecast(model, clip=clip, load=load)
 
 
 class Outlook:
@@ -74,8 +63,7 @@ class Outlook:
         self._asked: tuple[ClipSettings, LoadSettings] | None = None
         self._one_at_a_time = threading.RLock()
         self._shape: tuple[Any, ...] = ()
-        self._counting: subprocess.Popen[bytes] | None = None
-        _OUTLOOKS.add(self)
+        self._counting: Child | None = None
         self._fitting: ClipSettings | None = None
         self.forecast: Forecast | None = None
         self.text = as_html(class_="svdkit-outlook")
@@ -162,19 +150,18 @@ class Outlook:
         """Count the newest shape in another process, and look again when it is done; give the text to show."""
         size = (clip.height, clip.width, clip.num_frames, clip.decode_chunk_size)
         shape = (*size, (clip.max_guidance_scale or 0) > 1, load)  # precision and plan change what is counted
-        if shape == self._shape and self._counting is not None and self._counting.poll() is not None:
+        if shape == self._shape and self._counting is not None and not self._counting.is_running:
             return "not_counted"
         if shape != self._shape:
             self.end()
-            settings = [json.dumps(one.to_dict()) for one in (clip.replace(seed=0), load)]
-            quiet: Mapping[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            running = subprocess.Popen([sys.executable, "-c", _COUNT, self._model, *settings], **quiet)
+            running = Child("svdkit.ui.outlook:count", log=os.devnull)
+            running.say((self._model, clip.replace(seed=0), load))
             self._shape, self._counting = shape, running
             if self._background:
                 threading.Thread(target=partial(self._wait, running), daemon=True).start()
         return "counting" if self._background else "counting_foreground"
 
-    def _wait(self, running: subprocess.Popen[bytes]) -> None:
+    def _wait(self, running: Child) -> None:
         running.wait()
         if running is self._counting:  # also when it failed, which is then said
             self._again()
@@ -182,9 +169,8 @@ class Outlook:
     def end(self) -> None:
         """End the process that counts, if one does."""
         running, self._counting = self._counting, None
-        if running is not None and running.poll() is None:
-            running.terminate()
-            running.wait()
+        if running is not None:
+            running.end()
 
     def _write(self) -> None:
         self.price.description = self._words("price", currency=self._currency)
