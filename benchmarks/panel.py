@@ -34,8 +34,8 @@ from svdkit.generate import generate  # noqa: E402
 from svdkit.image import fit  # noqa: E402
 from svdkit.pipeline import load  # noqa: E402
 from svdkit.settings import ClipSettings  # noqa: E402
-from svdkit.ui import panel  # noqa: E402
-from svdkit.ui.preview import Preview  # noqa: E402
+from svdkit.ui.panel import panel  # noqa: E402
+from svdkit.ui.studio import Preview  # noqa: E402
 from svdkit.units import format_seconds  # noqa: E402
 
 if TYPE_CHECKING:

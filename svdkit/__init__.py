@@ -61,7 +61,7 @@ _HOME: dict[str, str] = {
     "sweep": "sweep",
     "write_report": "sweep.report",
     "sync_player": "sweep.player",
-    "panel": "ui.show",
+    "panel": "ui.panel",
     "doctor": "environment",
     "SvdkitError": "errors",
     "SvdkitWarning": "errors",
@@ -112,7 +112,7 @@ if TYPE_CHECKING:
     from svdkit.sweep import sweep as sweep
     from svdkit.sweep.player import sync_player as sync_player
     from svdkit.sweep.report import write_report as write_report
-    from svdkit.ui.show import panel as panel
+    from svdkit.ui.panel import panel as panel
 
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604 - the names are the keys above
 

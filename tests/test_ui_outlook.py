@@ -23,7 +23,7 @@ from svdkit.models import find_model
 from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.ui import outlook as module
 from svdkit.ui.outlook import Outlook
-from svdkit.ui.words import Words
+from svdkit.ui.parts import Words
 from tests.clips import SETTINGS, micro_clip, provenance
 from tests.ui_toys import TOY, plain, wait_for
 

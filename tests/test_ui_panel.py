@@ -27,16 +27,16 @@ from svdkit.errors import ModelError, SettingsError
 from svdkit.generate import generate
 from svdkit.image import sample_photo, sample_photos
 from svdkit.settings import ClipSettings
-from svdkit.ui import panel as make_panel
+from svdkit.ui import panel as module
 from svdkit.ui.outlook import Outlook
 from svdkit.ui.panel import Panel
+from svdkit.ui.panel import panel as make_panel
+from svdkit.ui.parts import texts as all_texts
 from svdkit.ui.studio import Studio
-from svdkit.ui.texts import TEXTS
 from svdkit.ui.wire import APP, serve
 from tests.toy import write_hub_folder
 from tests.ui_toys import IPYWIDGETS, as_loaded, close_all, jpeg, plain, put, state, tree, wait_for
 
-MODULE = sys.modules[Panel.__module__]  # svdkit.ui.panel is the function
 HOSTILE = "<script>alert(1)</script>"
 
 
@@ -94,7 +94,7 @@ def texts(panel: Panel) -> list[tuple[str, str]]:
 def english_in(text: str) -> list[str]:
     """Names of the English texts that stand in a text: whole, or a telling piece of one with blanks."""
     found = []
-    for name, (english, chinese) in TEXTS.items():
+    for name, (english, chinese) in ((name, text.values()) for name, text in all_texts()["texts"].items()):
         pieces = [piece for piece in re.split(r"\{\w+\}|<[^>]+>", english) if len(piece.strip()) > 6]
         if english != chinese and (text == english or any(piece in html.unescape(text) for piece in pieces)):
             found.append(name)
@@ -122,9 +122,8 @@ def test_from_a_photo_to_a_clip(panel: Panel, pipe: Any) -> None:
     assert made.photo.name == sample_photos()[0]
     assert "data:video/mp4" in panel.results.player.value
     assert len(panel.outlook._records) == 1
-    path = panel.results.save_current()
-    assert path is not None
-    assert path.is_file()
+    panel.results.save.click()
+    assert "Saved as" in panel.results.saved.value
     assert repr(panel) == "Panel(toy, 1 clips)"
 
 
@@ -201,7 +200,7 @@ def test_the_seed_is_kept_or_drawn(panel: Panel, monkeypatch: pytest.MonkeyPatch
 
 def test_four_drafts_and_one_of_them_finished(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four seeds, the form's first, with few steps; the button makes that seed's clip with all steps."""
-    monkeypatch.setattr(MODULE, "_DRAFT_STEPS", 1)
+    monkeypatch.setattr(module, "_DRAFT_STEPS", 1)
     panel.form.lock.value = False
     assert panel.make_drafts()
     assert finish(panel).startswith("Done in")
@@ -451,8 +450,7 @@ class TestMake:
 
     def test_it_is_a_name_of_svdkit(self) -> None:
         assert "panel" in svdkit.__all__
-        kit: Any = svdkit  # mypy takes the name for the module of the same name
-        assert type(kit.panel()) is Panel
+        assert type(svdkit.panel()) is Panel
 
     def test_random_weights_are_said(self) -> None:
         loaded = make_panel(svdkit.LoadSettings(model="micro", weights="random"), background=False)
@@ -466,7 +464,7 @@ class TestMake:
 
     @pytest.mark.parametrize(("kind", "background"), [("colab", False), ("jupyter", True), ("terminal", True)])
     def test_where_runs_are_threads(self, kind: str, background: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sys.modules["svdkit.ui.show"], "notebook_kind", lambda: kind)
+        monkeypatch.setattr(module, "notebook_kind", lambda: kind)
         assert make_panel().runner.background == background
         assert make_panel(background=True).runner.background
 

@@ -1,30 +1,33 @@
-"""Small pieces of widgets: uploads of ipywidgets 7 and 8, knobs, tooltips, escaping."""
+"""What the panel is made of: texts in both languages, uploads of ipywidgets 7 and 8, knobs, tooltips, escaping."""
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import dataclasses
+import re
+import string
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ipywidgets
 import pytest
 
-from svdkit.errors import ImageError
+from svdkit.errors import ImageError, SettingsError
 from svdkit.image import sample_photo
-from svdkit.ui.parts import (
-    LARGEST_UPLOAD_BYTES,
-    Knob,
-    as_html,
-    box,
-    empty_upload,
-    on_click,
-    on_value,
-    read_upload,
-    safe,
-    set_tooltip,
-)
+from svdkit.models import catalogue
+from svdkit.settings import ClipSettings
+from svdkit.sweep.player import Player, asset
+from svdkit.ui import parts as module
+from svdkit.ui.form import _sizes_for
+from svdkit.ui.parts import Knob, Words, as_html, box, empty_upload, on_value, read_upload, safe, set_tooltip, texts
 from tests.ui_toys import IPYWIDGETS, close_all, jpeg, put, state
 
+HAN = re.compile("[\u4e00-\u9fff]")
+FIELDS = [field.name for field in dataclasses.fields(ClipSettings)]
+TEXTS: dict[str, dict[str, str]] = texts()["texts"]
+PLAYER: dict[str, str] = texts()["player"]
 PHOTO = jpeg(sample_photo("cat"))
 MARK = "aGVsbG8="  # what base64 makes of b"hello"
 
@@ -69,19 +72,18 @@ class TestUpload:
         put(upload, "holiday.jpg", b"hello")
         assert MARK in state()
         assert "holiday" in state()
-        assert read_upload(upload) == ("holiday.jpg", b"hello")
+        assert read_upload(upload) == b"hello"
         assert not upload.value
         assert MARK not in state()
         assert "holiday" not in state()
-        assert read_upload(upload) is None
 
     def test_the_next_file_comes_as_the_first_did(self) -> None:
         """Emptying does not wear the widget out: each of three files is told of once."""
         upload, seen = ipywidgets.FileUpload(), list[Any]()
-        on_value(upload, lambda _: seen.append(read_upload(upload)))
+        on_value(upload, lambda files: seen.append(read_upload(upload)) if files else None)
         for number in range(3):
             put(upload, f"{number}.jpg", bytes([number]))
-        assert [one for one in seen if one] == [(f"{number}.jpg", bytes([number])) for number in range(3)]
+        assert seen == [bytes([number]) for number in range(3)]
         assert not upload.value
 
     def test_a_file_that_arrived_empty_was_too_large(self) -> None:
@@ -114,30 +116,27 @@ class TestUpload:
         """A dict by name; it is emptied in one message, so that the browser never sees half of it."""
         upload = OldUpload()
         upload.receive(("older.jpg", b"old", 3), ("holiday.jpg", PHOTO, len(PHOTO)))
-        assert read_upload(upload) == ("holiday.jpg", PHOTO)
+        assert read_upload(upload) == PHOTO
         assert (upload.value, upload.metadata, upload.data) == ({}, [], [])
         assert sorted(upload.held) == ["_counter", "data", "metadata"]
-        assert read_upload(upload) is None
 
     def test_content_may_be_a_view_of_memory(self) -> None:
         """As ipywidgets 8 gives it; what comes out are bytes of our own. Version 7 gives bytes."""
         upload, given = ipywidgets.FileUpload(), bytearray(b"hello")
         put(upload, "a.jpg", given if IPYWIDGETS >= 8 else bytes(given))
         read = read_upload(upload)
-        assert read is not None
         given[:] = b"xxxxx"
-        assert read.data == b"hello"
+        assert read == b"hello"
 
     def test_emptying_what_is_empty(self) -> None:
         upload = ipywidgets.FileUpload()
         empty_upload(upload)
         assert not upload.value
-        assert LARGEST_UPLOAD_BYTES < 10 * 2**20
 
 
 class TestKnob:
     def test_field_and_slider_follow_each_other(self) -> None:
-        knob = Knob(low=1, high=100, step=1, value=25)
+        knob = Knob(1, 100, 1, 25)
         knob.field.value = 30
         assert knob.slider.value == 30
         knob.slider.value = 40
@@ -146,7 +145,7 @@ class TestKnob:
         assert (knob.field.value, knob.slider.value) == (50, 50)
 
     def test_each_change_is_told_once(self) -> None:
-        knob, seen = Knob(low=0.0, high=1.0, step=0.01, value=0.02), list[float]()
+        knob, seen = Knob(0.0, 1.0, 0.01, 0.02), list[float]()
         on_value(knob.field, seen.append)
         knob.slider.value = 0.5
         knob.field.value = 0.25
@@ -154,14 +153,14 @@ class TestKnob:
         assert seen == [0.5, 0.25]
 
     def test_whole_steps_make_whole_numbers(self) -> None:
-        whole, other = Knob(low=1, high=30, step=1, value=7), Knob(low=1.0, high=60.0, step=0.5, value=7)
+        whole, other = Knob(1, 30, 1, 7), Knob(1.0, 60.0, 0.5, 7)
         assert isinstance(whole.value, int)
         assert isinstance(other.value, float)
 
     @pytest.mark.parametrize(("given", "kept"), [(0, 1), (1000, 100), (100, 100)])
     def test_values_stay_within_the_limits(self, given: int, kept: int) -> None:
-        assert Knob(low=1, high=100, step=1, value=given).value == kept
-        knob = Knob(low=1, high=100, step=1, value=25)
+        assert Knob(1, 100, 1, given).value == kept
+        knob = Knob(1, 100, 1, 25)
         knob.value = given
         assert (knob.value, knob.slider.value) == (kept, kept)
         knob.field.value = given
@@ -169,12 +168,12 @@ class TestKnob:
 
     def test_a_value_is_sent_when_the_slider_rests(self) -> None:
         """Else a drag would be a forecast for each pixel."""
-        assert Knob(low=1, high=100, step=1, value=25).slider.continuous_update is False
+        assert Knob(1, 100, 1, 25).slider.continuous_update is False
 
     def test_label_and_tooltip(self) -> None:
         """The field has the label; both have the tooltip, which is the label where there is no other."""
         name = "tooltip" if IPYWIDGETS >= 8 else "description_tooltip"
-        knob = Knob(low=1, high=100, step=1, value=25)
+        knob = Knob(1, 100, 1, 25)
         knob.label("Steps", "time grows with it")
         assert (knob.field.description, knob.slider.description) == ("Steps", "")
         assert {getattr(one, name) for one in (knob.field, knob.slider)} == {"time grows with it"}
@@ -194,8 +193,8 @@ def test_tooltips_are_called_differently() -> None:
 
 def test_actions_get_what_they_need() -> None:
     """A click brings nothing, a change the new value."""
-    button, field, seen = ipywidgets.Button(), ipywidgets.IntText(value=1), list[Any]()
-    on_click(button, lambda: seen.append("clicked"))
+    field, seen = ipywidgets.IntText(value=1), list[Any]()
+    button = Words().button("stop", lambda: seen.append("clicked"), icon="stop")
     on_value(field, seen.append)
     button.click()
     field.value = 2
@@ -211,9 +210,98 @@ def test_texts_are_made_safe() -> None:
 
 def test_boxes_and_html_have_their_class() -> None:
     """The one that panel.css knows them by."""
-    inside = as_html("<b>safe</b>", class_="svdkit-hint")
-    column, row = box(inside, class_="a"), box(class_="b", row=True)
+    inside = as_html("svdkit-hint")
+    column, row = box("a", inside), box("b", row=True)
     assert (type(column), type(row)) == (ipywidgets.VBox, ipywidgets.HBox)
     assert column.children == (inside,)
     assert (column._dom_classes, row._dom_classes, inside._dom_classes) == (("a",), ("b",), ("svdkit-hint",))
-    assert as_html()._dom_classes == ()
+
+
+def blanks(text: str) -> list[str]:
+    return sorted(name for _, name, _, _ in string.Formatter().parse(text) if name is not None)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_both_languages_fill_in_the_same(name: str) -> None:
+    """A blank that one language lacks, or another name for it, would be an error in the middle of a click."""
+    english, chinese = TEXTS[name].values()
+    assert blanks(english) == blanks(chinese)
+    assert english.strip() == english != ""
+    assert chinese.strip() == chinese != ""
+
+
+def test_chinese_is_chinese() -> None:
+    """Every text has at least one Chinese character, but for those that are a blank alone."""
+    words = {name: re.sub(r"{\w+}", "", chinese) for name, text in TEXTS.items() for chinese in [text["zh"]]}
+    assert [name for name, rest in words.items() if re.search(r"\w", rest) and not HAN.search(rest)] == []
+
+
+def test_the_same_marks_up_both() -> None:
+    """A tag that is opened in one language is in the other, and closed."""
+    for english, chinese in (text.values() for text in TEXTS.values()):
+        tags = re.findall(r"</?\w+>", english)
+        assert sorted(re.findall(r"</?\w+>", chinese)) == sorted(tags)
+        assert sum(tag.startswith("</") for tag in tags) * 2 == len(tags)
+
+
+def test_every_setting_is_called_something_and_explained() -> None:
+    assert [name for name in FIELDS if name not in TEXTS] == []
+    assert [name for name in FIELDS if f"{name}_tip" not in TEXTS] == []
+    named = set(FIELDS) - {"height", "width"}
+    assert all(name in text for name in named for text in TEXTS[f"{name}_tip"].values())
+
+
+def test_every_size_that_is_offered_has_a_name() -> None:
+    assert {name for model in catalogue() for name in _sizes_for(model)} <= set(TEXTS)
+
+
+def test_every_text_is_used() -> None:
+    """One that nobody shows is work for translators and nothing else."""
+    sources = [path.read_text(encoding="utf-8") for path in Path(module.__file__).parent.glob("*.py")]
+    nodes = [one for source in sources for one in ast.walk(ast.parse(source)) if isinstance(one, ast.Constant)]
+    used = {*FIELDS, "encode", "denoise", "decode", "focus_x", "focus_y", *(one.value for one in nodes)}
+    assert [name for name in TEXTS if name.removesuffix("_tip") not in used] == []
+
+
+def test_the_player_speaks_chinese_throughout() -> None:
+    """Every text that its script shows has one, and nothing is translated that is not there."""
+    script = asset("player.js")
+    made = re.findall(r'\b(?:button|choice|say)\("([^"]+)"(?:, "([^"]+)")?', script)
+    shown = {text for pair in made for text in pair if re.search(r"[A-Za-z]", text)}
+    assert {"▶ Play", "Repeat (L)", "Compare with", "Frame"} <= shown
+    assert shown | {"en", Player.title} == set(PLAYER)
+    assert all(HAN.search(text) for name, text in PLAYER.items() if name != "en")
+    assert (Words("en").player, Words("zh").player) == ({}, PLAYER)
+
+
+def test_texts_are_filled_in() -> None:
+    words = Words()
+    assert words("waiting", place=2) == "waiting: 2 ahead of you"
+    words.switch("zh")
+    assert words("waiting", place=2).endswith("前面还有 2 个")
+
+
+def test_what_is_bound_is_written_now_and_at_every_switch() -> None:
+    words, seen = Words("zh"), list[str]()
+    words.bind(lambda: seen.append(words("seed")))
+    words.bind(lambda: seen.append(words("fps")))
+    assert seen == ["种子", "给模型的帧率"]
+    words.switch("en")
+    assert seen[2:] == ["Seed", "fps for the model"]
+
+
+@pytest.mark.parametrize("given", ["de", "EN", ""])
+def test_another_language_is_refused(given: str) -> None:
+    """The one in use stays."""
+    expected = f"language={given!r} is not one of the panel's; give 'en' (English), 'zh' (中文)"
+    with pytest.raises(SettingsError) as caught:
+        Words(given)
+    assert str(caught.value) == expected
+    words = Words("zh")
+    with pytest.raises(SettingsError, match="is not one of the panel's"):
+        words.switch(given)
+    assert words.language == "zh"
+
+
+def test_the_languages_call_themselves_by_their_own_names() -> None:
+    assert texts()["languages"] == {"en": "English", "zh": "中文"}

@@ -23,11 +23,9 @@ from svdkit.generate import generate
 from svdkit.image import sample_photo
 from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.sweep import plan_sweep, read_sweep
-from svdkit.ui.parts import as_html
-from svdkit.ui.photo_form import Photo
-from svdkit.ui.recipe import python_code, sweep_file, video_bytes
-from svdkit.ui.results import Made, Results
-from svdkit.ui.words import Words
+from svdkit.ui.form import Photo
+from svdkit.ui.parts import Words, as_html
+from svdkit.ui.results import Made, Results, _python_code, _sweep_file, _video_bytes
 from tests.clips import SETTINGS, micro_clip, provenance
 from tests.ui_toys import close_all, state, tree
 
@@ -51,7 +49,7 @@ def of(name: str) -> Photo:
 
 
 def results(folder: Path | None = None, *, words: Words | None = None, on_finish: Any = id) -> Results:
-    return Results(words or Words(), picture=as_html(), folder=folder, on_finish=on_finish)
+    return Results(words or Words(), picture=as_html("svdkit-picture"), folder=folder, on_finish=on_finish)
 
 
 def shown(part: Any) -> bool:
@@ -67,7 +65,9 @@ class TestCode:
         assert isinstance(pipe.unet, torch.nn.Module)
         settings = ClipSettings(num_frames=3, num_inference_steps=2, seed=9, motion_bucket_id=60, fps=9)
         clip = generate(pipe, "cat", settings, fit_mode="crop", focus=(0.25, 0.75), progress=False)
-        code = python_code(clip, Photo(sample_photo("cat"), "cat", "crop", (0.25, 0.75)), model="micro")
+        code = _python_code(
+            Made(clip=clip, photo=Photo(sample_photo("cat"), "cat", "crop", (0.25, 0.75)), model="micro")
+        )
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(svdkit, "load", lambda model, **load: pipe)
         names: dict[str, Any] = {}
@@ -83,11 +83,11 @@ class TestCode:
         monkeypatch.setattr(svdkit, "generate", lambda *_, **__: clip_of())
         monkeypatch.setattr(Clip, "save", lambda *_, **__: None)
         load = LoadSettings(model="svd-xt", weights="random", dtype="bf16", memory="offload", device="cuda")
-        exec(python_code(clip_of(load=load.to_dict()), of("rocket"), model="svd-xt"), {})
+        exec(_python_code(Made(clip=clip_of(load=load.to_dict()), photo=of("rocket"), model="svd-xt")), {})
         assert asked == [load]
 
     def test_what_it_looks_like(self) -> None:
-        code = python_code(clip_of(seed=7), of("rocket"), model="micro")
+        code = _python_code(Made(clip=clip_of(seed=7), photo=of("rocket"), model="micro"))
         assert code.startswith(
             "import svdkit\n\npipe = svdkit.load('micro', dtype='fp32', memory='resident', device='cpu')\n"
         )
@@ -99,12 +99,12 @@ class TestCode:
         assert "    seed=7,\n" in code
 
     def test_an_upload_has_no_name_in_it(self) -> None:
-        code = python_code(clip_of(), of(""), model="micro")
+        code = _python_code(Made(clip=clip_of(), photo=of(""), model="micro"))
         assert "photo = 'photo.jpg'  # where your upload is\n" in code
 
     def test_a_hostile_name_is_a_text(self) -> None:
         """It comes out as the photo it is called, and nothing of it runs."""
-        code = python_code(clip_of(), of(HOSTILE), model="micro")
+        code = _python_code(Made(clip=clip_of(), photo=of(HOSTILE), model="micro"))
         (line,) = [line for line in code.splitlines() if line.startswith("photo = ")]
         names: dict[str, Any] = {}
         exec(line, names)
@@ -113,7 +113,7 @@ class TestCode:
     def test_a_pipeline_that_svdkit_did_not_load_is_not_said_to_be_micro(self) -> None:
         """Nobody knows how it was made: code that loads another model would make another clip."""
         about = provenance(kind="svd", load={}, model={"name": "own pipeline", "revision": None, "weights": "unknown"})
-        code = python_code(micro_clip(provenance=about), of("rocket"), model="micro")
+        code = _python_code(Made(clip=micro_clip(provenance=about), photo=of("rocket"), model="micro"))
         compile(code, "code", "exec")
         assert "svdkit.load('micro'" not in code
 
@@ -127,7 +127,7 @@ class TestSweep:
     def test_svdkit_sweep_takes_it(self, tmp_path: Path) -> None:
         """Three motions by three seeds around the clip, all else as it was."""
         clip = clip_of(seed=7, motion_bucket_id=100, noise_aug_strength=0.05)
-        plan = self.plan(sweep_file(clip, of("rocket"), model="micro"), tmp_path)
+        plan = self.plan(_sweep_file(Made(clip=clip, photo=of("rocket"), model="micro")), tmp_path)
         clips = [run.clip for run in plan.jobs]
         assert sorted({one.motion_bucket_id for one in clips}) == [50, 100, 150]
         assert sorted({one.seed for one in clips}) == [7, 8, 9]
@@ -139,23 +139,25 @@ class TestSweep:
 
     @pytest.mark.parametrize(("bucket", "expected"), [(1, [1]), (127, [63, 127, 190]), (255, [127, 255])])
     def test_motion_stays_within_what_is_useful(self, bucket: int, expected: list[int], tmp_path: Path) -> None:
-        text = sweep_file(clip_of(motion_bucket_id=bucket), of("rocket"), model="micro")
+        text = _sweep_file(Made(clip=clip_of(motion_bucket_id=bucket), photo=of("rocket"), model="micro"))
         assert yaml.safe_load(text)["axes"]["motion_bucket_id"] == expected
         assert len(self.plan(text, tmp_path).jobs) == 3 * len(expected)
 
     def test_a_photo_with_an_awkward_name(self, tmp_path: Path) -> None:
         """Written so that YAML reads it back as it was."""
         for name in (HOSTILE, "照片 #1.jpg", "yes", "1e3", ": x"):
-            values = yaml.safe_load(sweep_file(clip_of(), of(name), model="micro"))
+            values = yaml.safe_load(_sweep_file(Made(clip=clip_of(), photo=of(name), model="micro")))
             assert values["photos"] == [name]
         file = tmp_path / "照片 #1: a.png"
         micro_clip().photo.save(file)  # type: ignore[union-attr]
-        assert len(self.plan(sweep_file(clip_of(), of(str(file)), model="micro"), tmp_path).jobs) == 9
+        assert len(self.plan(_sweep_file(Made(clip=clip_of(), photo=of(str(file)), model="micro")), tmp_path).jobs) == 9
 
     def test_it_says_how_to_run_it(self) -> None:
         head = "# svdkit sweep this_file.yml\n"
-        assert sweep_file(clip_of(), of("rocket"), model="micro").startswith(f"{head}photos: [rocket]\n")
-        upload = sweep_file(clip_of(), of(""), model="/models/mine")
+        assert _sweep_file(Made(clip=clip_of(), photo=of("rocket"), model="micro")).startswith(
+            f"{head}photos: [rocket]\n"
+        )
+        upload = _sweep_file(Made(clip=clip_of(), photo=of(""), model="/models/mine"))
         assert upload.startswith(f"{head}# photo.jpg stands for your upload\nphotos: [photo.jpg]\n")
         assert yaml.safe_load(upload)["load"]["model"] == "/models/mine"
 
@@ -163,7 +165,7 @@ class TestSweep:
 def test_the_video_says_how_it_was_made_and_has_no_photo(tmp_path: Path) -> None:
     """The bytes of an mp4 that svdkit reads back."""
     path = tmp_path / "a.mp4"
-    path.write_bytes(video_bytes(clip_of(seed=5)))
+    path.write_bytes(_video_bytes(clip_of(seed=5)))
     read = Clip.read(path)
     assert read.provenance == clip_of(seed=5).provenance
     assert read.photo is None
@@ -263,13 +265,17 @@ class TestShown:
         words.switch("zh")
         assert one.save.description == "保存到 out"
         assert (one.recipes.get_title(0), one.recipes.get_title(1)) == ("Python 代码", "批量实验文件")
-        assert one.title.value == "<h3>已生成的视频</h3>"
+        assert "<h3>已生成的视频</h3>" in [getattr(part, "value", "") for part in tree(one.widget)]
         assert [button.description for button in one.drafts.children] == ["用种子 5 完成", "用种子 6 完成"]
         label = "#1 micro · 运动 127 · 25 步 · 种子 5 · 4 帧 · 7 fps"
         assert one.list.children[0].description == label
         for shown_in_step in (one.player.value, one.compared.value):
             assert 'title="同步播放"' in shown_in_step
             assert json.dumps(label) in html.unescape(shown_in_step)
+        one.forget()
+        one.add(made(seed=7))
+        words.switch("zh")
+        assert "运动 127" in one.player.value
 
 
 class TestChosen:
@@ -313,7 +319,7 @@ class TestChosen:
 
         one = results(tmp_path)
         with monkeypatch.context() as patch:
-            patch.setattr(sys.modules[Results.__module__], "video_bytes", full)
+            patch.setattr(sys.modules[Results.__module__], "_video_bytes", full)
             with pytest.raises(kind):
                 one.add(made(seed=4))
             one.list.children[0].value = True
@@ -349,10 +355,12 @@ class TestSave:
         assert "photo" not in [path.stem for path in tmp_path.rglob("*.png")]
 
     def test_without_a_folder_or_a_clip_there_is_nothing_to_save(self, tmp_path: Path) -> None:
-        assert results(tmp_path).save_current() is None
+        results(tmp_path).save_current()
         one = results(None)
         one.add(made())
-        assert one.save_current() is None
+        one.save_current()
+        assert one.saved.value == ""
+        assert list(tmp_path.iterdir()) == []
         assert not shown(one.save)
 
     def test_a_folder_that_cannot_be_made_is_said_to_be(self, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ import pytest
 from svdkit.errors import Cancelled, SettingsError
 from svdkit.generate import Progress
 from svdkit.ui import run as module
-from svdkit.ui.news import News
+from svdkit.ui.parts import Words
 from svdkit.ui.run import Runner
-from svdkit.ui.words import Words
+from svdkit.ui.studio import News
 from tests.ui_toys import plain, wait_for
 
 

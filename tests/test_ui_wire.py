@@ -22,8 +22,7 @@ from svdkit.generate import generate
 from svdkit.image import fit
 from svdkit.settings import LoadSettings
 from svdkit.ui import wire
-from svdkit.ui.news import News
-from svdkit.ui.studio import Studio
+from svdkit.ui.studio import News, Studio
 from svdkit.ui.wire import RemoteStudio, serve
 from tests.toy import write_hub_folder
 from tests.ui_toys import SETTINGS, Told, wait_for

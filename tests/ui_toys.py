@@ -20,7 +20,7 @@ from svdkit.settings import ClipSettings, LoadSettings
 if TYPE_CHECKING:
     from PIL import Image
 
-    from svdkit.ui.news import News
+    from svdkit.ui.studio import News
 
 IPYWIDGETS = int(ipywidgets.__version__.split(".")[0])
 SETTINGS = ClipSettings(height=64, width=64, num_frames=4, num_inference_steps=2, seed=3)

@@ -61,9 +61,9 @@ def web(
     All tabs share one model; who comes later waits in line. Ctrl-C ends it.
     """
     from svdkit.settings import LoadSettings
+    from svdkit.ui.parts import Words
     from svdkit.ui.studio import Studio
     from svdkit.ui.wire import APP, serve
-    from svdkit.ui.words import Words
 
     check_access(host, token)
     if importlib.util.find_spec("voila") is None:

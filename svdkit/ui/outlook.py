@@ -13,7 +13,7 @@ from svdkit.bench.record import Record, run_id
 from svdkit.child import Child
 from svdkit.errors import SvdkitError
 from svdkit.models import catalogue
-from svdkit.ui.parts import as_html, box, on_click, on_value, safe
+from svdkit.ui.parts import as_html, box, on_value, safe
 from svdkit.units import format_bytes, format_money, format_seconds
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from svdkit.clip import Clip
     from svdkit.models import ModelInfo
     from svdkit.settings import ClipSettings, LoadSettings
-    from svdkit.ui.words import Words
+    from svdkit.ui.parts import Words
 
 _KEPT = 20  # clips whose seconds calibrate the forecast
 
@@ -66,14 +66,15 @@ class Outlook:
         self._counting: Child | None = None
         self._fitting: ClipSettings | None = None
         self.forecast: Forecast | None = None
-        self.text = as_html(class_="svdkit-outlook")
-        self.price = w.BoundedFloatText(value=hourly_price, min=0, max=10_000, step=0.1)
+        self.text = as_html("svdkit-outlook")
+        price = w.BoundedFloatText(value=hourly_price, min=0, max=10_000, step=0.1)
+        self.price = words.name(price, "price", currency=currency)
         self.apply = w.Button(button_style="warning")
         self.apply.add_class("svdkit-hidden")
         on_value(self.price, lambda _: self._again())
-        on_click(self.apply, lambda: self._fitting and on_apply(self._fitting))
-        self.widget = box(self.text, self.apply, self.price, class_="svdkit-outlook-box")
-        words.bind(self._write)
+        self.apply.on_click(lambda _: self._fitting and on_apply(self._fitting))
+        self.widget = box("svdkit-outlook-box", self.text, self.apply, self.price)
+        words.bind(self._again)
 
     def show(self, clip: ClipSettings, load: LoadSettings) -> None:
         """Forecast a clip and show it; the newest question is answered last."""
@@ -171,7 +172,3 @@ class Outlook:
         running, self._counting = self._counting, None
         if running is not None:
             running.end()
-
-    def _write(self) -> None:
-        self.price.description = self._words("price", currency=self._currency)
-        self._again()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import secrets
 import threading
 import uuid
@@ -9,26 +11,83 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from svdkit.environment import notebook_kind
 from svdkit.errors import Cancelled, SettingsError, SvdkitError
+from svdkit.given import user_path
+from svdkit.ui.form import Photo, PhotoForm, SettingsForm
 from svdkit.ui.outlook import Outlook
-from svdkit.ui.parts import as_html, box, on_click, on_value, safe, set_tooltip
-from svdkit.ui.photo_form import Photo, PhotoForm
+from svdkit.ui.parts import Words, as_html, box, on_value, safe, texts
 from svdkit.ui.results import Made, Results
 from svdkit.ui.run import Runner
-from svdkit.ui.settings_form import SettingsForm
-from svdkit.ui.texts import LANGUAGES
-from svdkit.ui.wire import RemoteStudio
-from svdkit.ui.words import Words
+from svdkit.ui.studio import Studio
+from svdkit.ui.wire import APP, RemoteStudio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from svdkit.settings import ClipSettings
-    from svdkit.ui.news import Tell
-    from svdkit.ui.studio import Studio
+    from svdkit.ui.studio import Tell
 
 _ASSETS = Path(__file__).parent / "assets"
 _DRAFTS, _DRAFT_STEPS = 4, 8  # at 8 steps the scene and its motion are those of 25, and the details are not
+
+
+def panel(
+    pipe: Any = None,
+    *,
+    folder: str | Path | None = "outputs/panel",
+    language: str | None = None,
+    background: bool | None = None,
+    hourly_price: float | None = None,
+    currency: str | None = None,
+) -> Panel:
+    """Show sliders and buttons for making clips: what the functions of svdkit do, without writing them.
+
+    Panels of one pipeline wait for each other, and so does a call of ``svdkit.generate`` on it in another cell.
+
+    Keep the pipeline in a variable: a panel lets it go with that variable, so that another fits into the memory, and
+    loads it again, as ``svdkit.load`` made it, when a clip is wanted after all.
+
+    Args:
+        pipe: A pipeline from ``svdkit.load``; or what it takes (a name, a folder, LoadSettings), which is then loaded
+            when the first clip is wanted. None: the pipeline that ``svdkit app`` holds, else micro.
+        folder: Where "Save" writes, made then; None for a download only.
+        language: ``"en"`` or ``"zh"``; a switch is in the panel. None: as ``svdkit app`` was started, else English.
+        background: Whether runs are threads, so that they can be stopped and the notebook stays free. None: yes, but
+            for Colab, where updates from a thread do not show.
+        hourly_price: Of this machine, from 0, for what a clip costs; it can be changed in the panel.
+        currency: ISO 4217 code of the price; US dollars when left out.
+
+    Returns:
+        The panel; a notebook shows it when it is a cell's last line.
+
+    Raises:
+        ModelError: There is no such model.
+        SettingsError: There is no such language.
+
+    Example:
+        >>> pipe = svdkit.load("micro")  # doctest: +SKIP
+        >>> panel(pipe)  # doctest: +SKIP
+    """
+    if background is None:
+        background = notebook_kind() != "colab"
+    app = json.loads(os.environ.get(APP, "{}")) if pipe is None else {}
+    studio: Studio | RemoteStudio
+    if app:
+        studio = RemoteStudio(port=app["port"], key=bytes.fromhex(app["key"]))
+    else:
+        studio = Studio("micro" if pipe is None else pipe)
+    made = Panel(
+        studio,
+        folder=None if folder is None else user_path(folder),
+        language=language or app.get("language", "en"),
+        background=background,
+        hourly_price=app.get("hourly_price", 0.0) if hourly_price is None else hourly_price,
+        currency=currency or app.get("currency", "USD"),
+    )
+    if app:
+        made.prepare()
+    return made
 
 
 class Panel:
@@ -55,8 +114,7 @@ class Panel:
     ) -> None:
         import ipywidgets as w
 
-        self.words = Words(language)
-        self.studio = studio
+        self.studio, self.words = studio, Words(language)
         words, info = self.words, studio.info
         self._clash = False  # whether the error shown is of settings that do not go together
         self._clears = 0  # how often the page was cleared: a run that began before that shows nothing any more
@@ -64,27 +122,19 @@ class Panel:
         self._id = f"svdkit-{uuid.uuid4().hex[:12]}"
         self.runner = Runner(words, background=background, on_idle=self._look)
         self.results = Results(words, picture=self.runner.picture, folder=folder, on_finish=self._finish)
-        money: dict[str, Any] = {"hourly_price": hourly_price, "currency": currency}
         self.form = SettingsForm(info, words, on_change=self._look)
+        money: dict[str, Any] = {"hourly_price": hourly_price, "currency": currency}
         self.outlook = Outlook(info, words, on_apply=self.form.show, background=background, **money)
-        self.photo = PhotoForm(
-            info,
-            words,
-            on_change=lambda: None,
-            on_size=self._take_size,
-            on_error=self.runner.show_error,
-            background=background,
-        )
-        self.start, self.drafts = w.Button(button_style="primary", icon="play"), w.Button(icon="th-large")
-        self.small = w.Checkbox(value=False, indent=False)
-        self.forget = w.Button(icon="trash")
-        self.language = w.Dropdown(options=[(title, name) for name, title in LANGUAGES.items()], value=language)
-        self.title, self.settings_title = as_html(class_="svdkit-title"), as_html(class_="svdkit-heading")
-        self.outlook_title, self.note = as_html(class_="svdkit-heading"), as_html(class_="svdkit-hint")
-        on_click(self.start, self.make)
-        on_click(self.drafts, self.make_drafts)
-        on_click(self.forget, self._forget)
+        show_error = self.runner.show_error
+        self.photo = PhotoForm(info, words, on_size=self.form.set, on_error=show_error, background=background)
+        self.start = words.button("start", self.make, icon="play", style="primary")
+        self.drafts = words.button("drafts", self.make_drafts, icon="th-large", steps=_DRAFT_STEPS)
+        self.small = words.name(w.Checkbox(value=False, indent=False), "small_drafts")
+        self.forget = words.button("forget", self._forget, icon="trash")
+        languages = [(title, name) for name, title in texts()["languages"].items()]
+        self.language = words.name(w.Dropdown(options=languages, value=language), "language")
         on_value(self.language, words.switch)
+        self.title, self.note = as_html("svdkit-title"), as_html("svdkit-hint")
         self.widget = self._laid_out()
         words.bind(self._write)
         self._look()
@@ -94,61 +144,58 @@ class Panel:
 
         What others leave open, such as the size, is as in the form.
         """
-        if not self._may_begin():
-            return False
-        if (settings is None or settings.seed is None) and not self.form.lock.value:
-            self.form.draw_seed()
-        return self._run(self.photo.photo, lambda: [(self._filled(settings), None)])
+
+        def clip() -> list[ClipSettings]:
+            if (settings is None or settings.seed is None) and not self.form.lock.value:
+                self.form.draw_seed()
+            form = self.form.settings
+            names = ("height", "width", "num_frames", "max_guidance_scale", "seed")
+            return [settings.resolve(**{name: getattr(form, name) for name in names}) if settings else form]
+
+        return self._run(clip)
 
     def make_drafts(self) -> bool:
         """Make four quick clips with different seeds, to choose one from; False as in ``make``."""
 
-        def drafts() -> list[tuple[ClipSettings, ClipSettings | None]]:
-            wanted = self.form.settings
-            seeds = [wanted.seed, *(secrets.randbelow(2**32) for _ in range(_DRAFTS - 1))]
-            finished = [wanted.replace(seed=seed) for seed in seeds]
-            return [(self._draft_of(settings), settings) for settings in finished]
+        def clips() -> list[ClipSettings]:
+            form = self.form.settings
+            return [form, *(form.replace(seed=secrets.randbelow(2**32)) for _ in range(_DRAFTS - 1))]
 
-        return self._may_begin() and self._run(self.photo.photo, drafts)
+        return self._run(clips, draft=True)
 
-    def _may_begin(self) -> bool:
-        """Whether nothing runs and the photo is there; one that is still being read is said, and not passed over."""
+    def _run(self, wanted: Callable[[], list[ClipSettings]], *, of: Photo | None = None, draft: bool = False) -> bool:
+        """Make clips, or drafts of them, of a photo or that of the form, which is not passed over while it is read."""
         if not self.runner.can_start:
             return False
-        if self.photo.reading:
+        if of is None and self.photo.reading:
             self.runner.show_error(SvdkitError(self.words("still_reading")))
-        return not self.photo.reading
-
-    def _run(self, photo: Photo, wanted: Callable[[], list[tuple[ClipSettings, ClipSettings | None]]]) -> bool:
-        """Make clips of a photo; wanted are the settings of each, and for a draft those to finish it with."""
-        if not self.runner.can_start:
             return False
         try:
-            clips = wanted()
-            frames = [photo.fitted(height=one.height or 0, width=one.width or 0) for one, _ in clips]
+            photo, whole = of or self.photo.photo, wanted()
+            clips = [self._draft_of(settings) if draft else settings for settings in whole]
+            frames = [photo.fitted(height=one.height or 0, width=one.width or 0) for one in clips]
         except SvdkitError as error:
             self.runner.show_error(error)
             return False
-
         show = partial(self._show, self._clears)
 
         def work(tell: Tell, stop: threading.Event) -> None:
             made: list[Made] = []
             self._enable()
             try:
-                for number, (frame, (settings, finish)) in enumerate(zip(frames, clips, strict=True), start=1):
-                    if len(clips) > 1:
+                for number, (frame, settings, finish) in enumerate(zip(frames, clips, whole, strict=True), 1):
+                    if draft:
                         self.runner.part(self.words("draft_of", number=number, count=len(clips)))
                     clip = self.studio.run(frame, settings, tell=tell, stop=stop)
                     new = Made(clip=clip, photo=photo, model=self.studio.model, finish=finish)
-                    made.append(show(self.results.add, new, alone=len(clips) == 1))
+                    made.append(show(self.results.add, new, alone=not draft))
                     self.outlook.learn(clip)
             except (Cancelled, KeyboardInterrupt):
                 if not made:
                     raise
                 stop.set()  # an interrupt did not: the runner then says what there is
             finally:
-                if made and len(clips) > 1:
+                if made and draft:
                     show(self.results.show_drafts, made)
 
         return self.runner.start(work)
@@ -162,30 +209,16 @@ class Panel:
 
     def _finish(self, draft: Made) -> None:
         """Make the clip of a draft at full quality, of the photo it was made of; its seed is kept in the form."""
-        if draft.finish is None or not self.runner.can_start:
-            return
-        finish = draft.finish
-        self.form.lock.value = True
-        self.form.show(finish)
-        self._run(draft.photo, lambda: [(finish, None)])
-
-    def _filled(self, settings: ClipSettings | None) -> ClipSettings:
-        form = self.form.settings
-        if settings is None:
-            return form
-        names = ("height", "width", "num_frames", "max_guidance_scale", "seed")
-        same: dict[str, Any] = {name: getattr(form, name) for name in names}
-        return settings.resolve(**same)
+        if (finish := draft.finish) and self.runner.can_start:
+            self.form.lock.value = True
+            self.form.show(finish)
+            self._run(lambda: [finish], of=draft.photo)
 
     def _draft_of(self, settings: ClipSettings) -> ClipSettings:
-        steps = min(_DRAFT_STEPS, settings.num_inference_steps)
-        if not self.small.value:
-            return settings.replace(num_inference_steps=steps)
-        half = {side: max(16, getattr(settings, side) // 16 * 8) for side in ("height", "width")}
-        return settings.replace(num_inference_steps=steps, **half)
-
-    def _take_size(self, height: int, width: int) -> None:
-        self.form.set(height=height, width=width)
+        shrunk: dict[str, Any] = {"num_inference_steps": min(_DRAFT_STEPS, settings.num_inference_steps)}
+        if self.small.value:
+            shrunk |= {side: max(16, getattr(settings, side) // 16 * 8) for side in ("height", "width")}
+        return settings.replace(**shrunk)
 
     def _forget(self) -> None:
         self.runner.ask_to_stop()
@@ -197,8 +230,6 @@ class Panel:
 
     def _look(self) -> None:
         """After any change: the size to the photo, the forecast, what can be pressed."""
-        if not hasattr(self, "widget"):
-            return
         try:
             settings = self.form.settings
         except SettingsError as error:
@@ -218,48 +249,32 @@ class Panel:
             button.disabled = self.runner.busy
 
     def _laid_out(self) -> Any:
-        head = box(self.title, self.language, class_="svdkit-head", row=True)
-        left = box(self.photo.widget, class_="svdkit-column")
-        settings = box(self.settings_title, self.form.simple, self.form.advanced, class_="svdkit-form")
-        buttons = box(self.start, self.runner.stop, self.drafts, self.small, class_="svdkit-buttons", row=True)
-        right = (settings, self.outlook_title, self.outlook.widget, buttons, self.runner.widget, self.results.widget)
-        columns = box(left, box(*right, self.forget, self.note, class_="svdkit-column"), class_="svdkit-columns")
-        made = box(head, columns, class_="svdkit-panel")
-        made.add_class(self._id)
-        return made
+        heading = partial(self.words.html, "svdkit-heading", shape="<h3>{}</h3>")
+        head = box("svdkit-head", self.title, self.language, row=True)
+        settings = box("svdkit-form", heading("settings"), self.form.simple, self.form.advanced)
+        buttons = box("svdkit-buttons", self.start, self.runner.stop, self.drafts, self.small, row=True)
+        outcome = (buttons, self.runner.widget, self.results.widget, self.forget, self.note)
+        right = box("svdkit-column", settings, heading("outlook"), self.outlook.widget, *outcome)
+        columns = box("svdkit-columns", box("svdkit-column", self.photo.widget), right)
+        return box("svdkit-panel", head, columns).add_class(self._id)
 
     def _write(self) -> None:
         words, info = self.words, self.studio.info
         note = words("title_micro") if info.kind == "micro" else safe(info.title)
         if self.studio.load.weights == "random":
             note = f"{note} {words('title_random')}"
-        too_large = safe(words("too_large"))
-        language = (
-            f'<span class="svdkit-language" data-language="{words.language}" data-too-large="{too_large}"></span>'
-        )
-        self.title.value = f"<h2>{safe(words('title'))}</h2><p>{note}</p>{language}"
-        self.settings_title.value = f"<h3>{safe(words('settings'))}</h3>"
-        self.outlook_title.value = f"<h3>{safe(words('outlook'))}</h3>"
-        self.start.description, self.drafts.description = words("start"), words("drafts")
-        self.small.description, self.forget.description = words("small_drafts"), words("forget")
-        set_tooltip(self.drafts, words("drafts_tip", steps=_DRAFT_STEPS))
-        set_tooltip(self.forget, words("forget_tip"))
-        self.language.description = words("language")
-        self._enable()
+        data = f'data-language="{words.language}" data-too-large="{safe(words("too_large"))}"'  # for panel.js
+        title = f'<h2>{safe(words("title"))}</h2><p>{note}</p><span class="svdkit-language" {data}></span>'
+        self.title.value = title
         notes = ["saved_note"] if self.runner.background else ["stop_foreground", "saved_note"]
         self.note.value = safe(" ".join(map(words, notes)))
 
     def prepare(self) -> None:
         """Load the model now, in the background, so that the first clip need not wait for it."""
-        if self.studio.loaded or not self.runner.background:
-            return
-
-        def work(tell: Tell, stop: threading.Event) -> None:
-            del stop
-            self.studio.prepare(tell)
-
-        self.runner.start(work, doing="idle_loading", done="ready", can_stop=False)
-        self._enable()
+        if self.runner.background and not self.studio.loaded:
+            how: dict[str, Any] = {"doing": "idle_loading", "done": "ready", "can_stop": False}
+            self.runner.start(lambda tell, _: self.studio.prepare(tell), **how)
+            self._enable()
 
     def __repr__(self) -> str:
         return f"Panel({self.studio.info.name}, {len(self.results.made)} clips)"

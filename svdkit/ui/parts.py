@@ -1,28 +1,138 @@
-"""Small pieces of widgets that work alike on ipywidgets 7.7 (Colab) and 8."""
+"""What the panel is made of: its words, and small widgets that work alike on ipywidgets 7.7 (Colab) and 8.
+
+The words are in texts.json, each in every language: {names} in braces are filled in, and a text whose name ends in _tip
+is the tooltip of the one without; ``player`` are those of the synchronised player, in Chinese.
+"""
 
 from __future__ import annotations
 
+import base64
+import functools
 import html
+import io
+import json
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
-from svdkit.errors import ImageError
+from svdkit.errors import ImageError, SettingsError
 from svdkit.units import format_bytes
 
-# The websocket of a Jupyter server takes 10 MB a message, and an upload is one message.
-LARGEST_UPLOAD_BYTES = 9 * 10**6
+_LARGEST_UPLOAD_BYTES = 9 * 10**6  # a Jupyter server's websocket takes 10 MB a message, and an upload is one message
 
 
-class Upload(NamedTuple):
-    """A file that the user chose in the browser."""
+@functools.cache
+def texts() -> dict[str, Any]:
+    """Read all texts: the languages' own names, the texts of the panel by name and language, those of the player."""
+    found: dict[str, Any] = json.loads(Path(__file__).with_name("texts.json").read_text("utf-8"))
+    return found
 
-    name: str
-    data: bytes
+
+class Words:
+    """The texts in the language of now; what was bound is written again when that changes.
+
+    Args:
+        language: ``"en"`` or ``"zh"``.
+
+    Raises:
+        SettingsError: There is no such language.
+
+    Example:
+        >>> words = Words("en")
+        >>> words("waiting", place=2)
+        'waiting: 2 ahead of you'
+    """
+
+    def __init__(self, language: str = "en") -> None:
+        self._bound: list[Callable[[], object]] = []
+        self.switch(language)
+
+    def __call__(self, name: str, **values: object) -> str:
+        """Give a text, with values filled in."""
+        text: str = texts()["texts"][name][self.language]
+        return text.format(**values)
+
+    @property
+    def player(self) -> dict[str, str]:
+        """What ``sync_player`` takes as ``texts``."""
+        return texts()["player"] if self.language == "zh" else {}
+
+    def switch(self, language: str) -> None:
+        """Change the language, and write everything again."""
+        languages = texts()["languages"]
+        if language not in languages:
+            known = ", ".join(f"{name!r} ({title})" for name, title in languages.items())
+            raise SettingsError(f"language={language!r} is not one of the panel's; give {known}")
+        self.language = language
+        for write in self._bound:
+            write()
+
+    def bind(self, write: Callable[[], object]) -> None:
+        """Call something now, and again whenever the language changes: it writes texts where they belong."""
+        self._bound.append(write)
+        write()
+
+    def name(self, widget: Any, name: str, **values: object) -> Any:
+        """Describe a widget in every language, with a tooltip where the texts have a tip; return the widget."""
+
+        def write() -> None:
+            widget.description = self(name, **values)
+            if (tip := f"{name}_tip") in texts()["texts"]:
+                set_tooltip(widget, self(tip, **values))
+
+        self.bind(write)
+        return widget
+
+    def button(self, name: str, action: Callable[[], object], *, icon: str, style: str = "", **values: object) -> Any:
+        """Make a button with a name in every language, for as long as the panel is there."""
+        import ipywidgets as w
+
+        made = w.Button(icon=icon, button_style=style)
+        made.on_click(lambda _: action())
+        return self.name(made, name, **values)
+
+    def html(self, class_: str, name: str, shape: str = "{}") -> Any:
+        """Make a widget of HTML with a text in every language, which stands in a tag."""
+        made = as_html(class_)
+        self.bind(lambda: setattr(made, "value", shape.format(safe(self(name)))))
+        return made
 
 
-def on_click(button: Any, action: Callable[[], object]) -> None:
-    """Call an action without arguments at each click."""
-    button.on_click(lambda _: action())
+class Knob:
+    """A number as a field with a label and a slider, which follow each other and keep to the limits.
+
+    A browser's screen reader knows the field by its label; panel.js gives the slider the same name. A whole step makes
+    it a whole number's knob.
+    """
+
+    def __init__(self, low: float, high: float, step: float, value: float) -> None:
+        import ipywidgets as w
+        import traitlets
+
+        whole = isinstance(step, int)
+        field, slider = (w.BoundedIntText, w.IntSlider) if whole else (w.BoundedFloatText, w.FloatSlider)
+        limits = {"min": low, "max": high, "step": step, "value": min(max(value, low), high)}
+        self.field = field(**limits)
+        # A message for each pixel of a drag would be a forecast for each: the value is sent when the slider rests.
+        self.slider = slider(readout=False, continuous_update=False, **limits)
+        self._link = traitlets.link((self.field, "value"), (self.slider, "value"))
+        self.widget = box("svdkit-knob", self.field, self.slider, row=True)
+
+    @property
+    def value(self) -> Any:
+        """The number."""
+        return self.field.value
+
+    @value.setter
+    def value(self, value: float) -> None:
+        """Set it."""
+        self.field.value = value
+
+    def label(self, text: str, tip: str = "") -> None:
+        """Write the label and the tooltip."""
+        self.field.description = text
+        for widget in (self.field, self.slider):
+            set_tooltip(widget, tip or text)
 
 
 def on_value(widget: Any, action: Callable[[Any], object]) -> None:
@@ -37,33 +147,23 @@ def set_tooltip(widget: Any, text: str) -> None:
         setattr(widget, name, text)
 
 
-def read_upload(widget: Any) -> Upload | None:
-    """Give the file in a FileUpload, and empty the widget, so that no notebook keeps it.
-
-    Returns:
-        The newest file; None if there is none.
+def read_upload(widget: Any) -> bytes:
+    """Give the newest file in a FileUpload, and empty the widget, so that no notebook keeps it.
 
     Raises:
         ImageError: The file arrived empty, which is what becomes of one that is too large for the connection.
     """
-    value = widget.value
-    if not value:
-        return None
-    if isinstance(value, dict):  # ipywidgets 7: name -> metadata and content
-        name, entry = list(value.items())[-1]
-        size = entry["metadata"].get("size", 0)
-    else:  # ipywidgets 8: a tuple of files
-        entry = value[-1]
-        name, size = entry["name"], entry["size"]
-    data = bytes(entry["content"] or b"")
+    files = widget.value  # a tuple of files; in ipywidgets 7 a dict by name, of metadata and content
+    entry = list(files.values() if isinstance(files, dict) else files)[-1]
+    about, data = entry.get("metadata", entry), bytes(entry["content"] or b"")
     empty_upload(widget)
-    if len(data) < max(1, size):
+    if len(data) < max(1, about["size"]):
         raise ImageError(
-            f"{name} ({format_bytes(size)}) arrived with {format_bytes(len(data))}: the connection to the notebook "
-            f"takes about {format_bytes(LARGEST_UPLOAD_BYTES)} at a time. Copy the file to this machine and give its "
-            "path, or make it smaller."
+            f"{about['name']} ({format_bytes(about['size'])}) arrived with {format_bytes(len(data))}: the connection "
+            f"to the notebook takes about {format_bytes(_LARGEST_UPLOAD_BYTES)} at a time. Copy the file to this "
+            "machine and give its path, or make it smaller."
         )
-    return Upload(name, data)
+    return data
 
 
 def empty_upload(widget: Any) -> None:
@@ -75,14 +175,11 @@ def empty_upload(widget: Any) -> None:
         widget.value = ()
 
 
-def as_html(text: str = "", *, class_: str = "", **attributes: str) -> Any:
-    """Make an HTML widget; its text must be safe already."""
+def as_html(class_: str) -> Any:
+    """Make a widget of HTML, under a class of panel.css; what is put into it must be safe already."""
     import ipywidgets as w
 
-    widget = w.HTML(text, **attributes)
-    if class_:
-        widget.add_class(class_)
-    return widget
+    return w.HTML().add_class(class_)
 
 
 def safe(text: object) -> str:
@@ -90,53 +187,20 @@ def safe(text: object) -> str:
     return html.escape(str(text)).replace("\n", "<br>")
 
 
-def box(*children: Any, class_: str, row: bool = False) -> Any:
+def box(class_: str, *children: Any, row: bool = False) -> Any:
     """Stack widgets, or put them in a row, under a class of panel.css."""
     import ipywidgets as w
 
-    made = (w.HBox if row else w.VBox)(list(children))
-    made.add_class(class_)
-    return made
+    return (w.HBox if row else w.VBox)(children).add_class(class_)
 
 
-class Knob:
-    """A number as a field with a label and a slider, which follow each other.
+def as_uri(kind: str, data: bytes) -> str:
+    """Put bytes, such as those of an ``image/webp``, into an address that a page shows by itself."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
-    A browser's screen reader knows the field by its label; panel.js gives the slider the same name.
 
-    Args:
-        low: Smallest value.
-        high: Largest value.
-        step: Between values; a whole number makes it a whole number's knob.
-        value: To begin with.
-    """
-
-    def __init__(self, *, low: float, high: float, step: float, value: float) -> None:
-        import ipywidgets as w
-        import traitlets
-
-        whole = isinstance(step, int)
-        field, slider = (w.BoundedIntText, w.IntSlider) if whole else (w.BoundedFloatText, w.FloatSlider)
-        limits = {"min": low, "max": high, "step": step}
-        start = min(max(value, low), high)
-        self.field = field(value=start, **limits)
-        # A message for each pixel of a drag would be a forecast for each: the value is sent when the slider rests.
-        self.slider = slider(value=start, readout=False, continuous_update=False, **limits)
-        self._link = traitlets.link((self.field, "value"), (self.slider, "value"))
-        self.widget = box(self.field, self.slider, class_="svdkit-knob", row=True)
-
-    @property
-    def value(self) -> Any:
-        """The number."""
-        return self.field.value
-
-    @value.setter
-    def value(self, value: float) -> None:
-        """Set it, within the limits."""
-        self.field.value = min(max(value, self.field.min), self.field.max)
-
-    def label(self, text: str, tip: str = "") -> None:
-        """Write the label and the tooltip."""
-        self.field.description = text
-        for widget in (self.field, self.slider):
-            set_tooltip(widget, tip or text)
+def picture_uri(picture: Any) -> str:
+    """Put a PIL picture into an address, as a JPEG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=82)
+    return as_uri("image/jpeg", buffer.getvalue())

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import Cancelled, SvdkitError
-from svdkit.ui.parts import as_html, box, on_click, safe
+from svdkit.ui.parts import as_html, as_uri, box, safe
 from svdkit.units import format_seconds
 
 if TYPE_CHECKING:
     from svdkit.generate import Progress
-    from svdkit.ui.news import News
-    from svdkit.ui.words import Words
+    from svdkit.ui.parts import Words
+    from svdkit.ui.studio import News, Tell
 
 _SECONDS_BETWEEN = 0.2  # five messages a second: more would cost time and nobody reads faster
 _SECONDS_FOR_CLICKS = 0.3  # in which clicks made during a foreground run arrive, to be passed over
 _STOPPING = {"encode": "stopping_encode", "decode": "stopping_decode", "loading": "stopping_load"}
-
-Work = Callable[[Callable[["News"], object], threading.Event], object]
 
 
 class Runner:
@@ -40,29 +38,23 @@ class Runner:
     """
 
     def __init__(self, words: Words, *, background: bool, on_idle: Callable[[], object] = lambda: None) -> None:
-        import ipywidgets as w
-
         self._words, self.background, self._on_idle = words, background, on_idle
         self._stop = threading.Event()
-        self._starting = threading.Lock()
-        # Between "stopping" of a click and "stopped" of the thread: without it the first could be said last, and stay.
-        self._ending = threading.Lock()
+        # Also between "stopping" of a click and "stopped" of the thread: else the first could be said last, and stay.
+        self._lock = threading.Lock()
         self._ended = True
-        self._stage, self._prefix, self._told = "", "", 0.0
-        self._spoken = ""
+        self._stage, self._prefix, self._spoken, self._told = "", "", "", 0.0
+        self._progress: Progress | None = None
         self.busy = False
         self._passing_over = False  # clicks made during a foreground run, which arrive after it
         self.handler_seconds = 0.0  # spent in the panel's own code during runs: a benchmark reads it
         self.thread: threading.Thread | None = None
-        self.stop = w.Button(icon="stop", disabled=True)
-        self.bar = as_html(class_="svdkit-bar")
-        self.state = as_html(class_="svdkit-state")
-        self.picture = as_html(class_="svdkit-picture")
-        self.error, self.live = as_html(class_="svdkit-error-box"), as_html(class_="svdkit-live")
-        on_click(self.stop, self.ask_to_stop)
-        self.widget = box(self.state, self.bar, self.error, self.live, class_="svdkit-run")
-        self._progress: Progress | None = None
-        self._say("ready")
+        self.stop = words.button("stop", self.ask_to_stop, icon="stop")
+        self.stop.disabled = True
+        self.bar, self.state = as_html("svdkit-bar"), as_html("svdkit-state")
+        self.picture, self.error = as_html("svdkit-picture"), as_html("svdkit-error-box")
+        self.live = as_html("svdkit-live")
+        self.widget = box("svdkit-run", self.state, self.bar, self.error, self.live)
         words.bind(self._write)
 
     @property
@@ -70,32 +62,39 @@ class Runner:
         """Whether a click may begin a run: none is going on, and the clicks made during the last one have arrived."""
         return not (self.busy or self._passing_over)
 
-    def start(self, work: Work, *, doing: str = "starting", done: str = "done", can_stop: bool = True) -> bool:
+    def start(
+        self,
+        work: Callable[[Tell, threading.Event], object],
+        *,
+        doing: str = "starting",
+        done: str = "done",
+        can_stop: bool = True,
+    ) -> bool:
         """Run ``work(tell, stop)``; False if a run is going on already.
 
         Errors of any kind are shown in the panel, which can be used again afterwards. ``doing`` names the text to show
         until there is news, ``done`` the one for the end.
         """
-        with self._starting:
+        with self._lock:
             if not self.can_start:
                 return False
-            self.busy = True
+            self.busy, self._ended = True, False
         self._stop.clear()
-        self._ended = False
         self._stage, self._prefix, self.handler_seconds = "", "", 0.0
         self.stop.disabled = not (self.background and can_stop)
         self.show_error(None)
         self._say(doing)
+        run = partial(self._run, work, done)
         if self.background:
-            self.thread = threading.Thread(target=self._run, args=(work, done), daemon=True)
+            self.thread = threading.Thread(target=run, daemon=True)
             self.thread.start()
         else:
-            self._run(work, done)
+            run()
         return True
 
     def ask_to_stop(self) -> None:
         """Stop at the next moment at which that is possible, and say when that is."""
-        with self._ending:
+        with self._lock:
             if not self._ended:
                 self._stop.set()
                 self.stop.disabled = True
@@ -107,35 +106,34 @@ class Runner:
 
     def show_error(self, error: BaseException | None) -> None:
         """Show an error in plain words, until the next run or None takes it away."""
-        if error is None:
-            self.error.value = ""
-            return
-        kind = "" if isinstance(error, SvdkitError) else f"{type(error).__name__}: "
-        title = safe(self._words("failed"))
-        self.error.value = f'<div class="svdkit-error" role="alert"><b>{title}</b><br>{safe(kind)}{safe(error)}</div>'
+        text = ""
+        if error is not None:
+            kind = "" if isinstance(error, SvdkitError) else f"{type(error).__name__}: "
+            said = f"<b>{safe(self._words('failed'))}</b><br>{kind}{safe(error)}"
+            text = f'<div class="svdkit-error" role="alert">{said}</div>'
+        self.error.value = text
 
-    def _run(self, work: Work, done: str) -> None:
+    def _run(self, work: Callable[[Tell, threading.Event], object], done: str) -> None:
         start = time.perf_counter()
         try:
             work(self._tell, self._stop)
-            self._say_end("stopped_part" if self._stop.is_set() else done, seconds=_since(start))
+            took = format_seconds(time.perf_counter() - start)
+            self._say_end("stopped_part" if self._stop.is_set() else done, seconds=took)
         except (Cancelled, KeyboardInterrupt):
             self._say_end("stopped")
         except Exception as error:  # noqa: BLE001 - a panel shows errors, for those of a callback vanish
             self._say_end("ready")
             self.show_error(error)
         finally:
-            self._progress = None
             self._show_bar(None)
             self.picture.value = ""
             self._end()
 
     def _say_end(self, name: str, **values: object) -> None:
         """Say how the run ended; a click on Stop that comes later says nothing any more."""
-        with self._ending:
-            self._ended = True
+        with self._lock:
+            self._ended = self.stop.disabled = True
             self._prefix = ""
-            self.stop.disabled = True
             self._say(name, **values)
 
     def _end(self) -> None:
@@ -150,10 +148,7 @@ class Runner:
             self._on_idle()
         finally:  # a second interrupt may come here
             if loop is not None:
-                loop.call_later(_SECONDS_FOR_CLICKS, self._hear)
-
-    def _hear(self) -> None:
-        self._passing_over = False
+                loop.call_later(_SECONDS_FOR_CLICKS, partial(vars(self).update, _passing_over=False))
 
     def _tell(self, news: News) -> None:
         """Show news, at most five a second but for those that end or begin something."""
@@ -164,38 +159,35 @@ class Runner:
             self.handler_seconds += time.perf_counter() - start
 
     def _show(self, news: News, now: float) -> None:
+        words, progress = self._words, news.progress
         if news.kind == "picture":
-            source = base64.b64encode(news.picture).decode()
-            alt = safe(self._words("picture_alt"))
-            self.picture.value = f'<img alt="{alt}" src="data:image/webp;base64,{source}">'
-        elif news.kind in {"waiting", "loading"}:
+            source, alt = as_uri("image/webp", news.picture), safe(words("picture_alt"))
+            self.picture.value = f'<img alt="{alt}" src="{source}">'
+        elif progress is None:
             self._stage = news.kind
-            name = safe(self._words(news.kind, place=news.place))
+            name = safe(words(news.kind, place=news.place))
             self.bar.value = f'<progress aria-label="{name}"></progress>'  # it moves, and says no share
             self._say(news.kind, place=news.place)
-        elif news.progress is not None:
-            progress = self._progress = news.progress
+        else:
             self._stage = progress.stage
-            if progress.step not in {0, progress.steps} and now - self._told < _SECONDS_BETWEEN:
-                return
-            self._told = now
-            self._show_bar(progress)
-            if not self._stop.is_set():
-                left = self._words("left_unknown")
-                if progress.remaining_seconds is not None:
-                    left = self._words("left", seconds=format_seconds(progress.remaining_seconds))
-                told = {"step": progress.step, "steps": progress.steps, "left": left}
-                self._say("progress", stage=self._words(progress.stage), **told)
+            if progress.step in {0, progress.steps} or now - self._told >= _SECONDS_BETWEEN:
+                self._told = now
+                self._show_bar(progress)
+                if not self._stop.is_set():
+                    seconds = progress.remaining_seconds
+                    left = words("left_unknown") if seconds is None else words("left", seconds=format_seconds(seconds))
+                    told = {"step": progress.step, "steps": progress.steps, "left": left}
+                    self._say("progress", stage=words(progress.stage), **told)
 
     def _show_bar(self, progress: Progress | None) -> None:
-        value, most = (0, 1) if progress is None else (progress.step, progress.steps)
-        name = safe(self._words("denoise" if progress is None else progress.stage))
-        hidden = " hidden" if progress is None else ""
+        self._progress = progress
+        value, most, hidden = (progress.step, progress.steps, "") if progress else (0, 1, " hidden")
+        name = safe(self._words(progress.stage if progress else "denoise"))
         self.bar.value = f'<progress aria-label="{name}" value="{value}" max="{most}"{hidden}></progress>'
 
     def _say(self, name: str, **values: object) -> None:
         text = self._words(name, **values)
-        text = f"{self._prefix} · {text}" if self._prefix and self.busy else text
+        text = f"{self._prefix} · {text}" if self._prefix else text
         self.state.value = f'<div class="svdkit-said">{safe(text)}</div>'
         # A screen reader hears what begins and ends; numbers five times a second it would never finish.
         spoken = self._words(self._stage) if name == "progress" else text
@@ -203,7 +195,6 @@ class Runner:
             self._spoken, self.live.value = spoken, safe(spoken)
 
     def _write(self) -> None:
-        self.stop.description = self._words("stop")
         self._show_bar(self._progress)
         if not self.busy:
             self._say("ready")
@@ -211,15 +202,10 @@ class Runner:
 
 def _kernel_loop() -> Any:
     """The loop of the kernel we run in; None outside of one."""
-    get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
-    if get_shell is None or not hasattr(get_shell(), "kernel"):
-        return None
-    with contextlib.suppress(Exception):  # a kernel without a loop, or one that is not running: nothing to wait for
-        import asyncio
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if hasattr(shell, "kernel"):
+        with contextlib.suppress(Exception):  # a kernel without a loop, or one that is not running
+            import asyncio
 
-        return asyncio.get_running_loop()
+            return asyncio.get_running_loop()
     return None
-
-
-def _since(start: float) -> str:
-    return format_seconds(time.perf_counter() - start)

@@ -1,31 +1,58 @@
-"""A pipeline that several panels can share: one clip at a time, with news on the way."""
+"""A pipeline that several panels can share: one clip at a time, with news and pictures on the way."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import threading
+import time
 import warnings
 import weakref
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
 from svdkit.errors import Cancelled, SvdkitWarning
 from svdkit.generate import Progress, generate
 from svdkit.models import ModelInfo, find_model
 from svdkit.settings import LoadSettings
-from svdkit.ui.news import News, Tell
-from svdkit.ui.preview import Preview
-from svdkit.ui.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from svdkit.clip import Clip
     from svdkit.image import Frame
     from svdkit.pipeline import LoadReport
     from svdkit.settings import ClipSettings
 
-_TURNS: weakref.WeakKeyDictionary[Any, Turns] = weakref.WeakKeyDictionary()  # two panels of one pipeline share a line
+_SECONDS_BETWEEN_PICTURES = 0.5  # each costs some milliseconds, and a message to the browser
+_SECONDS_BETWEEN_LOOKS = 0.1  # at whether the one who waits has given up
+_LARGEST_SIGMA = 80.0  # above it there is nothing to see yet, and half precision cannot say what there is
+_TURNS: weakref.WeakKeyDictionary[Any, _Turns] = weakref.WeakKeyDictionary()  # two panels of one pipeline share a line
 _OWN = ModelInfo(name="own pipeline", title="a pipeline that svdkit did not load")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class News:
+    """One message of a run.
+
+    Attributes:
+        kind: ``"waiting"`` (others are ahead), ``"loading"`` (the model), ``"progress"`` or ``"picture"`` (what
+            the clip looks like so far).
+        place: Runs ahead, for ``"waiting"``.
+        progress: Of the stage, for ``"progress"``.
+        picture: An animated WebP of all frames, one pixel a latent cell, for ``"picture"``.
+    """
+
+    kind: str
+    place: int = 0
+    progress: Progress | None = None
+    picture: bytes = b""
+
+
+Tell = Callable[[News], object]
 
 
 class Studio:
@@ -68,7 +95,7 @@ class Studio:
             self._asked = pipe if isinstance(pipe, LoadSettings) else LoadSettings(model=str(pipe))
             self.info = find_model(self._asked.model)
         self.model = self._asked.model
-        self._turns = _TURNS.setdefault(pipe, Turns()) if given else Turns()
+        self._turns = _TURNS.setdefault(pipe, _Turns()) if given else _Turns()
 
     @property
     def load(self) -> LoadSettings:
@@ -132,3 +159,81 @@ class Studio:
                     tell(News(kind="picture", picture=picture))
 
             return generate(pipe, frame, settings, progress=report, on_step=on_step)
+
+
+class _Turns:
+    """One run at a time on one pipeline, first come first served; whoever waits learns the place."""
+
+    def __init__(self) -> None:
+        self._line: list[object] = []  # whose methods are each one step to other threads
+
+    @contextlib.contextmanager
+    def turn(self, *, on_place: Callable[[int], object], stop: threading.Event) -> Iterator[None]:
+        """Hold the turn for the block when all who came before are done; Cancelled if ``stop`` is set before that."""
+        ticket, told = object(), 0
+        self._line.append(ticket)
+        try:
+            while place := self._line.index(ticket):
+                if stop.is_set():
+                    raise Cancelled("stopped while waiting for the run before")
+                if place != told:
+                    on_place(place)
+                    told = place
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+            yield
+        finally:
+            self._line.remove(ticket)
+
+
+class Preview:
+    """Turns latents into small pictures on the way, at most two a second, without a second model.
+
+    A straight line from latents to colours is fitted anew for each picture: frame 0 is nearly the photo, so its latents
+    and the photo's colours say what each latent channel means. That holds for any VAE, and needs no constants.
+    """
+
+    def __init__(self, frame: Frame, *, fps: float) -> None:
+        self._photo, self._fps = frame.image, fps
+        self._before: Any = None
+        self._last = time.monotonic()
+
+    def step(self, step: int, latents: Any, *, sigmas: Any) -> bytes | None:
+        """Take the latents (1, frames, channels, h, w) after a step, from 1; give an animated WebP when one is due."""
+        before, self._before = self._before, latents.detach().clone()
+        high, low = (float(sigma) for sigma in sigmas[step - 1 : step + 1])
+        if before is None or high > _LARGEST_SIGMA or time.monotonic() - self._last < _SECONDS_BETWEEN_PICTURES:
+            return None
+        picture = _animate(_colours(_predicted(before, latents, high=high, low=low), self._photo), fps=self._fps)
+        self._last = time.monotonic()
+        return picture
+
+
+def _predicted(before: Any, after: Any, *, high: float, low: float) -> npt.NDArray[np.float32]:
+    """Say where a step from one sigma to a lower one was heading: the clip without noise, (frames, channels, h, w).
+
+    An Euler step goes along a straight line that ends in the clean clip at sigma 0 (Karras et al. 2022, algorithm 1
+    without churn), so two points of it are enough.
+    """
+    one, other = (part[0].float().cpu().numpy() for part in (before, after))
+    clean: npt.NDArray[np.float32] = (high * other - low * one) / (high - low)
+    return clean
+
+
+def _colours(latents: npt.NDArray[np.float32], photo: Image.Image) -> npt.NDArray[np.uint8]:
+    """Give each latent cell a colour, (frames, h, w, 3), by the linear map that fits frame 0 to the photo best."""
+    frames, channels, height, width = latents.shape
+    wanted = np.asarray(photo.resize((width, height), Image.Resampling.BOX), np.float32).reshape(-1, 3)
+    cells = latents.transpose(0, 2, 3, 1).reshape(frames, -1, channels)
+    cells = np.nan_to_num(np.pad(cells, [(0, 0), (0, 0), (0, 1)], constant_values=1), posinf=0.0, neginf=0.0)
+    painted = cells @ np.linalg.lstsq(cells[0], wanted, rcond=None)[0]
+    pixels: npt.NDArray[np.uint8] = painted.clip(0, 255).round().astype(np.uint8)
+    return pixels.reshape(frames, height, width, 3)
+
+
+def _animate(frames: npt.NDArray[np.uint8], *, fps: float) -> bytes:
+    """Write frames as a small animated WebP that loops."""
+    first, *others = map(Image.fromarray, frames)
+    buffer = io.BytesIO()
+    more = {"save_all": True, "append_images": others, "duration": round(1000 / fps), "loop": 0}
+    first.save(buffer, "WEBP", quality=60, method=0, **more)
+    return buffer.getvalue()

@@ -26,11 +26,11 @@ from svdkit.generate import Progress
 from svdkit.image import Frame
 from svdkit.models import find_model
 from svdkit.settings import ClipSettings, LoadSettings
-from svdkit.ui.news import News, Tell
+from svdkit.ui.studio import News
 
 if TYPE_CHECKING:
     from svdkit.models import ModelInfo
-    from svdkit.ui.studio import Studio
+    from svdkit.ui.studio import Studio, Tell
 
 APP = "SVDKIT_APP"  # the environment variable by which a kernel learns of the studio: port, key and more, as JSON
 _SECONDS_BETWEEN_LOOKS = 0.05  # at whether the user pressed stop
@@ -71,31 +71,25 @@ class RemoteStudio:
     def _ask(
         self, header: dict[str, Any], data: bytes = b"", *, tell: Tell = id, stop: threading.Event | None = None
     ) -> tuple[dict[str, Any], bytes]:
-        """Ask for something, pass news on, and give the answer."""
+        """Ask for something, pass news on, and a stop to the other side, and give the answer."""
         try:
             with Client(**self._where) as line:  # type: ignore[arg-type]  # the types of both values are right
                 _send(line, header, data)
-                about, answer = self._listen(line, tell, stop or threading.Event())
+                header = {"kind": "asked"}
+                while header["kind"] != "end":
+                    if stop and stop.is_set():
+                        line.send_bytes(b"stop")
+                        stop = None
+                    if line.poll(_SECONDS_BETWEEN_LOOKS):
+                        header, data = _receive(line)
+                        if header["kind"] == "error":
+                            raise _error(header)
+                        if header["kind"] != "end":
+                            tell(_news({**header}, data))
         except (OSError, EOFError, AuthenticationError) as error:
             raise PipelineError(_GONE) from error
-        self.load, self.loaded = LoadSettings.from_dict(about["load"]), bool(about["loaded"])
-        return about, answer
-
-    def _listen(self, line: Connection, tell: Tell, stop: threading.Event) -> tuple[dict[str, Any], bytes]:
-        """Pass news on until the end comes; pass a stop on to the other side."""
-        asked_to_stop = False
-        while True:
-            if stop.is_set() and not asked_to_stop:
-                line.send_bytes(b"stop")
-                asked_to_stop = True
-            if not line.poll(_SECONDS_BETWEEN_LOOKS):
-                continue
-            header, data = _receive(line)
-            if header["kind"] == "end":
-                return header, data
-            if header["kind"] == "error":
-                raise _error(header)
-            tell(_news(header, data))
+        self.load, self.loaded = LoadSettings.from_dict(header["load"]), bool(header["loaded"])
+        return header, data
 
 
 def serve(studio: Studio, listener: Listener, key: bytes) -> None:
@@ -123,22 +117,32 @@ def _answer(studio: Studio, line: Connection, key: bytes) -> None:
             header, data = _receive(line)
         except (AuthenticationError, OSError, EOFError, ValueError):
             return
-        stop, done = threading.Event(), threading.Event()
-        listening = threading.Thread(target=_await_stop, args=(line, stop, done), daemon=True)
-        listening.start()
-        _serve_one(studio, line, header, data, stop=stop)
-        done.set()
-        listening.join()  # before the line is closed: its number may be another's at once
+        _serve_one(studio, line, header, data)
 
 
-def _serve_one(studio: Studio, line: Connection, header: dict[str, Any], data: bytes, *, stop: threading.Event) -> None:
+class _Stop(threading.Event):
+    """Set when the panel says stop, or goes away: both mean that nobody waits for the clip."""
+
+    def __init__(self, line: Connection) -> None:
+        super().__init__()
+        self._line = line
+
+    def is_set(self) -> bool:
+        with contextlib.suppress(OSError, EOFError):
+            if super().is_set() or not self._line.poll():
+                return super().is_set()
+            self._line.recv_bytes()
+        self.set()
+        return True
+
+
+def _serve_one(studio: Studio, line: Connection, header: dict[str, Any], data: bytes) -> None:
     """Do what a panel asks for; if it goes away, stop."""
-    sending = threading.Lock()
+    stop = _Stop(line)
 
     def send(header: dict[str, Any], data: bytes = b"") -> None:
         try:
-            with sending:
-                _send(line, header, data)
+            _send(line, header, data)
         except OSError:
             stop.set()  # the tab was closed
 
@@ -163,16 +167,6 @@ def _serve_one(studio: Studio, line: Connection, header: dict[str, Any], data: b
         return
     known = {"load": studio.load.to_dict(), "model": studio.model, "loaded": studio.loaded}
     send({**about, **known, "kind": "end"}, pixels)
-
-
-def _await_stop(line: Connection, stop: threading.Event, done: threading.Event) -> None:
-    """Wait for the panel to say stop, or to go away: both mean that nobody waits for the clip."""
-    with contextlib.suppress(OSError, EOFError):
-        while not done.is_set():
-            if line.poll(_SECONDS_BETWEEN_LOOKS):
-                line.recv_bytes()
-                break
-    stop.set()
 
 
 def _send(line: Connection, header: dict[str, Any], data: bytes = b"") -> None:

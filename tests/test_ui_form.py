@@ -20,11 +20,9 @@ from svdkit.errors import ImageError, SettingsError
 from svdkit.image import fit, preview_fit, read_image, sample_photo, sample_photos
 from svdkit.models import catalogue, find_model
 from svdkit.settings import ClipSettings, clip_preset, presets
-from svdkit.ui import photo_form, settings_form
-from svdkit.ui.photo_form import PhotoForm, sizes_for
-from svdkit.ui.settings_form import MOTION_ON_MICRO, SettingsForm
-from svdkit.ui.texts import TEXTS
-from svdkit.ui.words import Words
+from svdkit.ui import form as module
+from svdkit.ui.form import PhotoForm, SettingsForm
+from svdkit.ui.parts import Words, texts
 from tests.ui_toys import IPYWIDGETS, close_all, jpeg, put, state, wait_for
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +59,7 @@ class TestSettings:
         """Each tells of a change once, and the settings have it."""
         form = Form()
         knob = form.knobs[name]
-        step = settings_form._SIMPLE.get(name, settings_form._ADVANCED.get(name, (0, 0, 0)))[2]
+        step = module._RANGES[name][2]
         for number, widget in enumerate((knob.slider, knob.field), start=1):
             widget.value = knob.value - step
             assert knob.field.value == knob.slider.value == knob.value
@@ -144,7 +142,7 @@ class TestSettings:
             found.setdefault(record["clip"]["motion_bucket_id"], []).append(motion)
         assert {len(values) for values in found.values()} == {8}
         ends = (min(found), max(found))
-        assert {bucket: round(statistics.mean(found[bucket]), 1) for bucket in ends} == MOTION_ON_MICRO
+        assert {bucket: round(statistics.mean(found[bucket]), 1) for bucket in ends} == module._MOTION_ON_MICRO
 
     def test_only_micro_is_explained_by_measurements_of_micro(self) -> None:
         tip = getattr(Form().knobs["motion_bucket_id"].field, TIP)
@@ -178,16 +176,10 @@ class Photo(PhotoForm):
     """The form, with what it told of."""
 
     def __init__(self, model: str = "micro", *, background: bool = False) -> None:
-        self.words, self.changes = Words(), 0
-        self.sizes_told, self.errors = list[tuple[int, int]](), list[Exception | None]()
-        told: dict[str, Any] = {"on_size": lambda *size: self.sizes_told.append(size), "on_error": self.errors.append}
-        told["background"] = background
-        super().__init__(find_model(model), self.words, on_change=self._count, **told)
-        self.changes = 0
+        self.words, self.errors, self.sizes_told = Words(), list[Exception | None](), list[dict[str, int]]()
+        told: dict[str, Any] = {"on_size": lambda **size: self.sizes_told.append(size), "on_error": self.errors.append}
+        super().__init__(find_model(model), self.words, background=background, **told)
         self.errors.clear()
-
-    def _count(self) -> None:
-        self.changes += 1
 
     @property
     def shown(self) -> Image.Image:
@@ -206,7 +198,7 @@ class TestPhoto:
     def test_it_begins_with_a_sample(self) -> None:
         """Shown as preview_fit shows it."""
         form = Photo()
-        assert (form.name, form.is_upload) == (sample_photos()[0], False)
+        assert form.name == sample_photos()[0]
         assert (form.height, form.width) == (72, 128)
         assert alike(form.shown, preview_fit(sample_photos()[0], height=72, width=128)) < 4
         assert form.photo.fitted(height=72, width=128).sha256 == fit(sample_photos()[0], height=72, width=128).sha256
@@ -217,7 +209,7 @@ class TestPhoto:
         form.sample.value = "cat"
         assert form.name == "cat"
         assert form.picture.value != before
-        assert (form.changes, form.errors) == (1, [None])
+        assert form.errors == [None]
         assert form.photo.fitted(height=72, width=128) == fit("cat", height=72, width=128)
 
     def test_a_path(self, tmp_path: Path) -> None:
@@ -240,7 +232,7 @@ class TestPhoto:
         (error,) = form.errors
         assert isinstance(error, ImageError)
         assert Path(given).name in str(error)
-        assert (form.name, form.picture.value, form.changes) == (*before, 0)
+        assert (form.name, form.picture.value) == before
 
     def test_enter_tries_again_what_failed(self, tmp_path: Path) -> None:
         """The file was copied there meanwhile; the field has not changed, so only Enter says it."""
@@ -251,10 +243,8 @@ class TestPhoto:
         assert len(form.errors) == 2
         sample_photo("cat").save(path)
         form.source._handle_custom_msg({"event": "submit"}, [])
-        assert form.name == str(path)
-        changes = form.changes
         form.source._handle_custom_msg({"event": "submit"}, [])
-        assert form.changes == changes
+        assert (form.name, len(form.errors)) == (str(path), 3)
 
     @pytest.mark.parametrize("fails", [False, True])
     def test_a_slow_address_does_not_take_the_place_of_a_later_photo(
@@ -271,7 +261,7 @@ class TestPhoto:
                 return read_image("coffee")
             return read_image(photo)
 
-        monkeypatch.setattr(photo_form, "read_image", slow)
+        monkeypatch.setattr(module, "read_image", slow)
         form = Photo(background=True)
         form.source.value = "https://a.test/1.jpg"
         assert form.reading
@@ -298,7 +288,7 @@ class TestPhoto:
         form = Photo()
         data = jpeg(sample_photo("cat"))
         put(form.upload, "holiday-with-anna.jpg", data)
-        assert (form.name, form.is_upload, form.sample.value, form.source.value) == ("", True, "", "")
+        assert (form.name, form.sample.value, form.source.value) == ("", "", "")
         frame = form.photo.fitted(height=72, width=128)
         assert frame.source is None
         assert alike(frame.image, fit("cat", height=72, width=128).image) < 4
@@ -312,7 +302,7 @@ class TestPhoto:
         put(form.upload, "huge.jpg", b"", size=10**8)
         (error,) = form.errors
         assert str(error).startswith("huge.jpg (95.4 MiB) arrived with 0 B: the connection to the notebook takes")
-        assert (form.name, form.is_upload) == (sample_photos()[0], False)
+        assert form.name == sample_photos()[0]
 
     def test_an_upload_that_is_no_photo(self) -> None:
         form = Photo()
@@ -320,13 +310,13 @@ class TestPhoto:
         (error,) = form.errors
         assert isinstance(error, ImageError)
         assert not form.upload.value
-        assert not form.is_upload
+        assert form.name == sample_photos()[0]
 
     def test_a_sample_after_an_upload(self) -> None:
         form = Photo()
         put(form.upload, "a.jpg", jpeg(sample_photo("cat")))
         form.sample.value = sample_photos()[0]
-        assert (form.name, form.is_upload) == (sample_photos()[0], False)
+        assert form.name == sample_photos()[0]
         assert form.photo.fitted(height=72, width=128).source == sample_photos()[0]
 
     @pytest.mark.parametrize(("axis", "photo"), [("x", (600, 100)), ("y", (100, 600))])
@@ -336,11 +326,9 @@ class TestPhoto:
         form = Photo()
         form.source.value = str(path)
         before = form.picture.value
-        form.changes = 0
         form.focus[axis].slider.value = 0
         assert form.picture.value != before
-        assert form.changes == 1
-        assert form.focus_point == ((0.0, 0.5) if axis == "x" else (0.5, 0.0))
+        assert form.photo.focus == ((0.0, 0.5) if axis == "x" else (0.5, 0.0))
         assert form.photo.fitted(height=64, width=64).box[0 if axis == "x" else 1] == 0
 
     def test_only_cropping_has_a_focus(self) -> None:
@@ -355,7 +343,7 @@ class TestPhoto:
     def test_a_size_is_told_and_shown(self) -> None:
         form = Photo()
         form.size.value = "portrait"
-        assert form.sizes_told == [(128, 72)]
+        assert form.sizes_told == [{"height": 128, "width": 72}]
         assert (form.height, form.width) == (128, 72)
         assert alike(form.shown, preview_fit(sample_photos()[0], height=128, width=72)) < 4
 
@@ -366,9 +354,6 @@ class TestPhoto:
             form.resize(height=size[0], width=size[1])
             assert (form.height, form.width, form.size.value) == (*size, name)
         assert form.sizes_told == []
-        assert form.changes == 3
-        form.resize(height=72, width=128)
-        assert form.changes == 3
 
     def test_forget(self) -> None:
         """Nothing of an upload stays on the page, not even the small picture."""
@@ -377,7 +362,7 @@ class TestPhoto:
         put(form.upload, "a.jpg", jpeg(sample_photo("cat")))
         seen = form.picture.value
         form.forget()
-        assert (form.name, form.is_upload) == (sample_photos()[0], False)
+        assert form.name == sample_photos()[0]
         assert seen[-500:] not in state()
         assert alike(form.shown, preview_fit(sample_photos()[0], height=72, width=128)) < 4
         assert form.image is not None
@@ -387,12 +372,11 @@ class TestPhoto:
         """The chosen mode and size stay, and the description of the picture is one of the words."""
         form = Photo()
         form.mode.value, form.size.value = "pad", "portrait"
-        form.changes = 0
         form.words.switch("zh")
-        assert (form.mode.value, form.size.value, form.changes) == ("pad", "portrait", 0)
-        assert form.mode.label == form.words("pad") == TEXTS["pad"][1]
+        assert (form.mode.value, form.size.value, len(form.sizes_told)) == ("pad", "portrait", 1)
+        assert form.mode.label == form.words("pad") == texts()["texts"]["pad"]["zh"]
         assert form.note.value == "没有裁掉任何内容。"
-        assert f'alt="{TEXTS["photo_alt"][1]}"' in form.picture.value
+        assert f'alt="{texts()["texts"]["photo_alt"]["zh"]}"' in form.picture.value
 
     def test_a_large_photo_is_fitted_from_all_its_pixels(self, tmp_path: Path) -> None:
         """What is shown comes from a smaller copy, what the model gets does not."""
@@ -417,7 +401,7 @@ class TestPhoto:
 )
 def test_sizes_to_offer(model: str, expected: dict[str, tuple[int, int]]) -> None:
     """The trained one, on its side, and a square of its area; the settings take each of them."""
-    assert sizes_for(find_model(model)) == expected
+    assert module._sizes_for(find_model(model)) == expected
     for height, width in expected.values():
         assert ClipSettings(height=height, width=width).width == width
 
@@ -425,4 +409,4 @@ def test_sizes_to_offer(model: str, expected: dict[str, tuple[int, int]]) -> Non
 def test_a_model_that_stands_upright() -> None:
     """Landscape lies whatever the model's own size is."""
     upright = dataclasses.replace(MICRO, height=128, width=64)
-    assert sizes_for(upright) == {"landscape": (64, 128), "portrait": (128, 64), "square": (64, 64)}
+    assert module._sizes_for(upright) == {"landscape": (64, 128), "portrait": (128, 64), "square": (64, 64)}
