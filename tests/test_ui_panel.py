@@ -94,7 +94,8 @@ def texts(panel: Panel) -> list[tuple[str, str]]:
 def english_in(text: str) -> list[str]:
     """Names of the English texts that stand in a text: whole, or a telling piece of one with blanks."""
     found = []
-    for name, (english, chinese) in ((name, text.values()) for name, text in all_texts()["texts"].items()):
+    for name, text_of in all_texts()["texts"].items():
+        english, chinese = text_of["en"], text_of["zh"]
         pieces = [piece for piece in re.split(r"\{\w+\}|<[^>]+>", english) if len(piece.strip()) > 6]
         if english != chinese and (text == english or any(piece in html.unescape(text) for piece in pieces)):
             found.append(name)

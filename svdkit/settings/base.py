@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 Check = tuple[str, Callable[[object], object]]
 
 
-def setting(default: Any, check: Check, *, aliases: Iterable[str] = ()) -> Any:
-    """Declare one field: its default (None is allowed where it is that), its check, what other tools call it."""
+def setting(default: Any, check: Check, *, aliases: Iterable[str] = (), meaning: str = "") -> Any:
+    """Declare one field: its default (None is allowed where it is that), its check, what others call it, what it is."""
     rule, read = check
     rule = f"must be {rule} or None" if default is None else f"must be {rule}"
-    return dataclasses.field(default=default, metadata={"rule": rule, "read": read, "aliases": tuple(aliases)})
+    metadata = {"rule": rule, "read": read, "aliases": tuple(aliases), "help": meaning}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)

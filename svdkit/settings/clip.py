@@ -62,18 +62,65 @@ class ClipSettings(Settings):
         9
     """
 
-    height: int | None = setting(None, number(16, 2048, step=8))
-    width: int | None = setting(None, number(16, 2048, step=8))
-    num_frames: int | None = setting(None, number(2, 256, step=1), aliases=("frames", "video_frames"))
-    num_inference_steps: int = setting(25, number(1, 1000, step=1), aliases=("steps", "num_steps"))
-    min_guidance_scale: float = setting(1.0, number(0, 100), aliases=("min_cfg",))
-    max_guidance_scale: float | None = setting(None, number(0, 100), aliases=("guidance_scale", "cfg"))
-    fps: int = setting(7, number(1, 60, step=1), aliases=("fps_id",))
-    motion_bucket_id: int = setting(127, number(0, 1023, step=1), aliases=("motion", "motion_bucket"))
-    noise_aug_strength: float = setting(0.02, number(0, 10), aliases=("cond_aug", "augmentation_level"))
-    decode_chunk_size: int | None = setting(None, number(1, 256, step=1), aliases=("decoding_t", "chunk_size"))
-    seed: int | None = setting(None, number(0, 2**63 - 1, step=1), aliases=("generator",))  # int64
-    playback_fps: float | None = setting(None, number(0.1, 240))
+    height: int | None = setting(None, number(16, 2048, step=8), meaning="pixels, a multiple of 8")
+    width: int | None = setting(None, number(16, 2048, step=8), meaning="pixels, a multiple of 8")
+    num_frames: int | None = setting(
+        None,
+        number(2, 256, step=1),
+        aliases=("frames", "video_frames"),
+        meaning="frames of the clip. Far from what the model was trained on, it falls apart.",
+    )
+    num_inference_steps: int = setting(
+        25,
+        number(1, 1000, step=1),
+        aliases=("steps", "num_steps"),
+        meaning="denoising time grows with it, one for one. 25 is usual; after that little changes.",
+    )
+    min_guidance_scale: float = setting(
+        1.0,
+        number(0, 100),
+        aliases=("min_cfg",),
+        meaning="how strictly the first frame follows the photo. 1 is free, 3 is firm.",
+    )
+    max_guidance_scale: float | None = setting(
+        None,
+        number(0, 100),
+        aliases=("guidance_scale", "cfg"),
+        meaning="the same for the last frame. 1 for both switches guidance off and halves the denoising.",
+    )
+    fps: int = setting(
+        7,
+        number(1, 60, step=1),
+        aliases=("fps_id",),
+        meaning="the speed that the motion is made for; the network is told one less. It does not change the file.",
+    )
+    motion_bucket_id: int = setting(
+        127,
+        number(0, 1023, step=1),
+        aliases=("motion", "motion_bucket"),
+        meaning="how much should move. High values also break more.",
+    )
+    noise_aug_strength: float = setting(
+        0.02,
+        number(0, 10),
+        aliases=("cond_aug", "augmentation_level"),
+        meaning="noise on the photo before the network sees it. More lets go of the photo and moves more.",
+    )
+    decode_chunk_size: int | None = setting(
+        None,
+        number(1, 256, step=1),
+        aliases=("decoding_t", "chunk_size"),
+        meaning="frames decoded at once. Smaller needs less memory, and looks the same but for flicker.",
+    )
+    seed: int | None = setting(
+        None,
+        number(0, 2**63 - 1, step=1),
+        aliases=("generator",),
+        meaning="where chance begins. Another seed often changes more than any setting; try three.",
+    )  # int64
+    playback_fps: float | None = setting(
+        None, number(0.1, 240), meaning="how fast the file plays. It does not reach the network."
+    )
 
     @property
     def conditioning(self) -> Conditioning:

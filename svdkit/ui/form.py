@@ -305,13 +305,13 @@ class SettingsForm(_Form):
             self.show(asked.replace(**size), preset=name)
 
     def _write(self) -> None:
-        words, curve = self._words, ""
+        words = self._words
+        more = {"num_frames": words("trained_frames", own=self._info.num_frames)}
         if self._info.kind == "micro":
             low, high = (f"{value:g} %" for value in _MOTION_ON_MICRO.values())
-            curve = words("curve_micro", low=low, high=high)
+            more["motion_bucket_id"] = words("curve_micro", low=low, high=high)
         for name, knob in self.knobs.items():
-            tip = words(f"{name}_tip", curve=curve, own=self._info.num_frames).replace("  ", " ")
-            knob.label(words(name), tip)
+            knob.label(words(name), f"{words(f'{name}_tip')} {more.get(name, '')}".rstrip())
         own, custom = (words("preset_own"), "own"), (words("preset_custom"), "custom")
         self._rename(self.preset, [own, *((name, name) for name in presets()), custom])
         self.advanced.set_title(0, words("advanced"))

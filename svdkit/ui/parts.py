@@ -1,12 +1,14 @@
 """What the panel is made of: its words, and small widgets that work alike on ipywidgets 7.7 (Colab) and 8.
 
 The words are in texts.json, each in every language: {names} in braces are filled in, and a text whose name ends in _tip
-is the tooltip of the one without; ``player`` are those of the synchronised player, in Chinese.
+is the tooltip of the one without; ``player`` are those of the synchronised player, in Chinese. What a setting means
+stands in English where its field is, in ClipSettings.
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import functools
 import html
 import io
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from svdkit.errors import ImageError, SettingsError
+from svdkit.settings import ClipSettings
 from svdkit.units import format_bytes
 
 _LARGEST_UPLOAD_BYTES = 9 * 10**6  # a Jupyter server's websocket takes 10 MB a message, and an upload is one message
@@ -25,6 +28,8 @@ _LARGEST_UPLOAD_BYTES = 9 * 10**6  # a Jupyter server's websocket takes 10 MB a 
 def texts() -> dict[str, Any]:
     """Read all texts: the languages' own names, the texts of the panel by name and language, those of the player."""
     found: dict[str, Any] = json.loads(Path(__file__).with_name("texts.json").read_text("utf-8"))
+    for setting in dataclasses.fields(ClipSettings):
+        found["texts"][f"{setting.name}_tip"]["en"] = f"{setting.name}: {setting.metadata['help']}"
     return found
 
 
