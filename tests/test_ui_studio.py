@@ -24,7 +24,7 @@ from svdkit.models import find_model
 from svdkit.pipeline import apply_technique, load, undo_technique
 from svdkit.settings import LoadSettings
 from svdkit.ui import studio as module
-from svdkit.ui.studio import News, Preview, Studio, _animate, _colours, _predicted, _Turns
+from svdkit.ui.studio import News, Preview, Studio, _animate, _colours, _predicted, _turn
 from tests.toy import toy_pipeline, write_hub_folder
 from tests.ui_toys import SETTINGS, TOY, Told, as_loaded, wait_for
 
@@ -188,9 +188,9 @@ def test_two_studios_of_one_pipeline_share_a_line(toy_pipe: Any) -> None:
 
 
 def test_studios_of_different_pipelines_do_not_wait_for_each_other(toy_pipe: Any) -> None:
-    assert Studio(toy_pipe)._turns is Studio(toy_pipe)._turns
-    assert Studio(toy_pipe)._turns is not Studio("micro")._turns
-    assert Studio("micro")._turns is not Studio("micro")._turns
+    assert Studio(toy_pipe)._line is Studio(toy_pipe)._line
+    assert Studio(toy_pipe)._line is not Studio("micro")._line
+    assert Studio("micro")._line is not Studio("micro")._line
 
 
 def test_a_run_that_fails_lets_the_next_one_in(toy_pipe: Any) -> None:
@@ -279,17 +279,17 @@ def told(place: int) -> None:
 class Waiting:
     """A run on a thread of its own, which ends when the test says so."""
 
-    def __init__(self, turns: _Turns, log: list[str], name: str) -> None:
+    def __init__(self, turns: list[object], log: list[str], name: str) -> None:
         self.places: list[int] = []
         self.stop, self.end, self.inside = threading.Event(), threading.Event(), False
         self.error: BaseException | None = None
-        self._turns, self._log, self._name = turns, log, name
+        self._line, self._log, self._name = turns, log, name
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
     def _run(self) -> None:
         try:
-            with self._turns.turn(on_place=self.places.append, stop=self.stop):
+            with _turn(self._line, on_place=self.places.append, stop=self.stop):
                 self.inside = True
                 self._log.append(f"{self._name} begins")
                 assert self.end.wait(10)
@@ -306,7 +306,7 @@ class Waiting:
 @pytest.fixture
 def line() -> tuple[list[Waiting], list[str]]:
     """Three runs that came in this order; the first runs."""
-    turns, log, runs = _Turns(), list[str](), list[Waiting]()
+    turns, log, runs = list[object](), list[str](), list[Waiting]()
     for number, name in enumerate(("first", "second", "third")):
         runs.append(Waiting(turns, log, name))
         wait_for(lambda number=number: runs[number].inside or runs[number].places == [number])  # type: ignore[misc]
@@ -347,26 +347,26 @@ def test_leaving_the_line_lets_the_others_go_on(line: tuple[list[Waiting], list[
 
 
 def test_an_error_inside_frees_the_turn() -> None:
-    turns, stop = _Turns(), threading.Event()
-    with pytest.raises(ZeroDivisionError), turns.turn(on_place=print, stop=stop):
+    turns, stop = list[object](), threading.Event()
+    with pytest.raises(ZeroDivisionError), _turn(turns, on_place=print, stop=stop):
         raise ZeroDivisionError
-    with turns.turn(on_place=told, stop=stop):
+    with _turn(turns, on_place=told, stop=stop):
         pass
 
 
 def test_an_error_of_the_one_who_is_told_frees_the_place() -> None:
     """A panel whose page is gone may fail when it hears of its place."""
-    turns, log = _Turns(), list[str]()
+    turns, log = list[object](), list[str]()
     first = Waiting(turns, log, "first")
     wait_for(lambda: first.inside)
 
     def gone(place: int) -> None:
         raise ConnectionResetError(place)
 
-    with pytest.raises(ConnectionResetError), turns.turn(on_place=gone, stop=threading.Event()):
+    with pytest.raises(ConnectionResetError), _turn(turns, on_place=gone, stop=threading.Event()):
         pytest.fail("it was not its turn")
     first.finish()
-    with turns.turn(on_place=told, stop=threading.Event()):
+    with _turn(turns, on_place=told, stop=threading.Event()):
         log.append("next")
     assert log[-1] == "next"
 
@@ -375,7 +375,7 @@ def test_a_stop_that_comes_too_late_does_not_matter_to_the_line() -> None:
     """Whoever has the turn keeps it: to stop is then the run's own affair."""
     stop = threading.Event()
     stop.set()
-    with _Turns().turn(on_place=told, stop=stop):
+    with _turn([], on_place=told, stop=stop):
         reached = True
     assert reached
 

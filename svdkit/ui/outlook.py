@@ -81,7 +81,9 @@ class Outlook:
         with self._one_at_a_time:
             self._asked, self.forecast = (clip, load), None
             try:
-                self.forecast = self._forecast(clip, load)
+                how: dict[str, Any] = {"hourly_price": self.price.value or None, "currency": self._currency}
+                how |= {"records": self._records, "count": False}
+                self.forecast = forecast(self._model, clip=clip, load=load, **how)
                 text = self._described(self.forecast)
             except NotCountedError:
                 text = self._words(self._count(clip, load))
@@ -116,36 +118,32 @@ class Outlook:
             if self._asked is not None:
                 self.show(*self._asked)
 
-    def _forecast(self, clip: ClipSettings, load: LoadSettings) -> Forecast:
-        money: dict[str, Any] = {"hourly_price": self.price.value or None, "currency": self._currency}
-        return forecast(self._model, clip=clip, load=load, records=self._records, count=False, **money)
-
     def _described(self, found: Forecast) -> str:
-        words = self._words
+        words, lines, source = self._words, [], ""
         if found.seconds is None:
-            lines = [words("time_unknown")]
+            lines.append(words("time_unknown"))
         else:
             ends = {"low": format_seconds(found.seconds_low or 0), "high": format_seconds(found.seconds_high or 0)}
-            lines = [words("time_known", seconds=format_seconds(found.seconds), **ends)]
+            lines.append(words("time_known", seconds=format_seconds(found.seconds), **ends))
+            source = words("source_of", source=safe(found.source))
         if found.cost is not None:
             lines.append(words("money", money=safe(format_money(found.cost, found.currency))))
         needed = format_bytes(found.memory_bytes)
         has = found.gpu_bytes and format_bytes(found.gpu_bytes)
         lines.append(words("memory", needed=needed, has=has) if has else words("memory_only", needed=needed))
-        source = "" if found.seconds is None else words("source_of", source=safe(found.source))
         return f"<p>{' · '.join(lines)}</p><small>{source}</small>"
 
     def _offer(self, clip: ClipSettings) -> None:
         """Offer settings that fit, where these do not."""
         self._fitting = self.forecast.fitting if self.forecast else None
-        self.apply.remove_class("svdkit-hidden")
         if self._fitting is None:
             self.apply.add_class("svdkit-hidden")
-            return
-        self._fitting = self._fitting.replace(seed=clip.seed)
-        given, now = clip.to_dict(), self._fitting.to_dict()
-        what = ", ".join(f"{name} {now[name]}" for name in now if now[name] != given[name])
-        self.apply.description = self._words("apply_fit", what=what)
+        else:
+            self._fitting = self._fitting.replace(seed=clip.seed)
+            given, now = clip.to_dict(), self._fitting.to_dict()
+            what = ", ".join(f"{name} {now[name]}" for name in now if now[name] != given[name])
+            self.apply.description = self._words("apply_fit", what=what)
+            self.apply.remove_class("svdkit-hidden")
 
     def _count(self, clip: ClipSettings, load: LoadSettings) -> str:
         """Count the newest shape in another process, and look again when it is done; give the text to show."""

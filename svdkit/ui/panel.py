@@ -32,15 +32,7 @@ _ASSETS = Path(__file__).parent / "assets"
 _DRAFTS, _DRAFT_STEPS = 4, 8  # at 8 steps the scene and its motion are those of 25, and the details are not
 
 
-def panel(
-    pipe: Any = None,
-    *,
-    folder: str | Path | None = "outputs/panel",
-    language: str | None = None,
-    background: bool | None = None,
-    hourly_price: float | None = None,
-    currency: str | None = None,
-) -> Panel:
+class Panel:
     """Show sliders and buttons for making clips: what the functions of svdkit do, without writing them.
 
     Panels of one pipeline wait for each other, and so does a call of ``svdkit.generate`` on it in another cell.
@@ -58,8 +50,13 @@ def panel(
         hourly_price: Of this machine, from 0, for what a clip costs; it can be changed in the panel.
         currency: ISO 4217 code of the price; US dollars when left out.
 
-    Returns:
-        The panel; a notebook shows it when it is a cell's last line.
+    Attributes:
+        photo: The photo's form.
+        form: The settings' form.
+        outlook: The forecast.
+        runner: Start, stop, progress.
+        results: The clips.
+        widget: All of it, an ipywidgets box; a notebook shows it when the panel is a cell's last line.
 
     Raises:
         ModelError: There is no such model.
@@ -69,61 +66,40 @@ def panel(
         >>> pipe = svdkit.load("micro")  # doctest: +SKIP
         >>> panel(pipe)  # doctest: +SKIP
     """
-    if background is None:
-        background = notebook_kind() != "colab"
-    app = json.loads(os.environ.get(APP, "{}")) if pipe is None else {}
-    studio: Studio | RemoteStudio
-    if app:
-        studio = RemoteStudio(port=app["port"], key=bytes.fromhex(app["key"]))
-    else:
-        studio = Studio("micro" if pipe is None else pipe)
-    made = Panel(
-        studio,
-        folder=None if folder is None else user_path(folder),
-        language=language or app.get("language", "en"),
-        background=background,
-        hourly_price=app.get("hourly_price", 0.0) if hourly_price is None else hourly_price,
-        currency=currency or app.get("currency", "USD"),
-    )
-    if app:
-        made.prepare()
-    return made
-
-
-class Panel:
-    """Photo, settings, forecast, start and stop, clip: what ``svdkit.panel`` shows.
-
-    Attributes:
-        photo: The photo's form.
-        form: The settings' form.
-        outlook: The forecast.
-        runner: Start, stop, progress.
-        results: The clips.
-        widget: All of it, an ipywidgets box.
-    """
 
     def __init__(
         self,
-        studio: Studio | RemoteStudio,
+        pipe: Any = None,
         *,
-        folder: Path | None,
-        language: str,
-        background: bool,
-        hourly_price: float,
-        currency: str,
+        folder: str | Path | None = "outputs/panel",
+        language: str | None = None,
+        background: bool | None = None,
+        hourly_price: float | None = None,
+        currency: str | None = None,
     ) -> None:
         import ipywidgets as w
 
-        self.studio, self.words = studio, Words(language)
-        words, info = self.words, studio.info
+        if background is None:
+            background = notebook_kind() != "colab"
+        app = json.loads(os.environ.get(APP, "{}")) if pipe is None else {}
+        self.studio: Studio | RemoteStudio
+        if app:
+            self.studio = RemoteStudio(port=app["port"], key=bytes.fromhex(app["key"]))
+        else:
+            self.studio = Studio("micro" if pipe is None else pipe)
+        language = language or app.get("language", "en")
+        price = app.get("hourly_price", 0.0) if hourly_price is None else hourly_price
+        self.words, info = Words(language), self.studio.info
+        words = self.words
         self._clash = False  # whether the error shown is of settings that do not go together
         self._clears = 0  # how often the page was cleared: a run that began before that shows nothing any more
         self._showing = threading.Lock()
         self._id = f"svdkit-{uuid.uuid4().hex[:12]}"
         self.runner = Runner(words, background=background, on_idle=self._look)
-        self.results = Results(words, picture=self.runner.picture, folder=folder, on_finish=self._finish)
+        where = None if folder is None else user_path(folder)
+        self.results = Results(words, picture=self.runner.picture, folder=where, on_finish=self._finish)
         self.form = SettingsForm(info, words, on_change=self._look)
-        money: dict[str, Any] = {"hourly_price": hourly_price, "currency": currency}
+        money: dict[str, Any] = {"hourly_price": price, "currency": currency or app.get("currency", "USD")}
         self.outlook = Outlook(info, words, on_apply=self.form.show, background=background, **money)
         show_error = self.runner.show_error
         self.photo = PhotoForm(info, words, on_size=self.form.set, on_error=show_error, background=background)
@@ -138,6 +114,8 @@ class Panel:
         self.widget = self._laid_out()
         words.bind(self._write)
         self._look()
+        if app:
+            self.prepare()
 
     def make(self, settings: ClipSettings | None = None) -> bool:
         """Make one clip with the settings of the form, or others; False if that cannot be, which the panel says.
@@ -287,3 +265,6 @@ class Panel:
         style = "".join((_ASSETS / name).read_text(encoding="utf-8") for name in names)
         script = (_ASSETS / "panel.js").read_text(encoding="utf-8")
         display(HTML(f"<style>{style}</style><script>{script.replace('PANEL', self._id)}</script>"), self.widget)
+
+
+panel = Panel

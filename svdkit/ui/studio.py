@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_PICTURES = 0.5  # each costs some milliseconds, and a message to the browser
 _SECONDS_BETWEEN_LOOKS = 0.1  # at whether the one who waits has given up
 _LARGEST_SIGMA = 80.0  # above it there is nothing to see yet, and half precision cannot say what there is
-_TURNS: weakref.WeakKeyDictionary[Any, _Turns] = weakref.WeakKeyDictionary()  # two panels of one pipeline share a line
+_LINES: weakref.WeakKeyDictionary[Any, list[object]] = weakref.WeakKeyDictionary()  # of pipelines: panels share them
 _OWN = ModelInfo(name="own pipeline", title="a pipeline that svdkit did not load")
 
 
@@ -95,7 +95,7 @@ class Studio:
             self._asked = pipe if isinstance(pipe, LoadSettings) else LoadSettings(model=str(pipe))
             self.info = find_model(self._asked.model)
         self.model = self._asked.model
-        self._turns = _TURNS.setdefault(pipe, _Turns()) if given else _Turns()
+        self._line: list[object] = _LINES.setdefault(pipe, []) if given else []
 
     @property
     def load(self) -> LoadSettings:
@@ -143,7 +143,7 @@ class Studio:
             if not progress.done:
                 check()
 
-        with self._turns.turn(on_place=lambda place: tell(News(kind="waiting", place=place)), stop=stop):
+        with _turn(self._line, on_place=lambda place: tell(News(kind="waiting", place=place)), stop=stop):
             pipe = self.prepare(tell)
             preview: Preview | None = Preview(frame, fps=settings.playback_fps or settings.fps)
 
@@ -161,28 +161,25 @@ class Studio:
             return generate(pipe, frame, settings, progress=report, on_step=on_step)
 
 
-class _Turns:
-    """One run at a time on one pipeline, first come first served; whoever waits learns the place."""
+@contextlib.contextmanager
+def _turn(line: list[object], *, on_place: Callable[[int], object], stop: threading.Event) -> Iterator[None]:
+    """Hold the turn for the block when all who came before are done; whoever waits is told each place once.
 
-    def __init__(self) -> None:
-        self._line: list[object] = []  # whose methods are each one step to other threads
-
-    @contextlib.contextmanager
-    def turn(self, *, on_place: Callable[[int], object], stop: threading.Event) -> Iterator[None]:
-        """Hold the turn for the block when all who came before are done; Cancelled if ``stop`` is set before that."""
-        ticket, told = object(), 0
-        self._line.append(ticket)
-        try:
-            while place := self._line.index(ticket):
-                if stop.is_set():
-                    raise Cancelled("stopped while waiting for the run before")
-                if place != told:
-                    on_place(place)
-                    told = place
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
-            yield
-        finally:
-            self._line.remove(ticket)
+    What a list does is one step to other threads. Cancelled if ``stop`` is set before the turn comes.
+    """
+    ticket, told = object(), 0
+    line.append(ticket)
+    try:
+        while place := line.index(ticket):
+            if stop.is_set():
+                raise Cancelled("stopped while waiting for the run before")
+            if place != told:
+                on_place(place)
+                told = place
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        yield
+    finally:
+        line.remove(ticket)
 
 
 class Preview:
