@@ -24,11 +24,9 @@ NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 APP ?=
 # What touches widgets or a kernel, and the notebooks that show the panel.
 COLAB_TESTS := $(addprefix tests/test_,colab.py app.py quickstart.py ui_parts.py ui_forms.py ui_outlook.py ui_results.py ui_run.py ui_panel.py)
-# One at a time: a browser, a server and a kernel are enough for two cores.
-BROWSER_TESTS := tests/test_ui_lab.py tests/test_ui_page.py
 OUT := outputs
 
-.PHONY: help demo test test-long test-fuzz test-colab lint check notebooks app clean
+.PHONY: help demo test test-long test-browser test-fuzz test-colab lint check notebooks app clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -36,9 +34,9 @@ help: ## list what can be made
 demo: $(READY) ## from a photo to a clip: run the quickstart notebook on the built-in model, say where things are
 	@$(BIN)/svdkit demo
 
-test: $(READY) ## run the test suite, but for what test-long, test-fuzz and test-colab run
+test: $(READY) ## run the test suite, but for what test-long, test-browser, test-fuzz and test-colab run
 	@mkdir -p build
-	$(BIN)/python -m pytest -m "not long" -n $(WORKERS) --dist worksteal --junitxml build/tests.xml $(PYTEST)
+	$(BIN)/python -m pytest -m "not long and not browser" -n $(WORKERS) --dist worksteal --junitxml build/tests.xml $(PYTEST)
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
@@ -46,7 +44,7 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/mypy
 
 check: lint ## lint, types, import direction, notebooks, and the tests that need no model (about a minute)
-	$(BIN)/python -m pytest -q -m "not model and not slow" $(PYTEST)
+	$(BIN)/python -m pytest -q -m "not model and not slow and not browser" $(PYTEST)
 
 notebooks: $(READY) ## run every notebook through papermill; the executed ones go to outputs/notebooks/
 	@mkdir -p $(OUT)/notebooks
@@ -59,10 +57,14 @@ notebooks: $(READY) ## run every notebook through papermill; the executed ones g
 app: $(READY) ## show the panel as a web page, on the built-in model where there is no GPU (APP="--port 8000" for options)
 	$(BIN)/svdkit app $(APP)
 
-test-long: $(READY) ## the tests that take a minute or more, and the panel in Chromium (needs chromium)
+test-long: $(READY) ## the tests that take a minute or more
 	@mkdir -p build
-	$(BIN)/python -m pytest -m long -n $(WORKERS) $(addprefix --ignore ,$(BROWSER_TESTS)) --junitxml build/long.xml $(PYTEST)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --junitxml build/browser.xml $(BROWSER_TESTS) $(PYTEST)
+	$(BIN)/python -m pytest -m "long and not browser" -n $(WORKERS) --junitxml build/long.xml $(PYTEST)
+
+# One at a time: a browser, a server and a kernel are enough for two cores.
+test-browser: $(READY) ## the report, the player and the panel in a browser (needs chromium)
+	@mkdir -p build
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser --junitxml build/browser.xml $(PYTEST)
 
 test-fuzz: $(READY) ## every night: 20,000 odd values, files and commands, new ones each time (make test has 2,000)
 	SVDKIT_FUZZ=10 HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/test_*fuzz.py $(PYTEST)

@@ -1,24 +1,17 @@
-"""Debian's Chromium through Playwright, for tests of what a reader sees; without it they are skipped."""
+"""Debian's Chromium through Playwright, for tests of what a reader sees, which get it by the fixture `chromium`."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator
 from typing import Any
-
-import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--mute-audio"),
 ]
-
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None or os.environ.get("SVDKIT_NO_BROWSER") == "1", reason="needs chromium: apt-get install chromium"
-)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import socket
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,16 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 SHOWN = ("torch", "diffusers", "transformers", "accelerate", "numpy", "pillow", "imageio-ffmpeg", "mediapy")
 NEEDS_MODEL = frozenset({"torch", "diffusers", "transformers", "accelerate", "tests.toy"})
-DRIVES_A_BROWSER = frozenset({"tests.browser"})
+# What a run may leave out, and the command that runs it; a test of both kinds is one of the first.
+LEFT_OUT = {
+    "browser": "tests in a browser: apt-get install chromium, then make test-browser",
+    "long": "long tests: make test-long; and the panel with Colab's widgets: make test-colab",
+}
+left_out: Counter[str] = Counter()
 
 # The same cases on every run and machine, and no deadline: a shared core makes one example slow now and then.
 # To look for new cases: HYPOTHESIS_PROFILE=explore make test
@@ -58,8 +64,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "toy_pipe" in getattr(item, "fixturenames", ()) or imports(item.path, NEEDS_MODEL):
             item.add_marker(pytest.mark.model)
-        if imports(item.path, DRIVES_A_BROWSER):
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.browser)
             item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Count what is left out."""
+    kinds = ((kind for kind in LEFT_OUT if item.get_closest_marker(kind)) for item in items)
+    left_out.update(filter(None, (next(kind, None) for kind in kinds)))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the counts to the process that started this one, where one did."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = dict(left_out)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the counts of a worker of xdist: each collects the same."""
+    left_out.update(Counter(getattr(node, "workeroutput", {}).get("left_out")) - left_out)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: Any) -> Iterator[None]:
+    """Say below all else what was left out, and how to run it."""
+    yield
+    for kind, how in LEFT_OUT.items():
+        if left_out[kind]:
+            terminalreporter.line(f"left out: {left_out[kind]} {how}")
 
 
 @functools.cache
@@ -80,6 +114,17 @@ def toy_pipe() -> Any:
     from tests import toy
 
     return toy.toy_pipeline()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Give a headless Chromium; whatever asks for it is marked `browser`, and is skipped where there is none."""
+    from tests.browser import CHROMIUM, browser
+
+    if CHROMIUM is None:
+        pytest.skip("needs chromium: apt-get install chromium")
+    with browser() as running:
+        yield running
 
 
 @pytest.fixture(autouse=True, scope="session")

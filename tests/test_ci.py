@@ -94,13 +94,18 @@ def test_the_entry_point_can_be_run() -> None:
     subprocess.run(["bash", "-n", entry], check=True)
 
 
-def test_the_entry_point_runs_what_the_readme_says() -> None:
+def test_the_entry_point_proves_the_readme_before_it_installs_more() -> None:
+    """As an ordinary user with Python and make; then what needs a browser, and no test twice."""
     text = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert [line for line in text.splitlines() if line.startswith(("make ", ".venv"))] == [
-        "make test",
+    steps = ('"${newcomer[@]}" ', "dpkg")
+    found = [line for line in text.splitlines() if line.startswith(steps) and " bash " not in line]
+    assert [line.removeprefix(steps[0]) for line in found] == [
+        'PATH="$place/bin" make demo',
+        'PATH="$place/bin" make test',
+        'dpkg -s "${more[@]}" >/dev/null 2>&1 || install "${more[@]}"',
+        "make test-browser",
         "make test-long",
-        ".venv/bin/python .ci/check_ran.py build/tests.xml build/long.xml build/browser.xml",
+        ".venv/bin/python .ci/check_ran.py build/tests.xml build/browser.xml build/long.xml",
         "make test-colab",
         "make lint",
-        "make demo",
     ]

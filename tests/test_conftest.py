@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import DRIVES_A_BROWSER, NEEDS_MODEL, imports, pytest_report_header
+from tests.conftest import NEEDS_MODEL, imports, pytest_report_header
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -32,10 +37,39 @@ def test_any_other_file_does_not(tmp_path: Path, source: str) -> None:
     assert not imports(tmp_path / "test_a.py", NEEDS_MODEL)
 
 
-def test_what_drives_a_browser_and_nothing_else_gets_a_second_try() -> None:
-    here = Path(__file__).parent
-    found = {path.stem for path in here.glob("test_*.py") if imports(path, DRIVES_A_BROWSER)}
-    assert found == {"test_player", "test_report", "test_ui_lab", "test_ui_page"}
+OF_EACH_KIND = """
+import pytest
+def test_a(): pass
+@pytest.fixture
+def page(chromium): pass
+def test_b(page): pass
+@pytest.mark.long
+def test_c(): pass
+@pytest.mark.long
+def test_d(page): pass
+"""
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_the_last_lines_say_what_was_left_out_and_what_adds_it(tmp_path: Path, workers: str) -> None:
+    """A test that asks for a browser, through whatever fixture, needs no mark by hand; xdist counts too."""
+    (tmp_path / "test_small.py").write_text(OF_EACH_KIND, encoding="utf-8")
+    run = ["-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "-n", workers, "--rootdir", str(tmp_path)]
+    run += ["-c", "pyproject.toml", "-m", "not long and not browser", str(tmp_path)]
+    done = subprocess.run([sys.executable, *run], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert [line for line in done.stdout.splitlines() if line][-3:-1] == [
+        "left out: 2 tests in a browser: apt-get install chromium, then make test-browser",
+        "left out: 1 long tests: make test-long; and the panel with Colab's widgets: make test-colab",
+    ]
+
+
+def test_without_chromium_a_test_in_a_browser_is_skipped_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "test_small.py").write_text(OF_EACH_KIND, encoding="utf-8")
+    run = ["-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "-c", "pyproject.toml", str(tmp_path)]
+    bare = {**os.environ, "PATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, *run], cwd=ROOT, check=True, capture_output=True, text=True, env=bare)
+    assert "needs chromium: apt-get install chromium" in done.stdout
+    assert "2 passed, 2 skipped" in done.stdout
 
 
 def test_this_test_needs_no_model(request: pytest.FixtureRequest) -> None:

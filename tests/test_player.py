@@ -15,7 +15,7 @@ import pytest
 from svdkit.clip import Clip
 from svdkit.errors import ClipError
 from svdkit.sweep.player import asset, json_script, sync_player
-from tests.browser import browser, needs_chromium, page_of
+from tests.browser import page_of
 from tests.clips import micro_clip, moving
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'<b>{{ 7*7 }}"
@@ -106,12 +106,6 @@ class TestSource:
         )
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with browser() as running:
-        yield running
-
-
 @pytest.fixture
 def played(chromium, tmp_path):
     """Six clips in a notebook's output, in a page of their own; one is shorter and one faster."""
@@ -163,7 +157,6 @@ def at_home(page: Any) -> list[int]:
     return stopped(page)
 
 
-@needs_chromium
 class TestInTheBrowser:
     def test_it_plays_by_itself_and_all_within_one_frame(self, played):
         """Watched until every frame was seen; a busy machine may be late with a clip, for a moment."""
@@ -254,7 +247,6 @@ class TestInTheBrowser:
         assert played.evaluate(nameless) == 0
 
 
-@needs_chromium
 def test_it_works_inside_the_frame_of_a_notebook(chromium, tmp_path):
     """In a sandboxed frame, as JupyterLab and VS Code show it: clips load and play, and keys do not leave it."""
     path = tmp_path / "notebook.html"

@@ -18,7 +18,7 @@ from svdkit.sweep.report import write_report
 from svdkit.sweep.report.figures import Run, curves
 from svdkit.sweep.report.rows import text_of
 from tests.bench_records import CPU, VERSIONS
-from tests.browser import browser, needs_chromium, page_of
+from tests.browser import page_of
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'<b>{{ 7*7 }}$x"
 BUCKETS, SEEDS, STEPS = (30, 127, 255), (1, 2), (4, 8)
@@ -237,12 +237,6 @@ class TestFiles:
             write_report(results, baseline="zzz")
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with browser() as running:
-        yield running
-
-
 @pytest.fixture
 def page(chromium, results):
     with page_of(chromium, (results / "index.html").as_uri()) as opened:
@@ -256,7 +250,6 @@ def column(page: Any, name: str) -> list[str]:
     return [row.locator("td").nth(heads.index(name)).inner_text().split("\n")[0].strip() for row in rows]
 
 
-@needs_chromium
 class TestTable:
     def test_a_click_on_a_heading_sorts_and_a_second_one_turns_round(self, page):
         """The baseline stays on top, and what has no number goes last both ways."""
@@ -296,7 +289,6 @@ class TestTable:
         assert page.locator("#runs .pin[aria-pressed=true]").inner_text() == "Pinned"
 
 
-@needs_chromium
 class TestGrid:
     def test_two_settings_span_the_grid_and_the_third_makes_tabs(self, page):
         """The setting with most values runs sideways; a tab shows its part; arrow keys change tabs."""
@@ -334,7 +326,6 @@ class TestGrid:
         assert len({frames[0] for frames in places}) > 4
 
 
-@needs_chromium
 def test_200_runs_load_only_what_is_in_view_and_stay_smooth(chromium, tmp_path):
     """Few videos at the top, others further down, the first ones let go; scrolling keeps drawing."""
     clip = Clip(picture(0), fps=7)
@@ -367,7 +358,6 @@ def test_200_runs_load_only_what_is_in_view_and_stay_smooth(chromium, tmp_path):
         assert frames > 30  # of about 120; a busy machine without a GPU draws fewer
 
 
-@needs_chromium
 def test_hostile_texts_are_shown_and_never_run(chromium, tmp_path):
     """In photos, errors, commands, the request and the environment: text stays text (a dialog would fail)."""
     folder = tmp_path / "a <b>bold name"
@@ -412,7 +402,6 @@ CONTRAST = """() => {
 }"""
 
 
-@needs_chromium
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
 def test_it_can_be_read_on_a_phone_and_in_the_dark(chromium, results, width, dark):
     """Nothing makes the page scroll sideways, and text stands out from its ground by 4.5 to 1 or more (WCAG 2.2 AA)."""

@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 
 from svdkit.image import sample_photo
-from tests.browser import needs_chromium
-from tests.ui_pages import SHOTS, PanelPage, browser, jupyter, open_page
+from tests.ui_pages import SHOTS, PanelPage, jupyter, open_page
 
-pytestmark = [needs_chromium, pytest.mark.long, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 QUICKSTART = Path(__file__).parents[1] / "notebooks" / "01_quickstart.ipynb"
 NOTEBOOK = "quickstart.ipynb"
 ADDRESSES = {"jupyterlab": f"lab/tree/{NOTEBOOK}", "notebook": f"notebooks/{NOTEBOOK}"}
@@ -42,12 +41,11 @@ def folder(front: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def panel(front: str, folder: Path) -> Iterator[PanelPage]:
+def panel(chromium: Any, front: str, folder: Path) -> Iterator[PanelPage]:
     """The panel of the notebook, after all cells have run; one browser and one kernel for all tests."""
     with (
-        browser() as running,
         jupyter(folder, front=front) as address,
-        open_page(running, f"{address}/{ADDRESSES[front]}") as page,
+        open_page(chromium, f"{address}/{ADDRESSES[front]}") as page,
     ):
         run_all_cells(page)
         try:

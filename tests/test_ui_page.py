@@ -13,10 +13,9 @@ import pytest
 
 from svdkit.clip import Clip
 from svdkit.image import sample_photo
-from tests.browser import needs_chromium
-from tests.ui_pages import PanelPage, app, browser, open_page
+from tests.ui_pages import PanelPage, app, open_page
 
-pytestmark = [needs_chromium, pytest.mark.long, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +24,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Any]:
-    with browser() as found:
-        yield found
-
-
 @pytest.fixture
-def panel(address: str, running: Any) -> Iterator[PanelPage]:
-    with open_page(running, address) as page:
+def panel(address: str, chromium: Any) -> Iterator[PanelPage]:
+    with open_page(chromium, address) as page:
         panel = PanelPage(page)
         panel.wait_state("Ready|Done")
         yield panel
@@ -200,8 +193,8 @@ def test_the_focus_moves_by_a_click_and_by_a_slider(panel: PanelPage, photo: Pat
     assert int(panel.field("Focus, down").input_value()) < 80
 
 
-def test_two_tabs_share_one_model_and_wait_in_line(panel: PanelPage, address: str, running: Any) -> None:
-    with open_page(running, address) as page:
+def test_two_tabs_share_one_model_and_wait_in_line(panel: PanelPage, address: str, chromium: Any) -> None:
+    with open_page(chromium, address) as page:
         other = PanelPage(page)
         other.wait_state("Ready|Done")
         panel.set("Steps", 40)
@@ -216,9 +209,9 @@ def test_two_tabs_share_one_model_and_wait_in_line(panel: PanelPage, address: st
         assert other.video()["ready"] >= 3
 
 
-def test_chinese_on_a_phone_in_the_dark(address: str, running: Any) -> None:
+def test_chinese_on_a_phone_in_the_dark(address: str, chromium: Any) -> None:
     """Every label changes, the page says its language, and nothing is wider than the screen."""
-    with open_page(running, address, viewport={"width": 390, "height": 844}, color_scheme="dark") as page:
+    with open_page(chromium, address, viewport={"width": 390, "height": 844}, color_scheme="dark") as page:
         panel = PanelPage(page)
         panel.root.get_by_label("Language").select_option("中文")
         panel.button("生成视频").wait_for()
@@ -232,9 +225,9 @@ def test_chinese_on_a_phone_in_the_dark(address: str, running: Any) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_screen_reader_finds_its_way(address: str, running: Any, scheme: str) -> None:
+def test_a_screen_reader_finds_its_way(address: str, chromium: Any, scheme: str) -> None:
     """axe-core finds nothing serious, before and after a clip, with everything unfolded."""
-    with open_page(running, address, color_scheme=scheme) as page:
+    with open_page(chromium, address, color_scheme=scheme) as page:
         panel = PanelPage(page)
         panel.root.get_by_text("More settings").click()
         panel.set("Steps", 2)
@@ -244,8 +237,8 @@ def test_a_screen_reader_finds_its_way(address: str, running: Any, scheme: str) 
         assert violations(page) == []
 
 
-def test_the_check_for_screen_readers_can_fail(address: str, running: Any) -> None:
-    with open_page(running, address) as page:
+def test_the_check_for_screen_readers_can_fail(address: str, chromium: Any) -> None:
+    with open_page(chromium, address) as page:
         PanelPage(page)
         page.evaluate("document.querySelector('.svdkit-photo img').removeAttribute('alt')")
         assert [fault.partition(":")[0] for fault in violations(page)] == ["image-alt"]

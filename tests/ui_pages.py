@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.browser import browser
-
 ROOT = Path(__file__).parents[1]
 SHOTS = ROOT / "build" / "screenshots"
 # Voila's and JupyterLab's own: a style sheet of symbols, which they have on disk too, and a missing favicon. The
@@ -190,6 +188,3 @@ class PanelPage:
 
     def shoot(self, name: str) -> None:
         self.page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
-
-
-__all__ = ["PanelPage", "app", "browser", "jupyter", "open_page"]
