@@ -336,7 +336,12 @@ def test_a_clip_of_another_size_is_not_compared() -> None:
 def test_replay_refuses_what_it_cannot_make_again(here: Path) -> None:
     foreign = Clip(np.zeros((2, 16, 16, 3), np.uint8), fps=7).save("foreign.mp4")
     elsewhere = micro_clip(provenance=provenance(load={"model": "my-model"})).save("elsewhere.mp4")
-    for file, text in ((foreign, "carries no svdkit provenance"), (elsewhere, "yourself and pass it as --model")):
+    stranger = micro_clip(provenance=provenance(load={"model": "somebody/their-svd"})).save("stranger.mp4")
+    for file, text in (
+        (foreign, "carries no svdkit provenance"),
+        (elsewhere, "yourself and pass it as --model"),
+        (stranger, "if you trust it, pass --model with that name"),
+    ):
         result = run("replay", file)
         assert result.exit_code == WRONG_INPUT, result.output
         assert text in result.stderr

@@ -147,6 +147,54 @@ def test_the_recorded_commit_of_the_hub_is_loaded(
     assert revisions == [asked]
 
 
+STRANGER = "somebody/their-svd"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "given", "loads"),
+    [
+        ("svd", None, ("svd", "ab" * 20)),
+        ("Stabilityai/stable-video-diffusion-img2vid", None, ("Stabilityai/stable-video-diffusion-img2vid", "ab" * 20)),
+        (STRANGER, STRANGER, (STRANGER, "ab" * 20)),
+        (STRANGER, "elsewhere/mirror", ("elsewhere/mirror", None)),
+        (STRANGER, None, None),
+    ],
+)
+def test_a_clip_does_not_decide_which_repository_is_asked(
+    loaded: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    recorded: str,
+    given: str | None,
+    loads: tuple[str, str | None] | None,
+) -> None:
+    """One that is not of the catalogue has to be named by whoever replays: it would hear from them, and their token."""
+    clip = edited(make(loaded), load={"model": recorded}, model={"revision": "ab" * 20})
+    asked: list[tuple[str, str | None]] = []
+
+    def load(model: str, *, settings: LoadSettings) -> Any:
+        asked.append((model, settings.revision))
+        return loaded
+
+    monkeypatch.setattr(module, "load", load)
+    if loads is not None:
+        with pytest.warns(SvdkitWarning, match="revision was"):
+            again(clip, model=given)
+        assert asked == [loads]
+        return
+    with pytest.raises(ClipError) as refused:
+        again(clip)
+    assert str(refused.value) == (
+        "this clip was made with 'somebody/their-svd', a repository that svdkit does not know: loading it would ask "
+        "the hub for it, with your login where there is one; if you trust it, pass model= with that name"
+    )
+    assert asked == []
+
+
+def test_the_error_of_a_model_that_was_given_is_that_of_loading_it(loaded: Any) -> None:
+    with pytest.raises(ModelError, match="model 'nix' is not known"):
+        again(make(loaded), model="nix")
+
+
 def test_a_sample_photo_needs_no_copy(loaded: Any, tmp_path: Path) -> None:
     clip = make(loaded, fit_mode="pad", border="#102030")
     file = clip.save(tmp_path / "walk.mp4", keep_photo=False)

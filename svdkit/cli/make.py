@@ -120,7 +120,10 @@ def replay(
         str | None, typer.Option(help="The photo it was made of, when that is not beside it.", show_default=False)
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="The model it was made with, when that was a folder.", show_default=False)
+        str | None,
+        typer.Option(
+            help="The model it was made with, when that was a folder or is unknown to svdkit.", show_default=False
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to; <clip>-replay.mp4 beside it when left out.")
@@ -135,21 +138,15 @@ def replay(
     """
     from svdkit.clip import Clip
     from svdkit.generate import replay as remake
-    from svdkit.pipeline import load
 
     with judging_input():
         old, clip = Clip.read(clip), clip if clip.name else clip.absolute()  # "." has no name
         target = user_path(output) if output else clip.with_name(f"{clip.stem.removesuffix('_frames')}-replay.mp4")
         check_target(target, overwrite=overwrite)
-        settings = None
-        if model is not None and old.provenance is not None:
-            settings = LoadSettings.from_dict(old.provenance.load)
-            settings = settings.replace(model=model, device="auto", memory="auto")
-    pipe = None if settings is None else load(settings=settings)
     try:
-        new = remake(old, photo=photo, pipe=pipe, progress=_progress(quiet=quiet))
+        new = remake(old, photo=photo, model=model, progress=_progress(quiet=quiet))
     except ClipError as error:  # what was given is not enough: in Python arguments would help, here options do
-        raise RefusedInput(str(error).replace("photo=", "--photo").replace("pipe=", "--model")) from error
+        raise RefusedInput(re.sub(r"(photo|model)=", r"--\1", str(error)).replace("pipe=", "--model")) from error
     typer.echo(new.save(target, overwrite=overwrite))
     _say(compare(new, old), quiet=quiet)
 

@@ -13,7 +13,7 @@ from svdkit.errors import ClipError, ImageError, ModelError, PipelineError, Sett
 from svdkit.generate.keys import describe_model
 from svdkit.generate.run import generate
 from svdkit.image import Frame, fit, sample_photos
-from svdkit.models import catalogue
+from svdkit.models import catalogue, find_model
 from svdkit.pipeline import load
 from svdkit.settings import ClipSettings, LoadSettings
 
@@ -28,7 +28,14 @@ _DECIDE_BITS = (
 )
 
 
-def replay(file: str | Path | Clip, *, photo: Any = None, pipe: Any = None, progress: Shown = "auto") -> Clip:
+def replay(
+    file: str | Path | Clip,
+    *,
+    photo: Any = None,
+    model: str | Path | None = None,
+    pipe: Any = None,
+    progress: Shown = "auto",
+) -> Clip:
     """Make a clip again: same photo, same model, same settings, same seed.
 
     On the same machine with the same versions the frames are the same to the bit; a video file holds them compressed.
@@ -37,7 +44,9 @@ def replay(file: str | Path | Clip, *, photo: Any = None, pipe: Any = None, prog
         file: A file that ``Clip.save`` wrote, its JSON beside it or not; or a clip.
         photo: The photo it was made of, as ``generate`` takes it. None: the fitted photo that was saved beside the
             clip, else the sample photo of the recorded name.
-        pipe: The pipeline to use; None loads the recorded model.
+        model: The model to load, as ``load`` takes it, when the recorded one was a folder, or a repository that is
+            not of the catalogue: a clip of somebody else's does not decide whom this machine asks for what.
+        pipe: The pipeline to use instead.
         progress: As in ``generate``.
 
     Returns:
@@ -46,7 +55,8 @@ def replay(file: str | Path | Clip, *, photo: Any = None, pipe: Any = None, prog
     Raises:
         ImageError: when the photo given cannot be read.
         ClipError: when the file was not made by svdkit, its photo is not to be found or is another one, or its model
-            is another one or cannot be loaded.
+            is another one, is to be named, or cannot be loaded.
+        ModelError, PipelineError, SettingsError: as ``load``, for a model that was given.
 
     Example:
         >>> clip.save("walk.mp4")  # doctest: +SKIP
@@ -63,7 +73,7 @@ def replay(file: str | Path | Clip, *, photo: Any = None, pipe: Any = None, prog
         message = f"the recorded settings do not fit this svdkit ({error}); the clip is of svdkit {made.svdkit_version}"
         raise ClipError(message) from error
     frame = _find_frame(old, made, photo)
-    pipe = _load(made) if pipe is None else pipe
+    pipe = _load(made, model) if pipe is None else pipe
     _compare(pipe, made)
     return generate(pipe, frame, settings, progress=progress)
 
@@ -94,17 +104,26 @@ def _find_frame(old: Clip, made: Provenance, photo: Any) -> Frame:
         ) from error
 
 
-def _load(made: Provenance) -> Any:
-    if not made.load:
+def _load(made: Provenance, model: str | Path | None) -> Any:
+    if not made.load and model is None:
         raise ClipError("this clip was made with a pipeline that svdkit did not load; pass that pipeline as pipe=")
     try:
         # Where the weights lie and what computes are this machine's business and change no frame.
         settings = LoadSettings.from_dict(made.load).replace(device="auto", memory="auto")
+        if model is None and (info := find_model(settings.model)).hub_id == info.name:
+            raise ClipError(
+                f"this clip was made with {info.name!r}, a repository that svdkit does not know: loading it would ask "
+                "the hub for it, with your login where there is one; if you trust it, pass model= with that name"
+            )
+        settings, recorded = settings.replace(model=str(model or settings.model)), settings.model
         commit = str(made.model.get("revision"))
-        if settings.weights == "trained" and settings.source in {"auto", "hub"} and _COMMIT.fullmatch(commit):
+        same = settings.model == recorded and settings.weights == "trained" and settings.source in {"auto", "hub"}
+        if same and _COMMIT.fullmatch(commit):
             settings = settings.replace(revision=commit)  # the very weights, though the repository may have moved on
         return load(settings.model, settings=settings)
     except (ModelError, PipelineError, SettingsError) as error:
+        if model is not None:
+            raise
         message = f"the model of this clip cannot be loaded here ({error}); load it yourself and pass it as pipe="
         raise ClipError(message) from error
 
