@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -12,17 +14,22 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 
 from svdkit.cli import web
 from svdkit.cli.notebook import run_notebook
 from svdkit.cli.outcome import RefusedInput
+from svdkit.cli.tabs import MOST, Tabs
 from svdkit.cli.web import absolute, check_access, free_port, is_loopback, shown_host, write_page
 from tests.test_cli import run as invoke
 
+TOKEN = "open-sesame"
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "app.ipynb"
 
 
@@ -112,33 +119,91 @@ def test_what_cannot_work_is_refused_at_once(options: list[str], says: str) -> N
     assert says in " ".join(done.output.split())
 
 
+def test_tabs_are_as_many_as_a_machine_bears(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when all come at once; one that could not start makes room again."""
+
+    async def start(self: Any, *, kernel_id: str, **options: Any) -> None:
+        await asyncio.sleep(0.01)
+        if options:
+            raise OSError
+        self._kernels[kernel_id] = None
+
+    monkeypatch.setattr(AsyncMappingKernelManager, "start_kernel", start)
+
+    async def visits() -> list[Any]:
+        found = Tabs()
+        one = await asyncio.gather(found.start_kernel(bad=True), return_exceptions=True)
+        return one + await asyncio.gather(*(found.start_kernel() for _ in range(MOST + 2)), return_exceptions=True)
+
+    failed, *came = asyncio.run(visits())
+    assert isinstance(failed, OSError)
+    assert len({one for one in came if isinstance(one, str)}) == MOST
+    refused = [(one.status_code, one.reason) for one in came if not isinstance(one, str)]
+    assert refused == [(503, "20 tabs are open, and there is room for no more; close one and try again")] * 2
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run `svdkit app` on micro in a folder, with a folder for temporary files in that; give it and its port."""
+    (folder / "tmp").mkdir()
+    port = free_port("127.0.0.1", 0)
+    command = [sys.executable, "-m", "svdkit", "app", "--model", "micro", "--port", str(port), "--token", TOKEN]
+    environment = {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder / "tmp"), "BROWSER": "true"}
+    started = subprocess.Popen([*command, *options], cwd=folder, env={**os.environ, **environment})
+    try:
+        within(60, lambda: answers(port))
+        yield started, port
+        within(30, lambda: not answers(port))
+    finally:
+        started.kill()
+        started.wait()
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+def within(seconds: float, is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def get(address: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, ""
+
+
 @pytest.mark.slow
 def test_a_token_keeps_strangers_out_and_the_end_leaves_nothing_behind(tmp_path: Path) -> None:
-    """The page answers 403 without the token; SIGTERM ends the command and Voilà with it."""
-    port = free_port("127.0.0.1", 0)
-    command = [sys.executable, "-m", "svdkit", "app", "--model", "micro", "--no-browser"]
-    command += ["--port", str(port), "--host", "0.0.0.0", "--token", "open-sesame"]
-    started = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    try:
-        for _ in range(300):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.2)
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/voila/static/nothing", timeout=30)
-        assert refused.value.code == 403
-        refused.value.close()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
-            text = answer.read().decode()
+    """Without the token there is no page and no file beside it; SIGTERM ends the command and Voilà with it."""
+    with serving(tmp_path, "--no-browser", "--host", "0.0.0.0") as (started, port):
+        for path in ("static/nothing", "files/picture.png", f"files/picture.png?token={TOKEN}"):
+            assert get(f"http://127.0.0.1:{port}/voila/{path}")[0] == 403
+        _, text = get(f"http://127.0.0.1:{port}/")
         assert "svdkit-panel" not in text
-        assert "token" in answer.url or "login" in answer.url
-    finally:
+        assert "token" in text
         started.send_signal(signal.SIGTERM)
         assert started.wait(20) == 0
-    for _ in range(50):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            time.sleep(0.2)
-            continue
-        break
-    else:
-        raise AssertionError("the page still answers")
+
+
+@pytest.mark.slow
+def test_a_link_writes_nothing_into_the_page_and_a_killed_command_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Neither Voilà, nor a kernel, nor the file that leads a browser in, though SIGKILL gives no time to tidy up."""
+    (tmp_path / "voila.json").write_text('{"Voila": {"token": "of the current folder"}}', encoding="utf-8")
+    with serving(tmp_path) as (started, port):
+        status, text = get(f"http://127.0.0.1:{port}/?token={TOKEN}&theme=<script>evil()</script>&template=evil")
+        assert (status, "evil" in text) == (200, False)
+        (connection,) = (tmp_path / "tmp").glob("voila_*/kernel-*.json")
+        kernel = json.loads(connection.read_text(encoding="utf-8"))["shell_port"]
+        assert answers(kernel)
+        assert any(TOKEN in file.read_text(encoding="utf-8") for file in (tmp_path / "tmp").rglob("svdkit.html"))
+        started.kill()
+        within(90, lambda: not answers(kernel) and not any((tmp_path / "tmp").iterdir()))

@@ -7,8 +7,8 @@ import html
 import importlib.util
 import ipaddress
 import json
-import os
 import secrets
+import shutil
 import signal
 import socket
 import tempfile
@@ -18,7 +18,7 @@ import webbrowser
 from collections.abc import Mapping
 from multiprocessing.connection import Listener
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import typer
@@ -84,12 +84,11 @@ def web(
         typer.echo(f"{studio.info.title}\n{address}")
         if not is_loopback(host):
             typer.echo(f"{EXPOSED}. The token goes over the network as it is: only on networks you trust.", err=True)
-        write_configuration(Path(folder), host=host, port=port, token=token)
         if browser and is_loopback(host):
             way_in = write_way_in(Path(folder), address)
             threading.Thread(target=open_browser, args=(host, port, way_in), daemon=True).start()
-        places = os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_CONFIG_PATH")]))
-        ended = show_page(page, {APP: json.dumps(inner), "JUPYTER_CONFIG_PATH": places})
+        asked = {"page": str(page), "folder": folder, "configuration": configuration(host=host, port=port, token=token)}
+        ended = show_page(asked, {APP: json.dumps(inner)})
     if ended:
         raise typer.Exit(FAILED)
 
@@ -173,18 +172,24 @@ def write_page(folder: Path) -> Path:
     return folder / _PAGE.name
 
 
-def write_configuration(folder: Path, *, host: str, port: int, token: str) -> None:
-    """Tell Voilà all by a file that nobody else can read: in its arguments every user here would see the token."""
-    values = {
-        "Voila": {"ip": host, "port": port, "token": token, "open_browser": False, "log_level": "WARN"},
-        # Notebook 7's extension, where that is installed, fails in Voilà and tells the browser's console so.
-        "VoilaConfiguration": {"strip_sources": True, "extension_denylist": ["@jupyter-notebook/lab-extension"]},
+def configuration(*, host: str, port: int, token: str) -> dict[str, Any]:
+    """Give all that Voilà is to know, for its process to hear: every user here may read the arguments of a process."""
+    return {
+        "Voila": {"ip": host, "port": port, "token": token, "open_browser": False, "log_level": "WARN"}
+        | {"config_file_paths": []},  # among which the current folder would be
+        "VoilaConfiguration": {
+            "strip_sources": True,
+            # A link that chooses them writes into the page.
+            "allow_template_override": "NO",
+            "allow_theme_override": "NO",
+            "file_denylist": [".*"],  # it asks for no token for pictures beside the notebook
+            "multi_kernel_manager_class": "svdkit.cli.tabs.Tabs",
+            # Notebook 7's extension, where that is installed, fails in Voilà and tells the browser's console so.
+            "extension_denylist": ["@jupyter-notebook/lab-extension"],
+        },
         # A phone that goes to sleep never says that it left: its process ends some time after the connection.
         "MappingKernelManager": {"cull_idle_timeout": 1800, "cull_interval": 60, "cull_connected": False},
     }
-    file = folder / "voila.json"
-    file.touch(mode=0o600)
-    file.write_text(json.dumps(values), encoding="utf-8")
 
 
 def write_way_in(folder: Path, address: str) -> Path:
@@ -208,12 +213,12 @@ def open_browser(host: str, port: int, way_in: Path) -> None:
         time.sleep(0.2)
 
 
-def show_page(page: Path, environment: Mapping[str, str]) -> int:
+def show_page(asked: dict[str, Any], environment: Mapping[str, str]) -> int:
     """Run Voilà until it ends; return its exit code, 0 after Ctrl-C."""
-    running = Child("svdkit.cli.web:serve_page", environment=environment, grace_seconds=_SECONDS_TO_END)
+    running = Child("svdkit.cli.web:serve_page", environment=environment, grace_seconds=60)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else a service that is stopped leaves the page behind
     try:
-        running.say(str(page))
+        running.say(asked)
         return running.wait()
     except KeyboardInterrupt:
         return 0
@@ -222,7 +227,12 @@ def show_page(page: Path, environment: Mapping[str, str]) -> int:
 
 
 def serve_page(channel: Channel) -> None:
-    """Be Voilà, in the process that ``show_page`` starts; it ends its kernels when it is interrupted."""
+    """Be Voilà, in the process that ``show_page`` starts; at its end no kernel is left, and no file with the token."""
     import voila.app
+    from traitlets.config import Config
 
-    voila.app.main([channel.hear()])
+    asked = channel.hear()
+    try:
+        voila.app.main([asked["page"]], config=Config(asked["configuration"]))
+    finally:
+        shutil.rmtree(asked["folder"], ignore_errors=True)  # also where the command that made it was killed

@@ -28,10 +28,13 @@ XMP = (
 
 _SECRET = re.compile(r"\bhf_[A-Za-z0-9]{16,}|(?<=//)[^/@\s]+@|(?<=token=)[^&\s]+|(?<=password=)[^&\s]+", re.IGNORECASE)
 _PART = r"[^\\/\s\"'<>|]"
+_NAME = r"[^\\/:*?\"'<>|\n]+"  # of a folder, perhaps with spaces
 _PATH = re.compile(
     r"^(?:file:)?(?:~[^\\/]*|[A-Za-z]:)?[\\/].*$"  # the whole text is an absolute path, perhaps with spaces
-    rf"|(?<![\w.:/\\])(?:file:/*)?(?:~|[A-Za-z]:)?[\\/](?:{_PART}+[\\/])+{_PART}*",  # or one stands in a sentence
-    re.DOTALL,
+    # Or one stands in a sentence: of Windows, whose names have no colon; of others, where a user's may have a space.
+    rf"|(?<![\w.:/\\])(?:[A-Za-z]:|\\)\\+(?:{_NAME}\\+)+{_PART}*"
+    rf"|(?<![\w.:/\\])(?:file:/*)?(?:~|[A-Za-z]:)?[\\/](?:(?:home|Users)[\\/]+{_NAME}[\\/]+|{_PART}+[\\/])+{_PART}*",
+    re.DOTALL | re.IGNORECASE,
 )
 
 

@@ -1,0 +1,30 @@
+"""The kernels of the page: one a tab, and no more than a machine bears."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from tornado.web import HTTPError
+
+MOST = 20  # of some 80 MB each
+
+
+class Tabs(AsyncMappingKernelManager):
+    """Starts a kernel for whoever opens the page, as long as there is room; Voilà itself starts any number."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._starting: set[str] = set()
+
+    async def start_kernel(self, **options: Any) -> str:
+        """Start one, or answer with a page that says why not."""
+        if len({*self.list_kernel_ids(), *self._starting}) >= MOST:
+            raise HTTPError(503, reason=f"{MOST} tabs are open, and there is room for no more; close one and try again")
+        kernel: str = self.new_kernel_id(**options)
+        self._starting.add(kernel)
+        try:
+            await super().start_kernel(kernel_id=kernel, **options)
+        finally:
+            self._starting.remove(kernel)
+        return kernel
