@@ -7,6 +7,7 @@ are replaced here, where a run that kills its worker is counted. docs/ray.md sho
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections import Counter, deque
@@ -228,12 +229,15 @@ def _connect(address: str | None) -> tuple[Any, bool]:
         raise PipelineError("engine 'ray' needs Ray: pip install 'svdkit[ray]', or use engine='local'") from error
     if ray.is_initialized():
         return ray, False
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    # A node of its own is this machine's alone: else it would listen on every network that the machine is in.
+    alone = {} if address else {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False}
     try:
-        ray.init(address=address, logging_level="warning", log_to_driver=False)
+        ray.init(**{"address": address, "logging_level": "warning", "log_to_driver": False, **alone})
     except Exception as error:  # ConnectionError, RuntimeError, ValueError; of a start that takes too long a plain one
         ray.shutdown()  # what of it has started
         message = f"no Ray cluster at address={address!r} ({error}); start one with `ray start --head`, or leave it out"
-        if address is None:
+        if alone:
             message = f"Ray could not be started here ({error}); try again, look into its logs, or use engine='local'"
         raise PipelineError(message) from error
     return ray, True
