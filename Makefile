@@ -29,7 +29,7 @@ OUT := outputs
 .PHONY: help demo test test-long test-browser test-fuzz test-colab lint check notebooks app clean
 
 help: ## list what can be made
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s%s\n", $$1, $$2 }'
 
 demo: $(READY) ## from a photo to a clip: run the quickstart notebook on the built-in model, say where things are
 	@$(BIN)/svdkit demo

@@ -121,8 +121,8 @@ def measure_in_kernel(*, repeats: int, steps: int) -> dict[str, Any]:
 
 def measure_in_browser(*, presses: int) -> dict[str, Any]:
     """Open the page: seconds until it can be used, milliseconds until a slider is answered."""
-    from tests.test_ui_page import WATCH
     from tests.browser import browser
+    from tests.test_ui_page import WATCH
     from tests.ui_pages import PanelPage, app, open_page
 
     with tempfile.TemporaryDirectory() as folder, app(Path(folder)) as address, browser() as running:

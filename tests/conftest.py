@@ -84,7 +84,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Take the counts of a worker of xdist: each collects the same."""
-    left_out.update(Counter(getattr(node, "workeroutput", {}).get("left_out")) - left_out)
+    left_out.update(Counter[str](getattr(node, "workeroutput", {}).get("left_out")) - left_out)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

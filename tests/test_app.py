@@ -133,7 +133,8 @@ def test_tabs_are_as_many_as_a_machine_bears(monkeypatch: pytest.MonkeyPatch) ->
     async def visits() -> list[Any]:
         found = Tabs()
         one = await asyncio.gather(found.start_kernel(bad=True), return_exceptions=True)
-        return one + await asyncio.gather(*(found.start_kernel() for _ in range(MOST + 2)), return_exceptions=True)
+        many = await asyncio.gather(*(found.start_kernel() for _ in range(MOST + 2)), return_exceptions=True)
+        return [*one, *many]
 
     failed, *came = asyncio.run(visits())
     assert isinstance(failed, OSError)

@@ -26,7 +26,8 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
-TARGETS = {"help", "demo", "test", "test-long", "test-fuzz", "test-colab", "lint", "check", "notebooks", "app", "clean"}
+TARGETS = {"help", "demo", "notebooks", "app", "clean", "lint", "check"}
+TARGETS |= {"test", "test-long", "test-browser", "test-fuzz", "test-colab"}
 README = ROOT / "README.md"
 
 

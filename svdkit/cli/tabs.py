@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado.web import HTTPError
@@ -13,11 +13,9 @@ MOST = 20  # of some 80 MB each
 class Tabs(AsyncMappingKernelManager):
     """Starts a kernel for whoever opens the page, as long as there is room; Voilà itself starts any number."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._starting: set[str] = set()
+    _starting: ClassVar[set[str]] = set()
 
-    async def start_kernel(self, **options: Any) -> str:
+    async def start_kernel(self, **options: Any) -> str:  # type: ignore[override]  # the class above is async too
         """Start one, or answer with a page that says why not."""
         if len({*self.list_kernel_ids(), *self._starting}) >= MOST:
             raise HTTPError(503, reason=f"{MOST} tabs are open, and there is room for no more; close one and try again")
