@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import sys
 import threading
@@ -252,21 +251,6 @@ def test_every_stage_begins_and_ends_in_sight(clock: Clock) -> None:
     assert [text for text in shown(work, clock) if " of " in text] == ends
 
 
-def test_the_bar_is_a_bar_for_all(clock: Clock) -> None:
-    """A progress element with a name, its value and its end."""
-    bars = list[str]()
-    one = runner(background=False)
-
-    def work(tell: Callable[[News], object], stop: Any) -> None:
-        tell(at(0))
-        clock.now += 1
-        tell(at(40))
-        bars.append(one.bar.value)
-
-    one.start(work)
-    assert bars == ['<progress aria-label="denoising" value="40" max="100"></progress>']
-
-
 def test_waiting_and_loading_are_said(clock: Clock) -> None:
     news = [News(kind="waiting", place=2), News(kind="loading")]
 
@@ -278,31 +262,31 @@ def test_waiting_and_loading_are_said(clock: Clock) -> None:
     assert seen[1:3] == ["waiting: 2 ahead of you", "loading the model"]
 
 
-def test_while_it_waits_the_bar_moves_without_a_share() -> None:
-    one = runner(background=False)
-    bars = list[str]()
+@pytest.mark.parametrize(
+    ("part", "news", "value"),
+    [
+        ("bar", at(40), '<progress aria-label="denoising" value="40" max="100"></progress>'),
+        ("bar", News(kind="loading"), '<progress aria-label="loading the model"></progress>'),
+        (
+            "picture",
+            News(kind="picture", picture=b"RIFF1234"),
+            '<img alt="What the clip looks like so far" src="data:image/webp;base64,UklGRjEyMzQ=">',
+        ),
+    ],
+    ids=["share", "none", "picture"],
+)
+def test_what_is_shown_has_a_name_and_goes_at_the_end(part: str, news: News, value: str) -> None:
+    """A bar moves without a share where there is none."""
+    one, seen = runner(background=False), list[str]()
 
     def work(tell: Callable[[News], object], stop: Any) -> None:
-        tell(News(kind="loading"))
-        bars.append(one.bar.value)
+        tell(news)
+        seen.append(getattr(one, part).value)
 
     one.start(work)
-    assert bars == ['<progress aria-label="loading the model"></progress>']
-    assert "hidden" in one.bar.value
-
-
-def test_a_picture_is_shown_and_goes_at_the_end() -> None:
-    seen = list[str]()
-    one = runner(background=False)
-
-    def work(tell: Callable[[News], object], stop: Any) -> None:
-        tell(News(kind="picture", picture=b"RIFF1234"))
-        seen.append(one.picture.value)
-
-    one.start(work)
-    source = base64.b64encode(b"RIFF1234").decode()
-    assert seen == [f'<img alt="What the clip looks like so far" src="data:image/webp;base64,{source}">']
+    assert seen == [value]
     assert one.picture.value == ""
+    assert "hidden" in one.bar.value
 
 
 @pytest.mark.parametrize(

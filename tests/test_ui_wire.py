@@ -341,18 +341,18 @@ def dying(*, after: int) -> Iterator[int]:
         thread.join(10)
 
 
-@pytest.mark.parametrize("ask", ["prepare", "run"])
-def test_a_server_that_dies_is_said_to_have_died(ask: str) -> None:
-    with dying(after=1) as port:
+@pytest.mark.parametrize("answered", [0, 1, 2], ids=["open", "run", "run later"])
+def test_a_server_that_dies_is_said_to_have_died(answered: int) -> None:
+    """When the panel opens, or wants a clip, also when the model was loaded."""
+
+    def use(port: int) -> None:
         remote = RemoteStudio(port=port, key=KEY)
-        with pytest.raises(PipelineError) as caught:
-            run(remote) if ask == "run" else remote.prepare(id)
-    assert str(caught.value) == GONE
+        if answered == 2:
+            remote.prepare(id)
+        run(remote)
 
-
-def test_a_server_that_dies_at_the_first_question() -> None:
-    with dying(after=0) as port, pytest.raises(PipelineError) as caught:
-        RemoteStudio(port=port, key=KEY)
+    with dying(after=answered) as port, pytest.raises(PipelineError) as caught:
+        use(port)
     assert str(caught.value) == GONE
 
 
