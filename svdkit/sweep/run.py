@@ -126,7 +126,7 @@ def run_sweep(
             place.forget_failed()
         place.describe("sweep.json", _description(plan, tasks, options))
         place.describe("environment.json", summary())
-        try_room(place.work, max(_num_bytes(job.clip, scale) for job in plan.jobs))
+        try_room(place.work, max((_num_bytes(job.clip, scale) for job in plan.jobs), default=0))
         left = [task for task in tasks if task["id"] not in place.finished]
         display = stack.enter_context(Display([*zip(tasks, plan.jobs, strict=True)], place.finished, shown=progress))
         pictures = {sha256: _png(frame) for sha256, frame in photos.items()}
