@@ -23,7 +23,7 @@ PYTEST ?=
 NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 APP ?=
 # What touches widgets or a kernel, and the notebooks that show the panel.
-COLAB_TESTS := $(addprefix tests/test_,colab.py app.py quickstart.py ui_parts.py ui_forms.py ui_outlook.py ui_results.py ui_run.py ui_panel.py)
+COLAB_TESTS := $(addprefix tests/test_,colab.py app.py quickstart.py ui_parts.py ui_form.py ui_outlook.py ui_results.py ui_run.py ui_panel.py)
 OUT := outputs
 
 .PHONY: help demo test test-long test-browser test-fuzz test-colab lint check notebooks app clean

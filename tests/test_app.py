@@ -150,6 +150,9 @@ def serving(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[byte
     port = free_port("127.0.0.1", 0)
     command = [sys.executable, "-m", "svdkit", "app", "--model", "micro", "--port", str(port), "--token", TOKEN]
     environment = {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder / "tmp"), "BROWSER": "true"}
+    (other := folder / "jupyter" / "kernels" / "python3").mkdir(parents=True)  # as another project may have left one
+    (other / "kernel.json").write_text('{"argv": ["/bin/false"], "display_name": "other", "language": "python"}')
+    environment["JUPYTER_PATH"] = str(folder / "jupyter")
     started = subprocess.Popen([*command, *options], cwd=folder, env={**os.environ, **environment})
     try:
         within(60, lambda: answers(port))

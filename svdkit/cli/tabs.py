@@ -4,25 +4,35 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager, ServerKernelManager
 from tornado.web import HTTPError
 
+from svdkit.cli.notebook import kernel
+
 MOST = 20  # of some 80 MB each
+
+
+class Tab(ServerKernelManager):
+    """A kernel that is this Python, whatever "python3" is on this machine."""
+
+    kernel_spec = KernelSpec(**kernel())
 
 
 class Tabs(AsyncMappingKernelManager):
     """Starts a kernel for whoever opens the page, as long as there is room; Voilà itself starts any number."""
 
+    kernel_manager_class = f"{__name__}.Tab"
     _starting: ClassVar[set[str]] = set()
 
     async def start_kernel(self, **options: Any) -> str:  # type: ignore[override]  # the class above is async too
         """Start one, or answer with a page that says why not."""
         if len({*self.list_kernel_ids(), *self._starting}) >= MOST:
             raise HTTPError(503, reason=f"{MOST} tabs are open, and there is room for no more; close one and try again")
-        kernel: str = self.new_kernel_id(**options)
-        self._starting.add(kernel)
+        tab: str = self.new_kernel_id(**options)
+        self._starting.add(tab)
         try:
-            await super().start_kernel(kernel_id=kernel, **options)
+            await super().start_kernel(kernel_id=tab, **options)
         finally:
-            self._starting.remove(kernel)
-        return kernel
+            self._starting.remove(tab)
+        return tab
