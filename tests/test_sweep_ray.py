@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -59,11 +61,36 @@ def test_only_a_cluster_listens_to_other_machines(
         raise Exception("late")  # noqa: TRY002 - Ray's own
 
     monkeypatch.setenv("RAY_ADDRESS", variable)
-    ray = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: None)
-    monkeypatch.setitem(sys.modules, "ray", ray)
+    ray = ray_or_skip()
+    for name, stand_in in {"is_initialized": bool, "init": init, "shutdown": int}.items():
+        monkeypatch.setattr(ray, name, stand_in)
     with pytest.raises(PipelineError, match=rf"^{re.escape(told)}"):
         ray_engine._connect(address)
     assert [{name: said[name] for name in ("address", "_node_ip_address") if name in said} for said in heard] == [asked]
+
+
+LISTENING = """
+import json, psutil, ray
+from svdkit.sweep.ray_engine import _connect
+_connect(None)
+ray.get(ray.remote(lambda: 1).remote())
+me = psutil.Process()
+found = [one.laddr.ip for process in (me, *me.children(recursive=True)) for one in process.net_connections("inet")
+         if one.status == psutil.CONN_LISTEN]
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+def test_ray_on_one_machine_listens_to_it_alone() -> None:
+    ray_or_skip()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": "", "RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENING], env=environment, check=True, capture_output=True, text=True
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found) > 3
+    assert set(found) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 def test_what_shares_a_denoise_is_one_batch() -> None:

@@ -12,10 +12,12 @@ import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from svdkit.bench.record import Record
 from svdkit.errors import PipelineError
@@ -230,10 +232,13 @@ def _connect(address: str | None) -> tuple[Any, bool]:
     if ray.is_initialized():
         return ray, False
     address = address or os.environ.get("RAY_ADDRESS") or None
-    # A node of its own is this machine's alone: else it would listen on every network that the machine is in.
+    # A node of its own is this machine's alone; else it would listen on every network that the machine is in. On
+    # Linux, Ray turns 127.0.0.1 into the address of such a network, unless it is told that there are no clusters.
     alone = {} if address else {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False}
     try:
-        ray.init(**{"address": address, "logging_level": "warning", "log_to_driver": False, **alone})
+        no_clusters = mock.patch("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False, create=True)  # noqa: FBT003
+        with no_clusters if alone else nullcontext():
+            ray.init(**{"address": address, "logging_level": "warning", "log_to_driver": False, **alone})
     except Exception as error:  # ConnectionError, RuntimeError, ValueError; of a start that takes too long a plain one
         ray.shutdown()  # what of it has started
         message = f"no Ray cluster at address={address!r} ({error}); start one with `ray start --head`, or leave it out"
