@@ -24,6 +24,7 @@ Every message says three things: what was given, what is allowed, what to do nex
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,10 +32,11 @@ _BRACKETS: dict[type, tuple[str, str]] = {dict: ("{", "}"), list: ("[", "]"), tu
 
 
 class SvdkitError(Exception):
-    """Base of every error svdkit raises on purpose; its text can be printed, whatever a name in it holds."""
+    """Base of every error svdkit raises on purpose; its text can be printed and read, whatever a name in it holds."""
 
     def __str__(self) -> str:
-        return super().__str__().encode("utf-8", "backslashreplace").decode()
+        text = super().__str__().encode("utf-8", "backslashreplace").decode()
+        return re.sub(r"(\S{400})\S{800,}", r"\1…", text)  # a word of thousands of characters says no more
 
 
 class ImageError(SvdkitError):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -200,7 +200,11 @@ def check_records(given: object, *, who: str) -> list[Record]:
     """Give records as a list; a SettingsError when anything else is given, or is among them."""
     found: list[Record] = []
     given = () if given is None else given
-    for item in given if isinstance(given, Iterable) and not isinstance(given, str | bytes | Record) else [given]:
+    try:
+        items = iter([given] if isinstance(given, str | bytes | Record) else given)  # type: ignore[call-overload]
+    except Exception:  # noqa: BLE001 - an unknown object's, which may be any
+        items = iter([given])
+    for item in items:
         if not isinstance(item, Record):
             raise SettingsError(f"{who}: {shown(item)} is no record; give a list of them, as read_records returns it")
         found.append(item)
