@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for svdkit where it is not installed
 
-from svdkit.bench.forecast.calibrate import Timing, from_published, nominal_of, published  # noqa: E402 - see above
+from svdkit.forecast.calibration import Timing, from_published, nominal_of, published  # noqa: E402 - see above
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -48,8 +48,9 @@ _HOME: dict[str, str] = {
     "replay": "generate",
     "Clip": "clip",
     "Provenance": "clip",
-    "forecast": "bench.forecast",
-    "Forecast": "bench.forecast",
+    "forecast": "forecast",
+    "Forecast": "forecast",
+    "calibrate": "forecast",
     "measure": "bench.measure",
     "profile": "bench.profile",
     "measure_quality": "bench.quality",
@@ -69,8 +70,6 @@ _HOME: dict[str, str] = {
 
 if TYPE_CHECKING:
     from svdkit.bench.compare import compare as compare
-    from svdkit.bench.forecast import Forecast as Forecast
-    from svdkit.bench.forecast import forecast as forecast
     from svdkit.bench.measure import measure as measure
     from svdkit.bench.profile import profile as profile
     from svdkit.bench.quality import measure_quality as measure_quality
@@ -83,6 +82,9 @@ if TYPE_CHECKING:
     from svdkit.environment import doctor as doctor
     from svdkit.errors import SvdkitError as SvdkitError
     from svdkit.errors import SvdkitWarning as SvdkitWarning
+    from svdkit.forecast import Forecast as Forecast
+    from svdkit.forecast import calibrate as calibrate
+    from svdkit.forecast import forecast as forecast
     from svdkit.generate import decode as decode
     from svdkit.generate import denoise as denoise
     from svdkit.generate import encode as encode

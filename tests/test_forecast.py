@@ -16,18 +16,20 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from svdkit.bench.forecast import calibrate as own
-from svdkit.bench.forecast import calls, find_card, predict
-from svdkit.bench.forecast import forecast as make_forecast
-from svdkit.bench.forecast.calibrate import device_name, from_records, published
-from svdkit.bench.forecast.calibrate import from_published as calibrate_from_published
-from svdkit.bench.forecast.cards import CARDS, card_of, of_memory
-from svdkit.bench.forecast.model import Job, clip_calls, clip_flops, nominal_seconds
+import svdkit
 from svdkit.bench.record import Record, run_id, write_record
 from svdkit.cli.outcome import Commands
 from svdkit.environment.facts import Facts, Gpu
 from svdkit.errors import ModelError, PipelineError, SettingsError, shown
-from svdkit.models import find_model
+from svdkit.forecast import calibrate as own
+from svdkit.forecast import find_card, predict
+from svdkit.forecast import forecast as make_forecast
+from svdkit.forecast.calibration import device_name, from_records, published
+from svdkit.forecast.calibration import from_published as calibrate_from_published
+from svdkit.forecast.cards import CARDS, card_of, of_memory
+from svdkit.forecast.own import cache_folder
+from svdkit.forecast.seconds import Job, clip_flops, nominal_seconds
+from svdkit.models.costs import svd_network
 from svdkit.pipeline.memory import GIB, Rung
 from svdkit.settings import ClipSettings, LoadSettings
 from tests.fuzz import Hostile, nested
@@ -49,25 +51,15 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SVDKIT_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture
-def _no_counting(monkeypatch):
-    """Counting is refused: what is forecast must be known already."""
-
-    def refuse(_):
-        raise AssertionError("this was to be read, not counted")
-
-    monkeypatch.setattr(calls, "build", refuse)
-
-
 def job(*, dtype="fp16", compiled=False, rung=None, **clip):
     settings = ClipSettings(seed=0, **clip).resolve(**SIZE)
     rung = rung or Rung("resident", decode_chunk_size=settings.decode_chunk_size or 1)
     return Job(dtype, compiled, rung, settings)
 
 
-def network(of):
-    wanted = [call for part in clip_calls(of).values() for call, _ in part]
-    return calls.counts_for(find_model("svd-xt"), wanted)
+def calls(of):
+    """The calls of a stage, and how often each is made."""
+    return {stage: [(call, times) for call, _, times in part] for stage, part in of.costs(svd_network()).items()}
 
 
 def record(*, gpu="NVIDIA GeForce RTX 4090", cpu="Some CPU", stages=None, load=None, status="ok", **clip):
@@ -143,33 +135,31 @@ def test_bf16_needs_ampere():
 def test_a_clip_costs_what_was_counted():
     """4,174 TFLOP in 25 steps of svd-xt, with the decode chunk making no difference."""
     plain, small = job(), job(decode_chunk_size=8)
-    flops = clip_flops(plain, network(plain))
+    flops = clip_flops(plain, svd_network())
     assert sum(flops.values()) / 1e12 == pytest.approx(4174, rel=0.001)
-    assert clip_flops(small, network(small))["vae_decode"] == pytest.approx(flops["vae_decode"], rel=1e-6)
+    assert clip_flops(small, svd_network())["vae_decode"] == pytest.approx(flops["vae_decode"], rel=1e-6)
 
 
 def test_the_last_chunk_may_be_smaller():
-    calls_of = clip_calls(job(decode_chunk_size=8))["vae_decode"]
+    calls_of = calls(job(decode_chunk_size=8))["vae_decode"]
     assert [(call.frames, times) for call, times in calls_of] == [(8, 3), (1, 1)]
 
 
 def test_guidance_in_two_passes_makes_twice_the_calls():
     rung = Rung("resident", two_pass_guidance=True)
-    assert [(call.batch, times) for call, times in clip_calls(job(rung=rung))["unet"]] == [(1, 50)]
-    assert [(call.batch, times) for call, times in clip_calls(job(rung=rung, max_guidance_scale=1.0))["unet"]] == [
-        (1, 25)
-    ]
+    assert [(call.batch, times) for call, times in calls(job(rung=rung))["unet"]] == [(1, 50)]
+    assert [(call.batch, times) for call, times in calls(job(rung=rung, max_guidance_scale=1.0))["unet"]] == [(1, 25)]
 
 
 def test_an_fp16_vae_encodes_in_fp32_and_a_bf16_one_does_not():
-    assert clip_calls(job())["vae_encode"][0][0].element_bytes == 4
-    assert clip_calls(job(dtype="bf16"))["vae_encode"][0][0].element_bytes == 2
+    assert calls(job())["vae_encode"][0][0].element_bytes == 4
+    assert calls(job(dtype="bf16"))["vae_encode"][0][0].element_bytes == 2
 
 
 def test_twice_the_rate_and_bandwidth_is_half_the_time():
     card = find_card("A100 80GB")
     twice = card._replace(tflops=card.tflops * 2, fp32_tflops=card.fp32_tflops * 2, bandwidth=card.bandwidth * 2)
-    seconds = [sum(nominal_seconds(job(), network(job()), each).values()) for each in (card, twice)]
+    seconds = [sum(nominal_seconds(job(), svd_network(), each).values()) for each in (card, twice)]
     assert seconds[1] == pytest.approx(seconds[0] / 2, rel=0.01)
 
 
@@ -177,7 +167,7 @@ def test_twice_the_rate_and_bandwidth_is_half_the_time():
 def test_moving_weights_is_never_faster(memory):
     card = find_card("H100")
     resident, moved = (
-        sum(nominal_seconds(job(rung=Rung(plan)), network(job()), card).values()) for plan in ("resident", memory)
+        sum(nominal_seconds(job(rung=Rung(plan)), svd_network(), card).values()) for plan in ("resident", memory)
     )
     assert moved > resident
 
@@ -185,7 +175,6 @@ def test_moving_weights_is_never_faster(memory):
 # What is said
 
 
-@pytest.mark.usefixtures("_no_counting")
 def test_the_usual_call_says_all():
     found = forecast("svd-xt", gpu="RTX 4090", hourly_price=2.0, currency="CNY")
     assert found.fits is True
@@ -230,7 +219,6 @@ def test_it_is_plain_json():
     assert again["cost"] > 0
 
 
-@pytest.mark.usefixtures("_no_counting")
 @pytest.mark.parametrize(
     ("gpu", "memory"),
     [("H200", "resident"), ("T4", "resident"), ("RTX 3060", "offload"), ("RTX 4060", "offload"), (4, "group-offload")],
@@ -416,7 +404,7 @@ def test_coarse_records_serve_too():
     ids=["other card", "other precision", "compiled", "failed", "no samples"],
 )
 def test_records_of_something_else_are_passed_over(other):
-    how = {"model": "svd-xt", "network": network(job()), "card": find_card("RTX 4090"), "what": "own records"}
+    how: Any = {"model": "svd-xt", "network": svd_network(), "card": find_card("RTX 4090"), "what": "own records"}
     assert from_records([other], job=job(), **how) is None
 
 
@@ -424,7 +412,9 @@ def test_a_card_svdkit_does_not_know_is_forecast_from_its_own_records():
     mine = record(gpu="Brand New GPU", stages={"unet": 30.0})
     assert device_name(mine.environment) == "Brand New GPU"
     of = job(num_inference_steps=50)
-    found = from_records([mine], job=of, model="svd-xt", network=network(of), card=card_of("Brand New GPU"), what="own")
+    found = from_records(
+        [mine], job=of, model="svd-xt", network=svd_network(), card=card_of("Brand New GPU"), what="own"
+    )
     assert found is not None
 
 
@@ -476,15 +466,12 @@ def test_the_very_machine_has_the_published_timings_of_its_card(monkeypatch):
     assert predict.this_machine("cpu")[1] == "cpu"
 
 
-@pytest.mark.usefixtures("_no_counting")
 def test_a_cpu_without_records_has_no_seconds_and_says_how_to_get_them(monkeypatch):
     monkeypatch.setattr(predict, "this_machine", lambda _device: (of_memory("Some CPU", 16.0), "cpu"))
     found = forecast("micro")
     assert (found.gpu, found.load.dtype, found.load.device, found.seconds) == ("Some CPU", "fp32", "cpu", None)
     assert found.fits is True
-    assert found.advice == (
-        "for seconds run svdkit.bench.forecast.calibrate(pipe) here once, or give records of svdkit.profile",
-    )
+    assert found.advice == ("for seconds run svdkit.calibrate(pipe) here once, or give records of svdkit.profile",)
 
 
 def test_this_machine_is_described():
@@ -497,7 +484,7 @@ def test_this_machine_is_described():
 def test_a_known_forecast_needs_neither_torch_nor_time(gpu):
     """In a fresh interpreter: under 0.2 s after the import, and torch and diffusers stay out."""
     code = (
-        "import sys, time; from svdkit.bench.forecast import forecast; start = time.perf_counter();"
+        "import sys, time; from svdkit.forecast import forecast; start = time.perf_counter();"
         f"forecast('svd-xt', gpu={gpu!r}); seconds = time.perf_counter() - start;"
         "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules); print(seconds)"
     )
@@ -552,3 +539,31 @@ def test_the_benchmark_meets_its_bar_and_explains_the_rest(tmp_path, capsys):
     for name in ("table.md", "records.csv"):
         committed = ROOT / "bench_results" / "forecast" / name
         assert (tmp_path / name).read_text(encoding="utf-8") == committed.read_text(encoding="utf-8")
+
+
+# Calibration
+
+
+@pytest.mark.parametrize(("platform", "variable"), [("linux", "XDG_CACHE_HOME"), ("win32", "LOCALAPPDATA")])
+def test_the_cache_is_where_the_platform_wants_it(tmp_path, monkeypatch, platform, variable):
+    monkeypatch.delenv("SVDKIT_CACHE")
+    monkeypatch.setattr("sys.platform", platform)
+    monkeypatch.setenv(variable, str(tmp_path))
+    assert cache_folder() == tmp_path / "svdkit"
+
+
+def test_two_steps_and_a_chunk_calibrate_this_machine():
+    """On micro: the record is kept, and the next forecast for this machine has seconds from it."""
+    made = svdkit.calibrate(svdkit.load("micro"))
+    assert made.method == "composed"
+    assert made.clip["num_inference_steps"] == 2
+    assert set(made.samples["timed"]) == {"encode", "denoise", "decode"}
+    found = forecast("micro", clip=ClipSettings(num_inference_steps=20))
+    assert found.source.startswith("own calibration: 1 record of ")
+    assert found.stage_seconds["unet"] == pytest.approx(10 * made.samples["timed"]["denoise"][0])
+    assert found.stage_seconds["vae_decode"] == pytest.approx(made.samples["timed"]["decode"][0])
+
+
+def test_a_calibration_need_not_be_kept():
+    svdkit.calibrate(svdkit.load("micro"), save=False)
+    assert forecast("micro").seconds is None

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svdkit.bench.forecast import find_card, forecast
 from svdkit.bench.record import Record
+from svdkit.forecast import find_card, forecast
 from svdkit.settings import ClipSettings, LoadSettings
 from tests.bench_records import GPU, VERSIONS, record
 from tests.fuzz import VALUES, answer, cases, damaged, odd, result
@@ -24,9 +24,8 @@ ASKED: dict[str, Any] = {
     "hourly_price": odd(st.none() | st.floats(0, 100) | st.integers(0, 9)),
     "currency": odd(st.sampled_from(["USD", "EUR", "CHF"])),
     "records": odd(st.none() | st.lists(st.builds(record), max_size=2)) | st.lists(VALUES, max_size=2),
-    "count": odd(st.just(False), strange=st.sampled_from([0, None, ""])),  # counting takes seconds
 }
-NEEDED = ("gpu", "count")
+NEEDED = ("gpu",)
 SHORT = {"timed": {"unet": [4.0, 4.1], "vae_decode": [1.5], "total": [6.0, 6.1]}}
 RECORD = record(samples=SHORT, order=[0, 1], environment=GPU | VERSIONS | {"gpu": "Tesla T4"}).to_dict()
 
@@ -67,4 +66,4 @@ def test_odd_cards(gpu: Any) -> None:
 def test_records_with_odd_values(values: Any) -> None:
     made = result(Record.from_dict, values)
     if made is not None:
-        check(result(forecast, "svd-xt", gpu="T4", records=[made], count=False))
+        check(result(forecast, "svd-xt", gpu="T4", records=[made]))

@@ -66,7 +66,7 @@ def test_full_size_has_the_names_and_shapes_of_the_published_weights(blueprint, 
 
 
 def test_configurations_of_the_catalogue_differ_in_frames_only():
-    svd, xt = random_weights._configurations(find_model("svd")), random_weights._configurations(find_model("svd-xt"))
+    svd, xt = random_weights.configurations(find_model("svd")), random_weights.configurations(find_model("svd-xt"))
     assert (svd["unet"].pop("num_frames"), xt["unet"].pop("num_frames")) == (14, 25)
     assert svd == xt
 
@@ -180,7 +180,7 @@ def narrow_pipeline():
     With variance 1 / fan-in the size of activations follows depth, not width, so it stands for the full network, which
     takes 8 GiB and minutes here.
     """
-    narrow = copy.deepcopy(random_weights._configurations(find_model("svd")))
+    narrow = copy.deepcopy(random_weights.configurations(find_model("svd")))
     narrow["unet"] |= {
         "block_out_channels": [32, 64, 128, 128],
         "num_attention_heads": [1, 1, 2, 2],
@@ -195,7 +195,7 @@ def narrow_pipeline():
         "patch_size": 56,
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(random_weights, "_configurations", lambda _: narrow)
+        patch.setattr(random_weights, "configurations", lambda _: narrow)
         pipe = random_pipeline("svd", dtype=torch.float32, device="cpu")
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from svdkit import read_records
-from svdkit.bench.forecast import find_card
 from svdkit.cli.notebook import check_parameters, run_notebook
+from svdkit.forecast import find_card
 from svdkit.models import find_model
 from tests.test_quickstart import COLAB, ROOT, cells, children_seconds, faults, source, text_of, workplace
 

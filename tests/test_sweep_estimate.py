@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from svdkit.bench.forecast import forecast
 from svdkit.errors import SettingsError
+from svdkit.forecast import forecast
 from svdkit.sweep import plan_sweep
 from svdkit.sweep.estimate import Estimate
 

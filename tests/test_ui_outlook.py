@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import gc
-import os
-import pickle
 import re
-import threading
+import time
 import weakref
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 
-from svdkit.bench.forecast import NotCountedError, predict
-from svdkit.bench.forecast import forecast as make_forecast
-from svdkit.bench.forecast.cards import of_memory
-from svdkit.child import Child
+from svdkit.forecast import predict
+from svdkit.forecast.cards import of_memory
 from svdkit.models import find_model
 from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.ui import outlook as module
 from svdkit.ui.outlook import Outlook
 from svdkit.ui.parts import Words
 from tests.clips import SETTINGS, micro_clip, provenance
-from tests.ui_toys import TOY, plain, wait_for
+from tests.ui_toys import TOY, plain
 
 SIZE = {"height": 72, "width": 128, "num_frames": 14, "decode_chunk_size": 7, "max_guidance_scale": 1.0}
 CLIP = ClipSettings(seed=1, **SIZE, playback_fps=7.0)  # type: ignore[arg-type]
@@ -45,7 +38,7 @@ def small_gpu(monkeypatch: pytest.MonkeyPatch, gib: float) -> None:
 
 
 def outlook(model: str = "micro", **more: Any) -> Outlook:
-    values: dict[str, Any] = {"currency": "USD", "hourly_price": 0.0, "on_apply": id, "background": False}
+    values: dict[str, Any] = {"currency": "USD", "hourly_price": 0.0, "on_apply": id}
     return Outlook(find_model(model), Words(), **values | more)
 
 
@@ -72,35 +65,6 @@ def made(*, steps: int = 25, seconds: float = 10.0, **changes: Any) -> Any:
 
 def hidden(one: Outlook) -> bool:
     return "svdkit-hidden" in one.apply._dom_classes
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """Stand in for the process that counts: it ends when the test says so."""
-    started = list[Any]()
-
-    class Process:
-        def __init__(self, target: str, **options: Any) -> None:
-            self.target, self.options, self.over = target, options, threading.Event()
-            started.append(self)
-
-        def say(self, message: Any) -> None:
-            self.model, self.clip, self.load = pickle.loads(pickle.dumps(message))
-
-        @property
-        def is_running(self) -> bool:
-            return not self.over.is_set()
-
-        def wait(self) -> None:
-            assert self.over.wait(10)
-
-        def end(self) -> None:
-            self.over.set()
-
-    monkeypatch.setattr(module, "Child", Process)
-    yield started
-    for process in started:
-        process.over.set()  # so that no thread waits for it after the test
 
 
 def test_memory_is_known_before_anything_ran() -> None:
@@ -171,91 +135,24 @@ def test_what_a_clip_costs() -> None:
     assert "a clip" not in plain(one.text.value)
 
 
-def test_a_size_that_was_never_counted_is_counted_in_another_process(started: list[Any]) -> None:
-    """It is said so meanwhile, each shape is counted once, and the settings go with the command."""
-    one = outlook(background=True)
-    odd = CLIP.replace(height=200, width=128)
-    one.show(odd, LoadSettings(model="micro"))
-    assert one.text.value == "this size has never been counted: that takes some seconds, in the background"
-    assert one.forecast is None
-    one.show(odd.replace(seed=9, motion_bucket_id=3), LoadSettings(model="micro"))
-    (process,) = started
-    assert (process.target, process.options) == ("svdkit.ui.outlook:count", {"log": os.devnull})
-    assert process.model == "micro"
-    assert process.clip == odd.replace(seed=0)
-    assert process.load == LOAD
-    one.show(odd.replace(num_frames=12), LoadSettings(model="micro"))
-    assert len(started) == 2
-
-
-def test_what_was_counted_shows_by_itself(started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the other process has ended, the outlook looks again, whatever is asked for by then."""
-    one = outlook(background=True)
-    one.show(CLIP.replace(height=200, width=128), LoadSettings(model="micro"))
-    assert "never been counted" in one.text.value
-    make = make_forecast
-
-    def counted(model: str, *, clip: ClipSettings, **more: Any) -> Any:
-        return make(model, clip=clip.replace(height=72), **more)
-
-    monkeypatch.setattr(module, "forecast", counted)
-    assert "never been counted" in one.text.value
-    one._counting.over.set()  # type: ignore[union-attr]  # the stand-in
-    wait_for(lambda: one.forecast)
-    wait_for(lambda: "MiB" in one.text.value)
-
-
-def test_what_cannot_be_counted_is_not_promised_for_ever(started: list[Any]) -> None:
-    """The other process failed: the text says so, or counting is tried again; it does not say "some seconds" still."""
-    one = outlook(background=True)
-    odd = CLIP.replace(height=200, width=128)
-    one.show(odd, LOAD)
-    started[0].over.set()
-    wait_for(lambda: "counting this size failed" in one.text.value, seconds=5)
-    one.show(odd, LOAD)
-    assert "counting this size failed" in one.text.value
-    assert len(started) == 1
-
-
-def test_a_count_that_was_given_up_says_nothing(started: list[Any]) -> None:
-    """Another size is asked for: that the process of the first one has ended is no news."""
-    one = outlook(background=True)
+def test_any_size_is_forecast_at_once() -> None:
+    """One that nobody has counted, too: the moment a slider stops."""
+    one = outlook()
+    begin = time.perf_counter()
     one.show(CLIP.replace(height=200, width=128), LOAD)
-    one.show(CLIP.replace(height=208, width=128), LOAD)
-    assert [process.is_running for process in started] == [False, True]
-    assert "never been counted" in one.text.value
-
-
-def test_what_is_counted_is_what_was_asked_for(started: list[Any]) -> None:
-    """In fp32 other numbers are needed than in fp16: counting the usual ones would not help."""
-    one = outlook(background=True)
-    odd = CLIP.replace(height=200, width=128)
-    for load in (LOAD.replace(dtype="fp32"), LOAD.replace(dtype="bf16")):
-        one.show(odd, load)
-        assert started[-1].load == load
-    assert len(started) == 2
+    assert time.perf_counter() - begin < 0.5
+    assert one.forecast is not None
+    assert one.forecast.memory_bytes > 0
 
 
 def test_an_outlook_that_nobody_has_is_gone() -> None:
-    """With it would stay its panel, and all that is in there; ending its process must not keep it."""
+    """With it would stay its panel, and all that is in there."""
     one = outlook()
     gone = weakref.ref(one)
     one.widget.close_all()
     del one
     gc.collect()
     assert gone() is None
-
-
-@pytest.mark.parametrize(("model", "code"), [pytest.param("micro", 0, marks=pytest.mark.slow), ("no-such-model", 1)])
-def test_another_process_counts(model: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real one; what it counted is in the cache."""
-    monkeypatch.setenv("SVDKIT_CACHE", str(tmp_path / "cache"))
-    counting = Child("svdkit.ui.outlook:count", log=tmp_path / "log")
-    counting.say((model, CLIP.replace(height=200, width=128), LOAD))
-    assert counting.wait() == code
-    counting.end()
-    assert (tmp_path / "cache").exists() is not bool(code)
-    assert ("ModelError: model 'no-such-model' is not known" in (tmp_path / "log").read_text("utf-8")) is bool(code)
 
 
 @pytest.mark.parametrize("gib", [2, 3, 6])
@@ -309,7 +206,7 @@ def test_the_button_does_nothing_when_all_fits() -> None:
 
 def test_a_model_that_cannot_be_forecast_says_why() -> None:
     """The reason is escaped; the panel works without a forecast."""
-    one = Outlook(TOY, Words(), currency="USD", hourly_price=0, on_apply=id, background=False)
+    one = Outlook(TOY, Words(), currency="USD", hourly_price=0, on_apply=id)
     one.show(CLIP, LoadSettings(model="toy"))
     assert one.text.value.startswith("no forecast: model &#x27;toy&#x27; is not known")
     assert one.forecast is None
@@ -328,23 +225,9 @@ def test_reasons_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_another_language_says_it_again() -> None:
     words = Words()
-    one = Outlook(find_model("micro"), words, currency="CNY", hourly_price=0, on_apply=id, background=False)
+    one = Outlook(find_model("micro"), words, currency="CNY", hourly_price=0, on_apply=id)
     one.show(CLIP, LoadSettings(model="micro"))
     words.switch("zh")
     assert "在本机生成第一段视频后即可预计" in one.text.value
     assert "memory" not in plain(one.text.value)
     assert one.price.description == "每小时价格 CNY"
-
-
-def test_nothing_is_counted_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counting changes torch's defaults for some seconds: not while clips are made on a thread beside it."""
-    asked = list[bool]()
-    monkeypatch.setattr(module, "Child", Mock())
-
-    def watched(*_: Any, count: bool, **__: Any) -> Any:
-        asked.append(count)
-        raise NotCountedError("not counted")
-
-    monkeypatch.setattr(module, "forecast", watched)
-    outlook().show(CLIP, LoadSettings(model="micro"))
-    assert asked == [False]

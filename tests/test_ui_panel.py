@@ -21,14 +21,13 @@ import numpy as np
 import pytest
 
 import svdkit
-from svdkit.bench.forecast import predict
-from svdkit.bench.forecast.cards import of_memory
 from svdkit.errors import ModelError, SettingsError
+from svdkit.forecast import predict
+from svdkit.forecast.cards import of_memory
 from svdkit.generate import generate
 from svdkit.image import sample_photo, sample_photos
 from svdkit.settings import ClipSettings
 from svdkit.ui import panel as module
-from svdkit.ui.outlook import Outlook
 from svdkit.ui.panel import Panel
 from svdkit.ui.panel import panel as make_panel
 from svdkit.ui.parts import texts as all_texts
@@ -44,7 +43,6 @@ def _machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     close_all()
     monkeypatch.setenv("SVDKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv(APP, raising=False)
-    monkeypatch.setattr(Outlook, "_count", lambda *_: "counting")  # no process that outlives its test
     monkeypatch.setattr(predict, "this_machine", lambda _device: (of_memory("a machine of the tests", 16), "cpu"))
 
 

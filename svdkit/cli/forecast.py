@@ -42,7 +42,7 @@ def forecast(
 
     Exit code 1 when it is expected not to fit.
     """
-    from svdkit.bench.forecast import forecast as make_forecast
+    from svdkit.forecast import forecast as make_forecast
 
     with judging_input():
         values = chosen(given, _CLIP)

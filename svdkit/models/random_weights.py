@@ -84,7 +84,7 @@ def random_pipeline(
     import torch
 
     info = model if isinstance(model, ModelInfo) else find_model(model)
-    pipe = _empty_pipeline(_configurations(info))
+    pipe = _empty_pipeline(configurations(info))
     for offset, name in enumerate(STEMS):
         network = getattr(pipe, name).eval()
         if device == "meta":
@@ -97,7 +97,7 @@ def random_pipeline(
     return pipe
 
 
-def _configurations(info: ModelInfo) -> dict[str, dict[str, Any]]:
+def configurations(info: ModelInfo) -> dict[str, dict[str, Any]]:
     """The configuration of every component, from the model's folder or from what is known of SVD."""
     if info.folder is not None:
         return {component: read_json(info.folder / file) for component, file in CONFIGURATIONS.items()}

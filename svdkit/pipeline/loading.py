@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from svdkit.errors import OutOfMemoryError
+from svdkit.errors import ModelError, OutOfMemoryError
 from svdkit.models import ModelInfo, find_model, locate, random_pipeline
+from svdkit.models.costs import Network, network_of, svd_network
 from svdkit.models.folder import STEMS, fingerprint, half_precision
 from svdkit.models.info import describe_folder
 from svdkit.models.quiet import quiet
@@ -218,13 +219,21 @@ def _choose(
         height=info.height,
         width=info.width,
         num_frames=info.num_frames,
-        downscale=pipe.vae_scale_factor,
-        element_bytes=4 if compute == "fp32" else 2,
+        network=_network(info),
+        dtype=compute,
     )
     free = free_bytes(device)
     if not device.startswith("cuda") and pipe.unet.device.type != "meta":
         free += sum(need.weight_bytes.values())  # read into this memory already, and counted again by the plan
     return choose_memory(need, free_bytes=free, asked=asked, plans=plans)
+
+
+def _network(info: ModelInfo) -> Network:
+    """The costs of the model; SVD's, of which all others known are smaller, where its architecture is not known."""
+    try:
+        return network_of(info)
+    except ModelError:
+        return svd_network()
 
 
 @contextmanager

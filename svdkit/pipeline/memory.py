@@ -1,31 +1,23 @@
 """Which memory plan fits: arithmetic on counted bytes, without a GPU or torch.
 
-A clip has three networks to run, and each needs weights plus activations; the largest decides. Activations of SVD's
-networks were counted on its real architecture (``counts.json``, made by ``python -m svdkit.bench.forecast.ship``); they
-grow with pixels and frames, so those of one clip are scaled to the one asked for.
+A clip has three networks to run, and each needs weights plus activations; the largest decides. ``models.costs`` knows
+the activations of a call.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from svdkit.errors import PipelineError
+from svdkit.models.costs import Call, Network, svd_network
 from svdkit.settings.clip import choose_decode_chunk_size
 from svdkit.units import format_bytes
 
 GIB = 1 << 30
 PLANS = ("resident", "offload", "group-offload", "sequential")
-COUNTS_FILE = Path(__file__).with_name("counts.json")
-
-_FRAMES, _HEIGHT, _WIDTH = 25, 576, 1024  # of the clip whose counts are scaled
-_SIZE = f"{_HEIGHT}x{_WIDTH}"
-_PEAK_WITH_WORKSPACE = 4  # position in a count
 
 # What counting cannot see. Of activations: fragments that the allocator keeps [estimate]. Of the card: the CUDA
 # context, about 0.5 GB. Copies that cuDNN makes in its workspace are in the counts.
@@ -61,20 +53,19 @@ class Need:
     """A model and the clips it is to make, in numbers."""
 
     weight_bytes: Mapping[str, int]  # of image_encoder, unet and vae, in the precision they are kept in
-    height: int = _HEIGHT
-    width: int = _WIDTH
-    num_frames: int = _FRAMES
-    downscale: int = 8  # pixels a latent cell along one side
-    element_bytes: int = 2  # of an activation; 4 in fp32
+    height: int = 576
+    width: int = 1024
+    num_frames: int = 25
+    network: Network = field(default_factory=svd_network)
+    dtype: str = "fp16"
     guided: bool = True  # whether the UNet gets a batch of two
-    # Activation bytes by stage, where they were counted for this very clip; else SVD's are scaled.
-    counted: Callable[[Rung], Mapping[str, int]] | None = None
+    decode_chunk_size: int | None = None  # asked for; None leaves it to the plan
 
     def peak(self, rung: Rung) -> int:
-        """Expected bytes on the device, with overhead and margin; too many for networks narrower than SVD's."""
+        """Expected bytes on the device, with overhead and margin."""
         activations = self.activations(rung)
         # While it encodes, an fp16 VAE is in fp32: twice the weights.
-        upcast = self.weight_bytes["vae"] if self.element_bytes == 2 else 0
+        upcast = self.weight_bytes["vae"] if self.dtype in {"fp16", "fp8"} else 0
         stages = {"image_encoder": "image_encoder", "vae_encode": "vae", "unet": "unet", "vae_decode": "vae"}
         peak = max(
             self._weights_on_device(rung.memory, network)
@@ -86,19 +77,10 @@ class Need:
 
     def activations(self, rung: Rung) -> Mapping[str, int]:
         """Bytes of each stage's activations at their peak, without weights and margin."""
-        if self.counted is not None:
-            return self.counted(rung)
-        pixels = self.height * self.width / (_HEIGHT * _WIDTH)
-        cells = pixels * (8 / self.downscale) ** 2 * self.num_frames / _FRAMES
-        element, chunk = self.element_bytes / 2, min(rung.decode_chunk_size, self.num_frames)
-        batch = 2 if self.guided and not rung.two_pass_guidance else 1
-        unet = f"unet {batch}x{_FRAMES} {_SIZE} 2B{' chunked' if rung.forward_chunking else ''}"
-        return {
-            "image_encoder": int(_svd_peak("image_encoder 2B") * element),
-            "vae_encode": int(_svd_peak(f"vae_encode 1x1 {_SIZE} 4B") * pixels),
-            "unet": int(_svd_peak(unet) * cells * element),
-            "vae_decode": int(_svd_peak(f"vae_decode 1x1 {_SIZE} 2B") * chunk * pixels * element),
-        }
+        how = {name: getattr(self, name) for name in ("height", "width", "num_frames", "dtype", "guided")}
+        calls = clip_calls(rung._replace(decode_chunk_size=self.decode_chunk_size or rung.decode_chunk_size), **how)
+        costs = {stage: [self.network.cost(call) for call, _ in part] for stage, part in calls.items()}
+        return {stage: max(cost.peak_workspace_bytes for cost in found) for stage, found in costs.items()}
 
     def _weights_on_device(self, memory: str, network: str) -> float:
         """Bytes of weights on the device while a network runs."""
@@ -109,6 +91,33 @@ class Need:
         # group-offload leaves the small VAE on the device (techniques.py says why).
         kept = self.weight_bytes["vae"] if memory == "group-offload" else 0
         return kept if kept and network == "vae" else kept + _STREAMED_PART[memory] * self.weight_bytes[network]
+
+
+def clip_calls(
+    rung: Rung, *, height: int, width: int, num_frames: int, dtype: str, guided: bool, steps: int = 1
+) -> dict[str, list[tuple[Call, int]]]:
+    """List the calls of each stage of a clip, and how often each is made.
+
+    Example:
+        >>> how = {"height": 576, "width": 1024, "num_frames": 25, "dtype": "fp16", "guided": True}
+        >>> clip_calls(Rung("resident"), **how, steps=30)["unet"]
+        [(Call(stage='unet', frames=25, height=576, width=1024, batch=2, element_bytes=2, chunked=False), 30)]
+    """
+    like: dict[str, Any] = {"height": height, "width": width, "element_bytes": 4 if dtype == "fp32" else 2}
+    # diffusers raises an fp16 VAE to fp32 while it encodes, a bf16 one not.
+    encode = like if dtype == "bf16" else {**like, "element_bytes": 4}
+    passes = 2 if guided and rung.two_pass_guidance else 1
+    unet = Call("unet", num_frames, batch=2 if guided and passes == 1 else 1, chunked=rung.forward_chunking, **like)
+    chunk = min(rung.decode_chunk_size, num_frames)
+    whole, rest = divmod(num_frames, chunk)
+    return {
+        "image_encoder": [(Call("image_encoder", 1, **like), 1)],
+        "vae_encode": [(Call("vae_encode", 1, **encode), 1)],
+        "unet": [(unet, passes * steps)],
+        "vae_decode": [
+            (Call("vae_decode", size, **like), times) for size, times in ((chunk, whole), (rest, 1)) if size
+        ],
+    }
 
 
 def plan(
@@ -157,13 +166,6 @@ def choose_memory(
     return chosen.rung, _reasons(need, chosen.rung, first=ladder[0].rung, free_bytes=free_bytes)
 
 
-@functools.cache
-def shipped_counts() -> dict[str, Any]:
-    """What was counted for the catalogue's usual settings; svdkit.bench.forecast says what the numbers are."""
-    values: dict[str, Any] = json.loads(COUNTS_FILE.read_text(encoding="utf-8"))
-    return values
-
-
 def describe(rung: Rung) -> str:
     """Name a way to run a clip, without its decode chunk.
 
@@ -173,10 +175,6 @@ def describe(rung: Rung) -> str:
     """
     extras = [text for on, text in zip(rung[1:3], ("two-pass guidance", "forward chunking"), strict=True) if on]
     return " with ".join(filter(None, (rung.memory, " and ".join(extras))))
-
-
-def _svd_peak(key: str) -> int:
-    return int(shipped_counts()["networks"]["svd"]["counts"][key][_PEAK_WITH_WORKSPACE])
 
 
 def possible_plans(device: str, *, memory: str, dtype: str, compiled: bool) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ def estimate_sweep(
     Example:
         >>> found, problems = estimate_sweep(plan.jobs, gpu=None, hourly_price=None, currency="USD")  # doctest: +SKIP
     """
-    from svdkit.bench.forecast import forecast
+    from svdkit.forecast import forecast
 
     known: dict[object, Any] = {}
     problems: list[str] = []

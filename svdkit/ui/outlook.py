@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from svdkit.bench.forecast import Forecast, NotCountedError, forecast
 from svdkit.bench.record import Record, run_id
-from svdkit.child import Child
 from svdkit.errors import SvdkitError
+from svdkit.forecast import Forecast, forecast
 from svdkit.models import catalogue
 from svdkit.ui.parts import as_html, box, on_value, safe
 from svdkit.units import format_bytes, format_money, format_seconds
 
 if TYPE_CHECKING:
-    from svdkit.child import Channel
     from svdkit.clip import Clip
     from svdkit.models import ModelInfo
     from svdkit.settings import ClipSettings, LoadSettings
     from svdkit.ui.parts import Words
 
 _KEPT = 20  # clips whose seconds calibrate the forecast
-
-
-def count(channel: Channel) -> None:
-    """Count what a forecast needs, in a process of its own: it changes torch's defaults meanwhile."""
-    model, clip, load = channel.hear()
-    forecast(model, clip=clip, load=load)
 
 
 class Outlook:
@@ -41,7 +31,6 @@ class Outlook:
         currency: ISO 4217 code of the price.
         hourly_price: To begin with; 0 for none.
         on_apply: Called with settings that fit, when the user asks for them.
-        background: Whether a thread may bring news later.
     """
 
     def __init__(
@@ -52,18 +41,15 @@ class Outlook:
         currency: str,
         hourly_price: float,
         on_apply: Callable[[ClipSettings], object],
-        background: bool,
     ) -> None:
         import ipywidgets as w
 
-        self._words, self._currency, self._background = words, currency, background
+        self._words, self._currency = words, currency
         known = {model.name for model in catalogue()}
         self._model = info.name if info.name in known else str(info.folder or info.name)
         self._records: list[Record] = []
         self._asked: tuple[ClipSettings, LoadSettings] | None = None
         self._one_at_a_time = threading.RLock()
-        self._shape: tuple[Any, ...] = ()
-        self._counting: Child | None = None
         self._fitting: ClipSettings | None = None
         self.forecast: Forecast | None = None
         self.text = as_html("svdkit-outlook")
@@ -82,11 +68,8 @@ class Outlook:
             self._asked, self.forecast = (clip, load), None
             try:
                 how: dict[str, Any] = {"hourly_price": self.price.value or None, "currency": self._currency}
-                how |= {"records": self._records, "count": False}
-                self.forecast = forecast(self._model, clip=clip, load=load, **how)
+                self.forecast = forecast(self._model, clip=clip, load=load, records=self._records, **how)
                 text = self._described(self.forecast)
-            except NotCountedError:
-                text = self._words(self._count(clip, load))
             except (SvdkitError, OSError) as error:
                 text = self._words("no_forecast", why=safe(error))
             self._offer(clip)
@@ -144,29 +127,3 @@ class Outlook:
             what = ", ".join(f"{name} {now[name]}" for name in now if now[name] != given[name])
             self.apply.description = self._words("apply_fit", what=what)
             self.apply.remove_class("svdkit-hidden")
-
-    def _count(self, clip: ClipSettings, load: LoadSettings) -> str:
-        """Count the newest shape in another process, and look again when it is done; give the text to show."""
-        size = (clip.height, clip.width, clip.num_frames, clip.decode_chunk_size)
-        shape = (*size, (clip.max_guidance_scale or 0) > 1, load)  # precision and plan change what is counted
-        if shape == self._shape and self._counting is not None and not self._counting.is_running:
-            return "not_counted"
-        if shape != self._shape:
-            self.end()
-            running = Child("svdkit.ui.outlook:count", log=os.devnull)
-            running.say((self._model, clip.replace(seed=0), load))
-            self._shape, self._counting = shape, running
-            if self._background:
-                threading.Thread(target=partial(self._wait, running), daemon=True).start()
-        return "counting" if self._background else "counting_foreground"
-
-    def _wait(self, running: Child) -> None:
-        running.wait()
-        if running is self._counting:  # also when it failed, which is then said
-            self._again()
-
-    def end(self) -> None:
-        """End the process that counts, if one does."""
-        running, self._counting = self._counting, None
-        if running is not None:
-            running.end()

@@ -100,7 +100,7 @@ class Panel:
         self.results = Results(words, picture=self.runner.picture, folder=where, on_finish=self._finish)
         self.form = SettingsForm(info, words, on_change=self._look)
         money: dict[str, Any] = {"hourly_price": price, "currency": currency or app.get("currency", "USD")}
-        self.outlook = Outlook(info, words, on_apply=self.form.show, background=background, **money)
+        self.outlook = Outlook(info, words, on_apply=self.form.show, **money)
         show_error = self.runner.show_error
         self.photo = PhotoForm(info, words, on_size=self.form.set, on_error=show_error, background=background)
         self.start = words.button("start", self.make, icon="play", style="primary")

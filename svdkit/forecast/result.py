@@ -95,11 +95,11 @@ class Forecast:
         return {**values, "cost": self.cost, "clips_per_hour": self.clips_per_hour}
 
     def __str__(self) -> str:
-        from svdkit.bench.forecast.show import as_text
+        from svdkit.forecast.show import as_text
 
         return as_text(self)
 
     def _repr_html_(self) -> str:
-        from svdkit.bench.forecast.show import as_html
+        from svdkit.forecast.show import as_html
 
         return as_html(self)

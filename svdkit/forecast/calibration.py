@@ -15,18 +15,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from svdkit.bench.forecast.calls import counts_for
-from svdkit.bench.forecast.cards import Card, card_of, find_card
-from svdkit.bench.forecast.model import STAGES, Job, clip_calls, nominal_seconds
 from svdkit.errors import SvdkitError
+from svdkit.forecast.cards import Card, card_of, find_card
+from svdkit.forecast.seconds import STAGES, Job, nominal_seconds
 from svdkit.models import find_model
+from svdkit.models.costs import network_of
 from svdkit.pipeline.memory import Rung
 from svdkit.settings import ClipSettings
 from svdkit.units import format_count
 
 if TYPE_CHECKING:
-    from svdkit.bench.forecast.call import Network
     from svdkit.bench.record import Record
+    from svdkit.models.costs import Network
 
 PUBLISHED_FILE = Path(__file__).with_name("published_timings.csv")
 SHIPPED_FILE = Path(__file__).with_name("shipped_records.jsonl")  # not there until a GPU was measured for svdkit
@@ -80,7 +80,7 @@ def from_records(
         records: Any; those of other devices, models or precisions, failed ones and forecasts are passed over.
         job: What is to be forecast.
         model: Its name in the catalogue, or of its folder.
-        network: What is counted of it; records of clips that were never counted are passed over.
+        network: Its costs.
         card: The device to forecast for.
         what: What to call the records in ``source``.
     """
@@ -163,8 +163,7 @@ def _timing(row: Mapping[str, str]) -> Timing:
 
 def nominal_of(row: Timing) -> dict[str, float]:
     """Seconds by stage of a published clip, before calibration."""
-    calls = [call for part in clip_calls(row.job).values() for call, _ in part]
-    return nominal_seconds(row.job, counts_for(find_model(row.model), calls), row.card)
+    return nominal_seconds(row.job, network_of(find_model(row.model)), row.card)
 
 
 def _is_like(record: Record, job: Job, *, model: str, device: str) -> bool:
@@ -195,9 +194,9 @@ def timed_part(clip: ClipSettings) -> ClipSettings:
 
 
 def _factors(record: Record, network: Network, card: Card) -> dict[str, float]:
-    """Measured over nominal seconds of each stage; empty if that record's clip was never counted."""
+    """Measured over nominal seconds of each stage; empty if it does not say what it ran."""
     job = job_of(record)
-    if job is None or any(call.key not in network.counts for part in clip_calls(job).values() for call, _ in part):
+    if job is None:
         return {}
     nominal = nominal_seconds(job, network, card)
     found = _stage_seconds(record.samples["timed"])

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
-from svdkit.bench.forecast.calibrate import job_of
-from svdkit.bench.forecast.calls import cache_folder, counts_for
-from svdkit.bench.forecast.model import clip_calls
 from svdkit.bench.record import Record, read_records, write_record
 from svdkit.errors import SvdkitError, SvdkitWarning
+from svdkit.given import user_path
 from svdkit.settings import ClipSettings
 
 _FILE = "calibration.jsonl"
@@ -46,12 +47,8 @@ def calibrate(pipe: Any, *, photo: Any = "rocket", save: bool = True) -> Record:
         describe(pipe, frame, settings),
         method="composed",
         samples={"timed": {stage: [value] for stage, value in seconds.items()}},
-        command=f"svdkit.bench.forecast.calibrate(svdkit.load({report.model.name!r}))",
+        command=f"svdkit.calibrate(svdkit.load({report.model.name!r}))",
     )
-    # Counted now, when torch is loaded, for the forecasts that will use this record.
-    job = job_of(record)
-    if job is not None:
-        counts_for(report.model, [call for part in clip_calls(job).values() for call, _ in part])
     if save:
         try:
             write_record(cache_folder() / _FILE, record)
@@ -59,6 +56,17 @@ def calibrate(pipe: Any, *, photo: Any = "rocket", save: bool = True) -> Record:
             text = f"the calibration is not kept ({error}); set SVDKIT_CACHE to a folder that can be written"
             warnings.warn(text, SvdkitWarning, stacklevel=2)
     return record
+
+
+def cache_folder() -> Path:
+    """Where svdkit keeps calibrations: ``SVDKIT_CACHE``, else the platform's cache folder."""
+    if chosen := os.environ.get("SVDKIT_CACHE"):
+        return user_path(chosen)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "svdkit"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "svdkit"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "svdkit"
 
 
 def own_calibrations() -> list[Record]:

@@ -1,39 +1,121 @@
-"""One run of a network on the meta device: its arithmetic, its memory traffic, its peak; no value is computed."""
+"""Count what the networks of the catalogue cost, and write the coefficients that svdkit evaluates.
+
+    python benchmarks/count_costs.py          # all, in some minutes
+    python benchmarks/count_costs.py micro    # after micro's networks have changed
+
+Each stage runs on the meta device, where shapes are real and nothing is computed, over a range of frames, sizes and
+batches; a polynomial is then fitted so that its largest relative error is smallest. Writes svdkit/models/costs.json and
+prints those errors, which tests/test_costs.py holds.
+"""
 
 from __future__ import annotations
 
+import importlib.metadata
+import itertools
+import json
+import sys
 import weakref
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from svdkit.bench.forecast.call import Call, Count
+import numpy as np
+import torch
+from scipy.optimize import linprog
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # for svdkit where it is not installed
+
+from svdkit.models import find_model, random_pipeline  # noqa: E402 - behind the line above
+from svdkit.models.costs import COSTS_FILE, Call, Cost, Network, fingerprint, terms  # noqa: E402
+from svdkit.models.folder import STEMS  # noqa: E402
+from svdkit.models.random_weights import configurations  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+SIZES = ((576, 1024), (512, 512), (320, 576), (256, 448))
+MICRO_SIZES = ((72, 128), (64, 64), (96, 160), (128, 128), (144, 256))
+FRAMES = (8, 14, 25)
+
+
+def calls_of(name: str) -> Iterator[Call]:
+    """List the calls that are counted for a model.
+
+    Example:
+        >>> next(calls_of("svd"))
+        Call(stage='image_encoder', frames=1, height=576, width=1024, batch=1, element_bytes=2, chunked=False)
+    """
+    sizes = MICRO_SIZES if name == "micro" else SIZES
+    yield Call("image_encoder", 1, *sizes[0])
+    for height, width in sizes:
+        yield Call("vae_encode", 1, height, width)
+        for batch, chunked, frames in itertools.product((1, 2), (False, True), FRAMES):
+            yield Call("unet", frames, height, width, batch=batch, chunked=chunked)
+        for frames in (1, 2, 3, 5, 14):
+            yield Call("vae_decode", frames, height, width)
+
+
+def fit(calls: Sequence[Call], counts: Sequence[Cost], downscale: int) -> tuple[list[list[float]], list[float]]:
+    """Fit one polynomial to each kind of count: coefficients, none below 0, and its largest relative error."""
+    powers = np.array([terms(call, downscale) for call in calls], float)
+    fits = [_smallest_error(powers, np.array(column, float)) for column in zip(*counts, strict=True)]
+    return [row for row, _ in fits], [error for _, error in fits]
+
+
+def _smallest_error(powers: Any, counts: Any) -> tuple[list[float], float]:
+    relative = powers / counts[:, None]
+    scale = relative.max(axis=0)
+    scaled, one = relative / scale, np.ones((len(counts), 1))
+    # least e with |scaled x - 1| <= e
+    bounds = np.block([[scaled, -one], [-scaled, -one]])
+    found = linprog([0] * scaled.shape[1] + [1], bounds, np.concatenate([one[:, 0], -one[:, 0]]), method="highs-ds")
+    row = [float(f"{value:.12g}") for value in found.x[:-1] / scale]
+    return row, float(abs(relative @ np.array(row) - 1).max())
+
+
+def count(name: str) -> dict[str, Any]:
+    """Count a model and give its entry of the file; its errors are printed."""
+    info = find_model(name)
+    pipe = random_pipeline(info, dtype=torch.float16, device="meta")
+    parameters = {part: sum(p.numel() for p in getattr(pipe, part).parameters()) for part in STEMS}
+    network, kinds = Network(parameters, int(pipe.vae_scale_factor), {}), dict[str, list[Call]]()
+    for call in calls_of(name):
+        kinds.setdefault(call.kind, []).append(call)
+    coefficients = {}
+    for kind, calls in kinds.items():
+        coefficients[kind], errors = fit(calls, [measure_call(pipe, call) for call in calls], network.downscale)
+        print(
+            name, kind, *(f"{field} {error:.2%}" for field, error in zip(Cost._fields, errors, strict=True)), sep=", "
+        )
+    return {"fingerprint": fingerprint(configurations(info)), **network._replace(coefficients=coefficients)._asdict()}
+
+
+def main(names: Sequence[str]) -> None:
+    """Count, and write the file; what is not named stays as it is."""
+    known = json.loads(COSTS_FILE.read_text(encoding="utf-8"))["networks"] if COSTS_FILE.is_file() else {}
+    known |= {name: count(name) for name in names or ("svd", "micro")}
+    made_with = {package: importlib.metadata.version(package) for package in ("torch", "diffusers", "transformers")}
+    text = json.dumps({"command": "python benchmarks/count_costs.py", "made_with": made_with, "networks": known})
+    # One polynomial a line, so that a change can be read.
+    COSTS_FILE.write_text(text.replace("[[", "[\n [").replace("], [", "],\n [") + "\n", encoding="utf-8")
+
 
 # Operations that only look at a tensor in another way and start no kernel.
 _VIEWS = {
     *("alias", "as_strided", "chunk", "detach", "empty", "expand", "narrow", "permute", "select", "slice", "split"),
     *("squeeze", "t", "transpose", "unbind", "unsafe_split", "unsqueeze", "view", "_unsafe_view", "_reshape_alias"),
 }
-_MOST_CHUNKED_FRAMES = 25
 
 
-def measure_call(pipe: Any, call: Call) -> Count:
-    """Count one call of one stage of a pipeline that is on the meta device, as ``random_pipeline`` builds it.
-
-    With forward chunking, feed-forward layers run once a frame: more than 25 frames are counted as 25 and scaled up,
-    for bytes and kernels grow with frames (a test compares them).
-
-    Example:
-        >>> pipe = random_pipeline("svd-xt", dtype=torch.float16, device="meta")
-        >>> measure_call(pipe, Call("unet", 25, 576, 1024, batch=2)).flops / 1e12
-        159.89...
-    """
-    if call.chunked and call.frames > _MOST_CHUNKED_FRAMES:
-        small = measure_call(pipe, call._replace(frames=_MOST_CHUNKED_FRAMES))
-        plain = measure_call(pipe, call._replace(chunked=False))
-        factor = call.frames / _MOST_CHUNKED_FRAMES
-        return Count(plain.flops, *(round(number * factor) for number in small[1:]))
+def measure_call(pipe: Any, call: Call) -> Cost:
+    """Cost one call of one stage of a pipeline that is on the meta device, as ``random_pipeline`` builds it."""
+    for name in STEMS:
+        torch.nn.Module.to(getattr(pipe, name), _dtype(call))
     run = {"image_encoder": _image_encoder, "vae_encode": _vae_encode, "unet": _unet, "vae_decode": _vae_decode}
     if call.chunked:
         pipe.unet.enable_forward_chunking(chunk_size=1)
@@ -46,19 +128,14 @@ def measure_call(pipe: Any, call: Call) -> Count:
                     block.set_chunk_feed_forward(None, dim=0)
 
 
-def _count(run: Callable[[], Any]) -> Count:
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
+def _count(run: Callable[[], Any]) -> Cost:
     with torch.no_grad(), _fused_attention(), _meter() as found, FlopCounterMode(display=False) as flops:
         run()
-    return Count(flops.get_total_flops(), found.moved, found.kernels, found.peak, found.peak_workspace)
+    return Cost(flops.get_total_flops(), found.moved, found.kernels, found.peak, found.peak_workspace)
 
 
 def _fused_attention() -> Any:
     """Attention as on a GPU; on meta torch would use its formula, with a matrix of all tokens by all tokens."""
-    import torch
-    from torch.overrides import TorchFunctionMode
 
     class FusedAttention(TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -74,8 +151,6 @@ def _fused_attention() -> Any:
 
 def _meter() -> Any:  # noqa: C901 - a class of five short methods
     """Adds up what every operation reads and writes, and the storages that are alive."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils.flop_counter import flop_registry
 
     class Meter(TorchDispatchMode):
         def __init__(self) -> None:
@@ -118,9 +193,6 @@ def _meter() -> Any:  # noqa: C901 - a class of five short methods
 
 
 def _tensors(values: Any) -> list[Any]:
-    import torch
-    from torch.utils._pytree import tree_leaves
-
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
 
 
@@ -129,23 +201,17 @@ def _bytes(tensor: Any) -> int:
 
 
 def _image_encoder(pipe: Any, call: Call) -> Any:
-    import torch
-
     side = pipe.image_encoder.config.image_size
     photo = torch.empty(1, 3, side, side, device="meta", dtype=_dtype(call))
     return pipe.image_encoder(photo).image_embeds
 
 
 def _vae_encode(pipe: Any, call: Call) -> Any:
-    import torch
-
     photo = torch.empty(1, 3, call.height, call.width, device="meta", dtype=_dtype(call))
     return pipe.vae.encode(photo).latent_dist.mode()
 
 
 def _unet(pipe: Any, call: Call) -> Any:
-    import torch
-
     like: dict[str, Any] = {"device": "meta", "dtype": _dtype(call)}
     config, scale = pipe.unet.config, pipe.vae_scale_factor
     size = (config.in_channels, call.height // scale, call.width // scale)
@@ -160,8 +226,6 @@ def _unet(pipe: Any, call: Call) -> Any:
 
 
 def _vae_decode(pipe: Any, call: Call) -> Any:
-    import torch
-
     scale = pipe.vae_scale_factor
     size = (pipe.vae.config.latent_channels, call.height // scale, call.width // scale)
     latents = torch.empty(call.frames, *size, device="meta", dtype=_dtype(call))
@@ -169,6 +233,8 @@ def _vae_decode(pipe: Any, call: Call) -> Any:
 
 
 def _dtype(call: Call) -> Any:
-    import torch
-
     return torch.float32 if call.element_bytes == 4 else torch.float16
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

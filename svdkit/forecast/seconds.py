@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from svdkit.bench.forecast.call import Call, Count, Network
+from svdkit.pipeline.memory import Rung, clip_calls
 
 if TYPE_CHECKING:
-    from svdkit.bench.forecast.cards import Card
-    from svdkit.pipeline.memory import Rung
+    from svdkit.forecast.cards import Card
+    from svdkit.models.costs import Call, Cost, Network
     from svdkit.settings import ClipSettings
 
 # [assumed] Shares of the tensor cores' rate that half precision reaches at SVD's shapes, and of the traffic between
@@ -29,7 +29,6 @@ _UNKNOWN_TFLOPS, _UNKNOWN_BANDWIDTH = 1.0, 100.0
 _PAGEABLE, _LAYERWISE = 0.5, 0.25
 
 STAGES = ("image_encoder", "vae_encode", "unet", "vae_decode")
-Calls = dict[str, list[tuple[Call, int]]]
 
 
 class Job(NamedTuple):
@@ -41,56 +40,32 @@ class Job(NamedTuple):
     clip: ClipSettings
 
     @property
-    def element_bytes(self) -> int:
-        """Bytes of an activation."""
-        return 4 if self.dtype == "fp32" else 2
-
-    @property
     def guided(self) -> bool:
         """Whether the UNet runs for two: with the photo and without."""
         last = self.clip.max_guidance_scale
         return max(self.clip.min_guidance_scale, 3.0 if last is None else last) > 1
 
+    @property
+    def size(self) -> dict[str, Any]:
+        """What the calls of a clip depend on, beside the rung and the steps."""
+        clip = self.clip
+        size = {"height": clip.height or 0, "width": clip.width or 0, "num_frames": clip.num_frames or 1}
+        return {**size, "dtype": self.dtype, "guided": self.guided}
 
-def clip_calls(job: Job) -> Calls:
-    """List the calls of each stage of a clip, and how often each is made.
-
-    Example:
-        >>> clip_calls(Job("fp16", False, Rung("resident"), settings))["unet"]
-        [(Call(stage='unet', frames=25, height=576, width=1024, batch=2, element_bytes=2, chunked=False), 25)]
-    """
-    clip, rung = job.clip, job.rung
-    height, width, frames = clip.height or 0, clip.width or 0, clip.num_frames or 0
-    like: dict[str, Any] = {"height": height, "width": width, "element_bytes": job.element_bytes}
-    # diffusers raises an fp16 VAE to fp32 while it encodes, a bf16 one not.
-    encode = like if job.dtype == "bf16" else {**like, "element_bytes": 4}
-    passes = 2 if job.guided and rung.two_pass_guidance else 1
-    batch = 2 if job.guided and passes == 1 else 1
-    unet = Call("unet", frames, batch=batch, chunked=rung.forward_chunking, **like)
-    whole, rest = divmod(frames, min(rung.decode_chunk_size, frames))
-    chunks = [(Call("vae_decode", min(rung.decode_chunk_size, frames), **like), whole)]
-    return {
-        "image_encoder": [(Call("image_encoder", 1, **like), 1)],
-        "vae_encode": [(Call("vae_encode", 1, **encode), 1)],
-        "unet": [(unet, passes * clip.num_inference_steps)],
-        "vae_decode": chunks + ([(Call("vae_decode", rest, **like), 1)] if rest else []),
-    }
+    def costs(self, network: Network) -> dict[str, list[tuple[Call, Cost, int]]]:
+        """List the calls of each stage of the clip, what each costs, and how often it is made."""
+        calls = clip_calls(self.rung, **self.size, steps=self.clip.num_inference_steps)
+        return {stage: [(call, network.cost(call), times) for call, times in part] for stage, part in calls.items()}
 
 
 def clip_flops(job: Job, network: Network) -> dict[str, int]:
     """Operations of each stage of one whole clip."""
-    return {
-        stage: sum(network.counts[call.key].flops * times for call, times in calls)
-        for stage, calls in clip_calls(job).items()
-    }
+    return {stage: sum(cost.flops * times for _, cost, times in part) for stage, part in job.costs(network).items()}
 
 
-def peak_bytes(job: Job, network: Network, *, workspace: bool) -> dict[str, int]:
-    """Activation bytes of each stage at its peak, with or without cuDNN's copies."""
-    return {
-        stage: max(_peak(network.counts[call.key], workspace=workspace) for call, _ in calls)
-        for stage, calls in clip_calls(job).items()
-    }
+def peak_bytes(job: Job, network: Network) -> dict[str, int]:
+    """Activation bytes of each stage at its peak, without cuDNN's copies."""
+    return {stage: max(cost.peak_bytes for _, cost, _ in part) for stage, part in job.costs(network).items()}
 
 
 def weight_bytes(dtype: str, network: Network) -> dict[str, int]:
@@ -108,29 +83,25 @@ def nominal_seconds(job: Job, network: Network, card: Card) -> dict[str, float]:
         >>> sum(nominal_seconds(job, network, find_card("A100 80GB")).values())
         36...
     """
-    weights = weight_bytes(job.dtype, network)
+    weights, costs = weight_bytes(job.dtype, network), job.costs(network)
     seconds = {
-        stage: sum(_call_seconds(network.counts[call.key], call, job, card) * times for call, times in calls)
-        for stage, calls in clip_calls(job).items()
+        stage: sum(_call_seconds(cost, call, job, card) * times for call, cost, times in part)
+        for stage, part in costs.items()
     }
-    unet_calls = sum(times for _, times in clip_calls(job)["unet"])
+    unet_calls = sum(times for _, _, times in costs["unet"])
     for stage, extra in _transfers(job.rung.memory, weights, card, unet_calls=unet_calls, seconds=seconds).items():
         seconds[stage] += extra
     return seconds
 
 
-def _peak(count: Count, *, workspace: bool) -> int:
-    return count.peak_workspace_bytes if workspace else count.peak_bytes
-
-
-def _call_seconds(count: Count, call: Call, job: Job, card: Card) -> float:
+def _call_seconds(cost: Cost, call: Call, job: Job, card: Card) -> float:
     single = call.element_bytes == 4
     share = _FP32_SHARE if single else _COMPILED_SHARE if job.compiled else _EAGER_SHARE
     rate = (card.fp32_tflops if single else card.tflops * card.sustained) or _UNKNOWN_TFLOPS
     left = _FUSED_TRAFFIC if job.compiled else 1.0
-    arithmetic = count.flops / (share * rate * 1e12)
-    traffic = left * count.moved_bytes / (_BANDWIDTH_SHARE * (card.bandwidth or _UNKNOWN_BANDWIDTH) * 1e9)
-    launches = left * count.kernels * _KERNEL_SECONDS if card.tflops else 0.0
+    arithmetic = cost.flops / (share * rate * 1e12)
+    traffic = left * cost.moved_bytes / (_BANDWIDTH_SHARE * (card.bandwidth or _UNKNOWN_BANDWIDTH) * 1e9)
+    launches = left * cost.kernels * _KERNEL_SECONDS if card.tflops else 0.0
     return max(arithmetic + traffic, launches)
 
 

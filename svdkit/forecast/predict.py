@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from svdkit.bench.forecast.calibrate import SHIPPED_FILE, Calibration, from_published, from_records, timed_part
-from svdkit.bench.forecast.calls import counts_for
-from svdkit.bench.forecast.cards import GIB, Card, card_of, find_card, of_memory
-from svdkit.bench.forecast.model import Job, clip_calls, clip_flops, nominal_seconds, peak_bytes, weight_bytes
-from svdkit.bench.forecast.own import own_calibrations
-from svdkit.bench.forecast.result import Forecast
 from svdkit.bench.record import Record, check_records, read_records
 from svdkit.errors import SettingsError
+from svdkit.forecast.calibration import SHIPPED_FILE, Calibration, from_published, from_records, timed_part
+from svdkit.forecast.cards import GIB, Card, card_of, find_card, of_memory
+from svdkit.forecast.own import own_calibrations
+from svdkit.forecast.result import Forecast
+from svdkit.forecast.seconds import Job, clip_flops, nominal_seconds, peak_bytes, weight_bytes
 from svdkit.models import ModelInfo, find_model
+from svdkit.models.costs import network_of
 from svdkit.pipeline.device import choose_dtype
 from svdkit.pipeline.memory import Need, Plan, Rung, describe, plan, possible_plans
 from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.settings.base import Settings, number, setting, text
-from svdkit.settings.clip import choose_decode_chunk_size
 from svdkit.units import format_bytes
 
 if TYPE_CHECKING:
-    from svdkit.bench.forecast.call import Network
+    from svdkit.models.costs import Network
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +47,6 @@ def forecast(
     hourly_price: float | None = None,
     currency: str = "USD",
     records: Iterable[Record] | str | Path | None = None,
-    count: bool = True,
 ) -> Forecast:
     """Say what a clip will take in time, memory and money, before anything runs: no GPU, no weights, no download.
 
@@ -62,16 +59,15 @@ def forecast(
         hourly_price: Of the machine, for the cost of a clip.
         currency: ISO 4217 code of the price.
         records: Own measurements to calibrate from: records, or a results folder.
-        count: Whether a clip of a shape that was never counted is counted now.
 
     Returns:
-        The forecast. Its first call for an unusual size counts for some seconds; later ones read that from a cache.
+        The forecast.
 
     Raises:
         SettingsError: An unknown card, price or setting; the message says what there is.
         ModelError: An unknown model, or one whose configuration is not on this machine.
         PipelineError: A precision or plan that cannot work on the card.
-        NotCountedError: ``count`` is False, and the clip would have to be counted.
+        NotCountedError: The model's networks are neither SVD's nor micro's.
 
     Example:
         >>> forecast("svd-xt", gpu="RTX 4090").fits
@@ -89,7 +85,7 @@ def forecast(
     card, device = this_machine(asked.device) if gpu is None else (find_card(gpu), "cuda")
     dtype, _, _ = choose_dtype(asked.dtype, device=device, capability=card.capability if device == "cuda" else None)
     asked = asked.replace(dtype=dtype, device=device)
-    run = _Clip(info, card, clip, asked, count=count)
+    run = _Clip(info, card, clip, asked)
     ladder, chosen = _plans(run, asked)
     job = run.job(chosen.rung)
     calibration = _calibrate(job, network=run.network, card=card, model=info.name, given=given)
@@ -106,7 +102,7 @@ def forecast(
         load=asked.replace(**switches),
         clip=run.clip.replace(decode_chunk_size=chunk),
         flops=clip_flops(job, run.network),
-        peak_bytes=peak_bytes(job, run.network, workspace=False),
+        peak_bytes=peak_bytes(job, run.network),
         weight_bytes=weight_bytes(dtype, run.network),
         memory_bytes=chosen.memory_bytes,
         fits=chosen.fits,
@@ -137,19 +133,13 @@ def this_machine(asked: str = "auto") -> tuple[Card, str]:
 
 
 class _Clip:
-    """One clip with its counts, on one card, in any way of running it."""
+    """One clip with its costs, on one card, in any way of running it."""
 
-    def __init__(self, info: ModelInfo, card: Card, clip: ClipSettings, asked: LoadSettings, *, count: bool) -> None:
-        self.card = card
-        self.asked_chunk: int | None = None
+    def __init__(self, info: ModelInfo, card: Card, clip: ClipSettings, asked: LoadSettings) -> None:
+        self.card, self.network, self.asked_chunk = card, network_of(info), clip.decode_chunk_size
         size = {"height": info.height, "width": info.width, "num_frames": info.num_frames}
         self.clip = clip.replace(seed=0).resolve(**size, max_guidance_scale=info.max_guidance_scale)
         self._base = Job(asked.dtype, asked.compile, Rung("resident"), timed_part(self.clip))
-        chunks = {self.clip.decode_chunk_size or 1, choose_decode_chunk_size(self.clip.num_frames or 1), 2, 1}
-        rungs = itertools.starmap(Rung, itertools.product(("resident",), (False, True), (False, True), sorted(chunks)))
-        calls = {call: None for rung in rungs for part in clip_calls(self.job(rung)).values() for call, _ in part}
-        self.network = counts_for(info, calls, count=count)
-        self.asked_chunk = clip.decode_chunk_size
 
     def job(self, rung: Rung) -> Job:
         """The clip as it runs on a rung; a decode chunk that was asked for stays."""
@@ -158,14 +148,10 @@ class _Clip:
         return self._base._replace(rung=rung._replace(decode_chunk_size=chunk), clip=clip)
 
     def need(self) -> Need:
-        """Its bytes, counted for this very clip."""
-        return Need(
-            weight_bytes=weight_bytes(self._base.dtype, self.network),
-            num_frames=self.clip.num_frames or 1,
-            element_bytes=self._base.element_bytes,
-            guided=self._base.guided,
-            counted=lambda rung: peak_bytes(self.job(rung), self.network, workspace=True),
-        )
+        """Its bytes, in any way of running it."""
+        weights = weight_bytes(self._base.dtype, self.network)
+        asked = {"decode_chunk_size": self.asked_chunk, **self._base.size}
+        return Need(weight_bytes=weights, network=self.network, **asked)
 
     def stage_seconds(self, rung: Rung, calibration: Calibration | None) -> dict[str, float]:
         """Calibrated seconds by stage; empty without a calibration."""
@@ -220,7 +206,7 @@ def _advice(run: _Clip, ladder: tuple[Plan, ...], chosen: Plan, *, known: bool) 
     if not known and run.card.name.startswith("a card of"):
         yield "for seconds name the card, for example gpu='RTX 4090': memory alone does not say how fast it is"
     elif not known:
-        yield "for seconds run svdkit.bench.forecast.calibrate(pipe) here once, or give records of svdkit.profile"
+        yield "for seconds run svdkit.calibrate(pipe) here once, or give records of svdkit.profile"
 
 
 def _cure(run: _Clip) -> str:
@@ -234,18 +220,14 @@ def _cure(run: _Clip) -> str:
 
 
 def _fitting(run: _Clip, rung: Rung) -> ClipSettings | None:
-    """Find a clip that fits a way of running: decoded in smaller chunks, else smaller, by scaling what was counted."""
+    """Find a clip that fits a way of running: decoded in smaller chunks, else smaller."""
     rung, clip = rung._replace(decode_chunk_size=1), run.clip.replace(decode_chunk_size=1)
-    asked, run.asked_chunk = run.asked_chunk, None
-    need, counted = run.need(), run.need().activations(rung)
-    fits = need.peak(rung) <= run.card.memory_bytes
-    run.asked_chunk = asked
-    if fits:
+    need, upright = dataclasses.replace(run.need(), decode_chunk_size=None), (clip.height or 1) > (clip.width or 1)
+    if need.peak(rung) <= run.card.memory_bytes:
         return clip
-    area, upright = (clip.height or 1) * (clip.width or 1), (clip.height or 1) > (clip.width or 1)
-    for short, long in _SMALLER:
-        part = {stage: size * short * long // area for stage, size in counted.items()}
-        smaller = dataclasses.replace(need, counted=lambda _, part=part: part)  # type: ignore[misc]  # mypy does not see the default
-        if short * long < area and smaller.peak(rung) <= run.card.memory_bytes:
-            return clip.replace(height=long if upright else short, width=short if upright else long)
+    for size in _SMALLER:
+        height, width = reversed(size) if upright else size
+        smaller = dataclasses.replace(need, height=height, width=width)
+        if height * width < need.height * need.width and smaller.peak(rung) <= run.card.memory_bytes:
+            return clip.replace(height=height, width=width)
     return None
