@@ -6,31 +6,24 @@ import json
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKLTemporalDecoder, StableVideoDiffusionPipeline
+from diffusers import StableVideoDiffusionPipeline
 
 from training.networks import build_feature_extractor, build_scheduler
 
-if TYPE_CHECKING:
-    from training.unet import Denoiser
-
-LARGEST_BYTES = 12_000_000
+LARGEST_BYTES = 20_000_000
 
 
-def export(vae: AutoencoderKLTemporalDecoder, model: Denoiser, *, folder: Path, record: dict[str, Any]) -> None:
-    """Save the pipeline to `folder` beside a `training.json` that says how it was made.
+def export(networks: dict[str, torch.nn.Module], *, folder: Path, record: dict[str, Any]) -> None:
+    """Save the pipeline of unet, vae and image_encoder to `folder`, beside a `training.json` that says how it was made.
 
     Raises:
-        ValueError: the folder is over 12 MB.
+        ValueError: the folder is over 20 MB.
     """
     pipe = StableVideoDiffusionPipeline(
-        vae=vae,
-        image_encoder=model.image_encoder,
-        unet=model.unet,
-        scheduler=build_scheduler(),
-        feature_extractor=build_feature_extractor(),
+        **networks, scheduler=build_scheduler(), feature_extractor=build_feature_extractor()
     )
     pipe.to(torch.float16).save_pretrained(folder, variant="fp16", safe_serialization=True)
     for file in (folder / "model_index.json", folder / "feature_extractor" / "preprocessor_config.json"):
@@ -41,8 +34,7 @@ def export(vae: AutoencoderKLTemporalDecoder, model: Denoiser, *, folder: Path, 
     versions = {
         name: version(name) for name in ("torch", "diffusers", "transformers", "numpy", "opencv-python-headless")
     }
-    parameters = {name: sum(value.numel() for value in getattr(pipe, name).parameters())
-                  for name in ("unet", "vae", "image_encoder")}  # fmt: skip
+    parameters = {name: sum(value.numel() for value in network.parameters()) for name, network in networks.items()}
     made = {"made_at": datetime.now(timezone.utc).isoformat(timespec="seconds"), "parameters": parameters}
     text = json.dumps({**record, **made, "versions": versions}, indent=1)
     (folder / "training.json").write_text(text + "\n", encoding="utf-8")

@@ -1,24 +1,24 @@
-"""The loop both networks are trained with: AdamW, warm-up then cosine, a moving average, checkpoints, a log."""
+"""The loop every network is trained with: warm-up then cosine, a moving average, checkpoints as safetensors, a log."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
-from training.checkpoint import Tensors, load_checkpoint, save_checkpoint
+WARM_UP_STEPS = 100
+AVERAGE_DECAY = 0.998
+REPORT_EVERY = 100
+SAVE_EVERY = 200
 
-WARM_UP_STEPS = 200
-AVERAGE_DECAY = 0.999
-REPORT_EVERY = 50
-SAVE_EVERY = 100
-SLOW = 0.03
+Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,61 @@ class Plan:
         name: file name of its checkpoint and log.
         steps: optimiser steps in all.
         learning_rate: AdamW's highest learning rate.
+        muon_rate: Muon's, for the parameters that `train` is told to give it.
         seed: step k draws its noise from seed + k, so that a resumed run repeats an uninterrupted one.
     """
 
     name: str
     steps: int
     learning_rate: float
+    muon_rate: float = 0.0
     seed: int = 0
 
-    def rate(self, step: int) -> float:
-        """Learning rate at `step`: linear warm-up, then cosine to a fiftieth."""
-        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
-        return self.learning_rate * min(1.0, (step + 1) / WARM_UP_STEPS) * (0.02 + 0.98 * cosine)
+    def share(self, step: int) -> float:
+        """Share of the highest learning rate at `step`: linear warm-up, flat for a half, then down to a fiftieth."""
+        left = 1 - step / self.steps
+        return min(1.0, (step + 1) / WARM_UP_STEPS) * min(1.0, max(0.02, 2 * left))
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose every matrix is replaced by the nearest orthogonal one (Jordan et al., 2024).
+
+    Kernels are matrices of (outputs, all the rest). On small networks it needs some third of AdamW's steps.
+    https://kellerjordan.github.io/posts/muon/
+    """
+
+    def __init__(self, parameters: Iterable[torch.nn.Parameter], *, lr: float) -> None:
+        """`lr` is the spectral size of a step."""
+        super().__init__(parameters, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Move every parameter that has a gradient; those of one shape at once, which is faster."""
+        del closure
+        shapes: dict[tuple[int, int], list[torch.nn.Parameter]] = {}
+        for parameter in self.param_groups[0]["params"]:
+            if parameter.grad is not None:
+                shapes.setdefault((len(parameter), parameter[0].numel()), []).append(parameter)
+        rate = self.param_groups[0]["lr"]
+        for (rows, columns), parameters in shapes.items():
+            momenta = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in parameters]
+            for parameter, momentum in zip(parameters, momenta, strict=True):
+                momentum.mul_(0.95).add_(parameter.grad)
+            ahead = [p.grad.add(m, alpha=0.95).reshape(rows, columns) for p, m in zip(parameters, momenta, strict=True)]
+            for parameter, update in zip(parameters, orthogonal(torch.stack(ahead)), strict=True):
+                parameter.mul_(1 - 0.03 * rate).add_(update.view_as(parameter), alpha=-rate)
+
+
+def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
+    """The nearly orthogonal matrices nearest to `matrices` (n, rows, columns), by Muon's Newton-Schulz steps."""
+    x, turned = matrices.bfloat16(), matrices.shape[1] > matrices.shape[2]
+    x = x / (matrices.flatten(1).norm(dim=1)[:, None, None].bfloat16() + 1e-7)
+    x = x.transpose(1, 2) if turned else x
+    for _ in range(5):
+        a = x @ x.transpose(1, 2)
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    x = x.transpose(1, 2) if turned else x
+    return x.float() * max(1, matrices.shape[1] / matrices.shape[2]) ** 0.5
 
 
 def train(
@@ -49,48 +92,45 @@ def train(
     *,
     plan: Plan,
     folder: Path,
-    slow: tuple[str, ...] = (),
+    muon: Callable[[str, torch.Tensor], bool] = lambda _name, _value: False,
     only_load: bool = False,
-) -> torch.nn.Module:
-    """Train `model` on `loss_at(step)` until `plan.steps`, resuming from `folder`; return it with averaged weights.
+) -> None:
+    """Train `model` on `loss_at(step)` until `plan.steps`, resuming from `folder`; leave it with averaged weights.
 
-    Parameters whose names contain one of `slow` learn at `SLOW` times the rate. With `only_load` nothing is trained
-    and no step need be left.
+    Parameters for which `muon(name, value)` is true go to Muon, the others to AdamW. With `only_load` nothing is
+    trained, and the newest checkpoint serves.
     """
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    parameters = [value for _, value in named]
-    is_slow = [any(word in name for word in slow) for name, _ in named]
-    groups = [
-        {"params": [value for value, late in zip(parameters, is_slow, strict=True) if late == which], "scale": scale}
-        for which, scale in ((False, 1.0), (True, SLOW))
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    others = [value for name, value in named if not muon(name, value)]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=1e-3)]
+    if len(others) < len(named):
+        optimizers.append(Muon([value for name, value in named if muon(name, value)], lr=0))
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
     path = folder / f"{plan.name}.safetensors"
-    first = load_checkpoint(path, model=model, average=average, optimizer=optimizer)
-    started, running = time.perf_counter(), 0.0
+    first = _load(path, model, average, optimizers)
+    started, losses = time.perf_counter(), []
     for step in range(first, first if only_load else plan.steps):
         torch.manual_seed(plan.seed + step)
-        for group in optimizer.param_groups:
-            group["lr"] = plan.rate(step) * group["scale"]
+        for optimizer, rate in zip(optimizers, (plan.learning_rate, plan.muon_rate), strict=False):
+            optimizer.param_groups[0]["lr"] = rate * plan.share(step)
         loss = loss_at(step)
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        _update(average, model, step)
-        running += loss.item()
+        torch.nn.utils.clip_grad_norm_(others, 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        _follow(average, model, step)
+        losses = [*losses[1 - REPORT_EVERY :], loss.item()]
         if (step + 1) % REPORT_EVERY == 0:
             seconds = (time.perf_counter() - started) / (step + 1 - first)
-            _report(folder, plan, step=step + 1, loss=running / REPORT_EVERY, seconds=seconds)
-            running = 0.0
+            _report(folder, plan, step=step + 1, loss=sum(losses) / len(losses), seconds=seconds)
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == plan.steps:
-            save_checkpoint(path, step=step + 1, model=model, average=average, optimizer=optimizer)
+            _save(path, step + 1, model, average, optimizers)
     model.load_state_dict(average)
-    return model.eval()
+    model.eval()
 
 
-def _update(average: Tensors, model: torch.nn.Module, step: int) -> None:
+def _follow(average: Tensors, model: torch.nn.Module, step: int) -> None:
     decay = min(AVERAGE_DECAY, (1 + step) / (10 + step))  # a young average follows quickly
     with torch.no_grad():
         for name, value in model.state_dict().items():
@@ -98,23 +138,44 @@ def _update(average: Tensors, model: torch.nn.Module, step: int) -> None:
 
 
 def _report(folder: Path, plan: Plan, *, step: int, loss: float, seconds: float) -> None:
-    row = {"step": step, "loss": round(loss, 5), "seconds_per_step": round(seconds, 3)}
-    with (folder / f"{plan.name}.log.jsonl").open("a", encoding="utf-8") as log:
+    row = {"network": plan.name, "step": step, "loss": round(loss, 5), "seconds_per_step": round(seconds, 3)}
+    with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
         log.write(json.dumps(row) + "\n")
     print(f"{plan.name} {step}/{plan.steps}  loss {loss:.4f}  {seconds:.2f} s a step", flush=True)
 
 
-def keep_conv3d_in_float32(model: torch.nn.Module) -> None:
-    """Take the 3-D convolutions out of autocast.
+def _save(
+    path: Path, step: int, model: torch.nn.Module, average: Tensors, optimizers: list[torch.optim.Optimizer]
+) -> None:
+    """Write everything a resumed run needs, atomically: weights, average, both optimisers' states, the step."""
+    tensors: Tensors = {"step": torch.tensor(step)}
+    tensors |= {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in average.items()}
+    for number, optimizer in enumerate(optimizers):
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{index}.{name}": value for name, value in state.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, partial)
+    partial.replace(path)
 
-    On CPUs with AVX-512 the bfloat16 weight gradient of a (3, 1, 1) convolution over two frames is NaN
-    (torch 2.13.0, oneDNN 3.12); everything else trains well in bfloat16 and a third faster.
-    """
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv3d):
-            module.forward = partial(_float32_forward, module)
+
+def _load(path: Path, model: torch.nn.Module, average: Tensors, optimizers: list[torch.optim.Optimizer]) -> int:
+    """Restore what `_save` wrote, in place; return the step, or 0 when there is no checkpoint."""
+    if not path.exists():
+        return 0
+    tensors = load_file(path)
+    model.load_state_dict(_part(tensors, "model."))
+    for name, value in _part(tensors, "average.").items():
+        average[name].copy_(value)
+    for number, optimizer in enumerate(optimizers):
+        state: dict[int, Tensors] = {}
+        for name, value in _part(tensors, f"optimizer.{number}.").items():
+            index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(tensors["step"])
 
 
-def _float32_forward(module: torch.nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
-    with torch.autocast(x.device.type, enabled=False):
-        return torch.nn.Conv3d.forward(module, x.float())
+def _part(tensors: Tensors, prefix: str) -> Tensors:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
