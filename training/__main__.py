@@ -38,9 +38,9 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    parser.add_argument("--code-steps", type=int, default=6000)
+    parser.add_argument("--code-steps", type=int, default=4000)
     parser.add_argument("--eye-steps", type=int, default=2500)
-    parser.add_argument("--unet-steps", type=int, default=4500)
+    parser.add_argument("--unet-steps", type=int, default=3700)
     parser.add_argument("--work", type=Path, default=Path("training/checkpoints"), help="checkpoints and the log")
     parser.add_argument("--output", type=Path, default=Path("svdkit/micro"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

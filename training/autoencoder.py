@@ -78,7 +78,7 @@ def train_code(*, steps: int, folder: Path, device: torch.device, only_load: boo
             shown = code.decode(code.encode(pixels))
         return (shown.float() - pixels).square().mean()
 
-    train(code, loss_at, plan=Plan("code", steps, 2e-3), folder=folder, only_load=only_load)
+    train(code, loss_at, plan=Plan("code", steps, 1e-3), folder=folder, only_load=only_load)
     turn_axes(code, pictures)
     return code.requires_grad_(requires_grad=False)
 
