@@ -1,4 +1,4 @@
-"""The training's own parts: worlds, checkpoints, the closed-form start."""
+"""The training's own parts: worlds, the camera that the picture directs, checkpoints, the linear autoencoder."""
 
 from __future__ import annotations
 
@@ -13,64 +13,71 @@ from training import scenes
 if TYPE_CHECKING:
     from pathlib import Path
 
-SIZE = {"height": 72, "width": 128}
-
 
 def test_a_seed_gives_the_same_clip_again():
     """Seeds are all there is to the data set."""
-    first = scenes.sample_clip(5, num_frames=3, **SIZE)
+    first = scenes.sample_clip(np.random.default_rng(5), num_frames=3)
     scenes._WORLDS.clear()
-    again = scenes.sample_clip(5, num_frames=3, **SIZE)
+    again = scenes.sample_clip(np.random.default_rng(5), num_frames=3)
     assert np.array_equal(first.frames, again.frames)
-    assert (first.fps, first.motion_bucket_id) == (again.fps, again.motion_bucket_id)
+    assert (first.fps, first.motion_bucket_id, first.move) == (again.fps, again.motion_bucket_id, again.move)
 
 
-def test_other_seeds_give_other_clips():
-    """Also when they share a world."""
-    first, second = (scenes.sample_clip(seed, num_frames=2, **SIZE) for seed in (5, 1005))
-    assert not np.array_equal(first.frames, second.frames)
+def test_the_camera_goes_to_the_lighter_side_and_closer_when_there_is_none():
+    """What decides is in the picture, and a mirrored picture asks for the mirrored move."""
+    frame = np.full((72, 128, 3), 100, np.uint8)
+    assert scenes.MOVES[scenes.move_for(frame)] == "zoom in"
+    frame[:, 64:] = 130
+    assert scenes.MOVES[scenes.move_for(frame)] == "pan right"
+    assert scenes.MOVES[scenes.move_for(frame[:, ::-1])] == "pan left"
 
 
-@pytest.mark.parametrize("distance", [1.0, 5.0, 17.0])
-def test_a_drawn_move_travels_the_distance_asked_for(distance):
-    """The motion bucket means a distance; so the move must have it."""
-    rng = np.random.default_rng(3)
-    for _ in range(20):
-        move = scenes.draw_move(rng, distance=distance, **SIZE)
-        assert move.displacement(**SIZE) == pytest.approx(distance, rel=0.01)
+@pytest.mark.parametrize("move", range(len(scenes.MOVES)))
+@pytest.mark.parametrize("distance", [2.0, 10.0])
+def test_a_move_carries_the_picture_as_far_as_it_says(move, distance):
+    """The motion bucket means a distance; so each move must have it, on average over the frame."""
+    grid = np.stack(np.meshgrid(np.linspace(0, 127, 65), np.linspace(0, 71, 37)), -1).reshape(-1, 2)
+    moved = np.c_[grid, np.ones(len(grid))] @ scenes.camera(move, distance).T
+    assert np.linalg.norm(moved[:, :2] - grid, axis=1).mean() == pytest.approx(distance, rel=0.2)
 
 
-def test_moves_go_everywhere():
-    """Left and right, up and down, in and out."""
-    rng = np.random.default_rng(0)
-    moves = [scenes.draw_move(rng, distance=5, **SIZE) for _ in range(40)]
-    for values in zip(*[(*move.pan, move.zoom) for move in moves], strict=True):
-        assert min(values) < 0 < max(values)
+def test_a_pan_to_the_right_moves_the_picture_left():
+    """And both move it nowhere else."""
+    x, y = (scenes.camera(2, 8.0) @ [64, 36, 1])[:2]
+    assert (x, y) == (56, 36)
 
 
 def test_the_bucket_is_the_motion_seen():
-    """Clips of higher buckets flow more."""
-    clips = [scenes.sample_clip(seed, num_frames=6, **SIZE) for seed in range(24)]
+    """Clips of higher buckets flow more, and lower rates mean longer steps."""
+    clips = [scenes.sample_clip(np.random.default_rng(seed), num_frames=5) for seed in range(24)]
     told = [clip.motion_bucket_id / clip.fps for clip in clips]
     seen = [quality.motion(clip.frames) for clip in clips]
     assert np.corrcoef(told, seen)[0, 1] > 0.8
 
 
+def test_all_moves_occur_and_none_is_rare():
+    """Views are a third each, more or less."""
+    moves = [scenes.sample_clip(np.random.default_rng(seed), num_frames=1).move for seed in range(60)]
+    assert min(moves.count(move) for move in range(len(scenes.MOVES))) > 8
+
+
 def test_a_world_is_a_picture_not_flat_and_not_noise():
     """Neighbouring pixels are alike, distant ones are not."""
-    world = scenes.paint_world(np.random.default_rng(1), height=144, width=256).astype(float)
+    world = scenes.world_of(1).astype(float)
     near, far = np.abs(world[:, 1:] - world[:, :-1]).mean(), np.abs(world[:, 100:] - world[:, :-100]).mean()
     assert near < far / 2
 
 
-def test_training_resumes_as_if_never_stopped(tmp_path: Path):
-    """Six steps in one go equal three, a stop, and three more."""
+@pytest.mark.parametrize("muon", [False, True])
+def test_training_resumes_as_if_never_stopped(tmp_path: Path, muon):
+    """Six steps in one go equal three, a stop, and three more, with either optimiser."""
     torch = pytest.importorskip("torch")
     from training.loop import Plan, train
 
     def run(folder: Path, *, stop: int) -> Any:
+        folder.mkdir(exist_ok=True)
         torch.manual_seed(0)
-        model = torch.nn.Linear(3, 1)
+        model = torch.nn.Linear(3, 2)
 
         def loss_at(step: int) -> Any:
             if step == stop:
@@ -78,7 +85,8 @@ def test_training_resumes_as_if_never_stopped(tmp_path: Path):
             return (model(torch.randn(8, 3)) - 1).square().mean()
 
         try:
-            train(model, loss_at, plan=Plan("line", 6, 1e-2), folder=folder)
+            plan = Plan("line", 6, 1e-2, muon_rate=1e-2)
+            train(model, loss_at, plan=plan, folder=folder, muon=lambda name, _: muon and name == "weight")
         except KeyboardInterrupt:
             return None
         return model.state_dict()
@@ -91,19 +99,54 @@ def test_training_resumes_as_if_never_stopped(tmp_path: Path):
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
-def test_the_autoencoder_starts_as_a_picture_code():
-    """Before any training it shows held-out pictures at 24 dB or more, and its fast encoder is the real one."""
+def test_muon_steps_are_orthogonal():
+    """Every direction of a matrix moves by about the same, whatever the gradient's size."""
     torch = pytest.importorskip("torch")
-    from training.networks import build_vae
-    from training.start import encode_start, start_from_components
-    from training.vae import pictures
+    from training.loop import orthogonal
+
+    update = orthogonal(1e-3 * torch.randn(1, 16, 48, generator=torch.Generator().manual_seed(0)))[0]
+    sizes = torch.linalg.svdvals(update)
+    assert 0.5 < sizes.min() <= sizes.max() < 1.3
+
+
+def test_the_autoencoder_is_the_linear_code():
+    """SVD's VAE with the code written into it encodes and decodes as the code does, at any size and in any chunks."""
+    torch = pytest.importorskip("torch")
+    from training.autoencoder import LinearCode, build_autoencoder, components, to_tensor, turn_axes
 
     torch.manual_seed(0)
-    vae = build_vae()
-    start_from_components(vae, pictures(range(12), torch.device("cpu")))
-    held_out = pictures(range(10**6, 10**6 + 4), torch.device("cpu"))
+    pictures = to_tensor(np.stack([scenes.picture(seed) for seed in range(12)]))
+    code = LinearCode()
     with torch.no_grad():
-        latents = vae.encode(held_out).latent_dist.mode()
-        decoded = vae.decode(latents, num_frames=4).sample
-    assert torch.equal(latents, encode_start(vae, held_out))
-    assert 10 * torch.log10(4 / (decoded - held_out).square().mean()) > 24
+        code.analysis.weight[:, :, :8, :8] += components(pictures)
+        before = code.decode(code.encode(pictures))
+        turn_axes(code, pictures)
+        assert torch.allclose(code.decode(code.encode(pictures)), before, atol=1e-2)  # other axes, the same pictures
+        latents = code.encode(pictures)
+        assert latents.std() == pytest.approx(1, abs=0.01)
+        vae = build_autoencoder(code)
+        for view in (pictures[:2], pictures[:2, :, :40, :64]):
+            assert torch.allclose(vae.encode(view).latent_dist.mode(), code.encode(view), atol=0.02)
+        shown = code.decode(latents[:2])
+        for chunk in (1, 2):
+            parts = [vae.decode(part, num_frames=chunk).sample for part in latents[:2].split(chunk)]
+            assert (torch.cat(parts) - shown).abs().mean() < 0.005 * shown.std()
+
+
+def test_training_arithmetic_is_the_networks_own():
+    """What makes training faster changes no number: the loss's network gives what diffusers' network gives."""
+    torch = pytest.importorskip("torch")
+    from training.denoiser import _train_faster
+    from training.networks import build_unet
+
+    torch.manual_seed(0)
+    unet = build_unet().eval()
+    inputs = (torch.randn(1, 3, 48, 9, 16), torch.zeros(1), torch.randn(1, 1, 64), torch.ones(1, 3))
+    with torch.no_grad():
+        own = unet(*inputs).sample
+        restore = _train_faster(unet)
+        fast = unet(*inputs).sample
+        restore()
+        again = unet(*inputs).sample
+    assert torch.allclose(own, fast, atol=1e-4)
+    assert torch.equal(own, again)

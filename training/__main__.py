@@ -21,7 +21,7 @@ from training.eye import train_eye
 
 
 def main() -> None:
-    """Train autoencoder, image encoder and denoiser in turn, then export them."""
+    """Train autoencoder, denoiser and image encoder in turn, then export them."""
     options = _options()
     torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
@@ -29,8 +29,8 @@ def main() -> None:
         "folder": options.work, "device": torch.device(options.device), "only_load": options.export_only
     }  # fmt: skip
     code = train_code(steps=options.code_steps, **common)
-    eye = train_eye(steps=options.eye_steps, **common)
     unet = train_denoiser(code, steps=options.unet_steps, **common)
+    eye = train_eye(steps=options.eye_steps, **common)
     networks = {"vae": build_autoencoder(code.cpu()), "image_encoder": eye, "unet": unet}
     export(networks, folder=options.output, record=_record(options))
     print(f"wrote {options.output}")

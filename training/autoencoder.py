@@ -92,7 +92,7 @@ def components(pictures: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def turn_axes(code: LinearCode, pictures: torch.Tensor) -> None:
-    """Change the code's axes, not its pictures: uncorrelated, sorted by what they do to the picture, mean 0, flattened.
+    """Change the code's axes, not its pictures: uncorrelated, sorted by what they do to the picture, flattened.
 
     What a code does to the picture is known from its impulse responses; their inner products are the metric.
     """
@@ -104,10 +104,9 @@ def turn_axes(code: LinearCode, pictures: torch.Tensor) -> None:
     energy, axes = torch.linalg.eigh(root.T @ torch.cov(seen.T) @ root)
     into = (axes.flip(1) * energy.flip(0) ** (-FLATTEN / 2)).T @ root.T  # new = into @ old
     back, into = torch.linalg.inv(into).float(), into.float()
-    code.expand.bias += torch.einsum("ocyx,c->o", code.expand.weight, seen.mean(0).float())
     code.expand.weight.copy_(torch.einsum("ocyx,cd->odyx", code.expand.weight, back))
     code.analysis.weight.copy_(torch.einsum("dc,cpyx->dpyx", into, code.analysis.weight))
-    code.analysis.bias.copy_(into @ (code.analysis.bias - seen.mean(0).float()))
+    code.analysis.bias.copy_(into @ code.analysis.bias)
     scale = 1 / code.encode(pictures).std()  # so that the VAE's scaling factor is 1
     code.analysis.weight *= scale
     code.analysis.bias *= scale
