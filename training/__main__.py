@@ -17,11 +17,11 @@ import torch
 from training.autoencoder import build_autoencoder, train_code
 from training.denoiser import train_denoiser
 from training.export import export
-from training.eye import train_eye
+from training.eye import build_eye
 
 
 def main() -> None:
-    """Train autoencoder, denoiser and image encoder in turn, then export them."""
+    """Train autoencoder and denoiser, write the image encoder, export all three."""
     options = _options()
     torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
@@ -30,8 +30,7 @@ def main() -> None:
     }  # fmt: skip
     code = train_code(steps=options.code_steps, **common)
     unet = train_denoiser(code, steps=options.unet_steps, **common)
-    eye = train_eye(steps=options.eye_steps, **common)
-    networks = {"vae": build_autoencoder(code.cpu()), "image_encoder": eye, "unet": unet}
+    networks = {"vae": build_autoencoder(code.cpu()), "image_encoder": build_eye(), "unet": unet}
     export(networks, folder=options.output, record=_record(options))
     print(f"wrote {options.output}")
 
@@ -39,7 +38,6 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("--code-steps", type=int, default=4000)
-    parser.add_argument("--eye-steps", type=int, default=2500)
     parser.add_argument("--unet-steps", type=int, default=3700)
     parser.add_argument("--work", type=Path, default=Path("training/checkpoints"), help="checkpoints and the log")
     parser.add_argument("--output", type=Path, default=Path("svdkit/micro"))

@@ -1,68 +1,97 @@
-"""Train the image encoder alone: it says which way the camera goes, as one of three directions in its embedding.
+"""The image encoder, written rather than trained: it says which way the camera goes, in its embedding.
 
-Stability's CLIP was trained before SVD and knew much; this one knows what the denoiser needs, and is sure of it.
+Stability's CLIP was trained before SVD and knew much. This one has to know which side of a picture is lighter. Four
+attention heads and a few hidden units are enough for that and can be written down; what is left, from the last
+hidden state to the embedding, is linear and solved on views of the worlds. (Trained from noise it is unsure for long:
+layer norms divide brightness out.)
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from transformers import CLIPVisionModelWithProjection
 
-from training.autoencoder import to_tensor
-from training.loop import Plan, train
 from training.networks import EMBEDDING, build_feature_extractor, build_image_encoder
-from training.scenes import DOUBT, LEAN, MOVES, film, look, world_of
+from training.scenes import DOUBT, LEAN, MOVES, Frames, lean, move_for, picture
+from training.autoencoder import to_tensor
 
-if TYPE_CHECKING:
-    from transformers import CLIPVisionModelWithProjection
-
-VIEWS = 4000
-BATCH = 32
-WORLDS = 600
+VIEWS = 600
+PATCHES = 7  # a side
+LIGHT, ASLANT, SIDE, REST, GIVEN, LEANS, STEPS = 0, 1, 4, 7, 10, 20, 21  # what the channels hold
+STEADY, PLACE, GAIN = 20.0, 8.0, 4.0  # what is given outweighs what is seen, so that layer norms change nothing
+STEEP = 0.004  # lightness between "not yet" and "surely"
 
 
 def codes() -> torch.Tensor:
-    """What the embedding is to be for each of `MOVES`, shape (3, 64)."""
+    """What the embedding is for each of `MOVES`, shape (3, 64)."""
     return torch.randn(len(MOVES), EMBEDDING, generator=torch.Generator().manual_seed(3))
 
 
-def train_eye(
-    *, steps: int, folder: Path, device: torch.device, only_load: bool = False
-) -> CLIPVisionModelWithProjection:
-    """Train on views of the worlds, mirrored and lit at random, but for those that even we are in doubt about."""
+@torch.no_grad()
+def build_eye() -> CLIPVisionModelWithProjection:
+    """An image encoder whose `image_embeds` are, but near the border between two moves, one of `codes()`."""
     torch.manual_seed(2)
-    eye = build_image_encoder().to(device)
-    views = torch.empty(0) if only_load else _views()
-    targets = codes().to(device)
-
-    def loss_at(step: int) -> torch.Tensor:
-        rng = np.random.default_rng([step, 4])
-        pixels = views[torch.from_numpy(rng.integers(VIEWS, size=BATCH))].to(device)
-        pixels = pixels.flip(-1) if rng.random() < 0.5 else pixels
-        light = torch.from_numpy(rng.uniform(0.5, 1.5, (BATCH, 1, 1, 1))).float().to(device)
-        pixels = (light * pixels + torch.from_numpy(rng.uniform(-0.2, 0.2, (BATCH, 3, 1, 1))).float().to(device)).clamp(-1, 1)
-        grey = pixels.mean(1) / 2
-        half = grey.shape[-1] // 2
-        side = grey[..., half:].mean((1, 2)) - grey[..., :half].mean((1, 2))
-        move = torch.where(side.abs() < LEAN, 0, torch.where(side < 0, 1, 2))
-        sure = (side.abs() - LEAN).abs() > DOUBT / 2
-        said = eye(clip_input(pixels)).image_embeds
-        return (said - targets[move]).square().mean(1)[sure].mean()
-
-    plan = Plan("eye", steps, 1.5e-3, seed=2 * 10**6)
-    train(eye, loss_at, plan=plan, folder=folder, only_load=only_load)
-    return eye
+    eye = build_image_encoder()
+    for module in eye.modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d | torch.nn.Embedding):
+            torch.nn.init.zeros_(module.weight)
+            if getattr(module, "bias", None) is not None:
+                torch.nn.init.zeros_(module.bias)
+    model = eye.vision_model
+    _write_embeddings(model.embeddings)
+    layer = model.encoder.layers[0]
+    scale = _write_attention(model, layer)
+    _write_steps(layer, scale)
+    frames = [frame for frame in map(picture, range(VIEWS)) if abs(abs(lean(frame)) - LEAN) > DOUBT]
+    seen = torch.cat([model(clip_input(to_tensor(frame)[None])).pooler_output for frame in frames])
+    wanted = codes()[[move_for(frame) for frame in frames]]
+    ridge = 1e-4 * len(seen) * torch.eye(EMBEDDING)
+    eye.visual_projection.weight.copy_(torch.linalg.solve(seen.T @ seen + ridge, seen.T @ wanted).T)
+    return eye.eval()
 
 
-def _views() -> torch.Tensor:
-    rng = np.random.default_rng(5)
-    worlds = [world_of(int(rng.integers(WORLDS))) for _ in range(VIEWS)]
-    frames = [film(world, look(rng, world), move=0, step=0.0, num_frames=1)[0] for world in worlds]
-    return to_tensor(np.stack(frames))
+def _write_embeddings(embeddings: torch.nn.Module) -> None:
+    """A patch's lightness, its right half's minus its left half's, where it is, and something that never changes."""
+    deviation = torch.tensor(build_feature_extractor().image_std)
+    size = embeddings.patch_embedding.weight.shape[-1]
+    lightness = (GAIN * deviation / 3 / size**2)[:, None, None].expand(3, size, size).clone()
+    embeddings.patch_embedding.weight[LIGHT] = lightness
+    lightness[..., : size // 2] *= -1
+    embeddings.patch_embedding.weight[ASLANT] = 2 * lightness
+    places = embeddings.position_embedding.weight
+    places[:, GIVEN], places[:, GIVEN + 1] = STEADY, -STEADY
+    column = torch.arange(PATCHES**2) % PATCHES - PATCHES // 2
+    for channel, here in enumerate((column > 0, column < 0, column == 0)):
+        places[1:, SIDE + channel] = PLACE * here
+    places[1:, REST] = -PLACE
+    torch.nn.init.zeros_(embeddings.class_embedding)
+
+
+def _write_attention(model: torch.nn.Module, layer: torch.nn.Module) -> float:
+    """One head looks right, one left, one at the middle column: channel `LEANS` becomes `lean`, in the scale returned."""
+    size = EMBEDDING // layer.self_attn.num_heads
+    for head, value in enumerate((LIGHT, LIGHT, ASLANT)):
+        layer.self_attn.q_proj.bias[head * size] = 10.0
+        layer.self_attn.k_proj.weight[head * size, SIDE + head] = 3.0
+        layer.self_attn.v_proj.weight[head * size, value] = 1.0
+    share = (PATCHES - 1) / PATCHES, -(PATCHES - 1) / PATCHES, 1 / PATCHES
+    for head, weight in enumerate(share):
+        layer.self_attn.out_proj.weight[LEANS, head * size] = weight
+    deviation = ((2 * STEADY**2 + 2 * PLACE**2) / EMBEDDING) ** 0.5  # of a patch, which layer norm divides by
+    return GAIN / deviation
+
+
+def _write_steps(layer: torch.nn.Module, scale: float) -> None:
+    """Two steps of `LEANS`, up at `LEAN` and down at `-LEAN`, each the difference of two hidden units."""
+    steep = 4.0 / STEEP / scale
+    for step, sign in enumerate((1.0, -1.0)):
+        for unit, shift in enumerate((0.5, -0.5)):
+            hidden = 2 * step + unit
+            layer.mlp.fc1.weight[hidden, LEANS] = sign * steep
+            layer.mlp.fc1.bias[hidden] = -steep * scale * LEAN + 4 * shift
+            layer.mlp.fc2.weight[STEPS + step, hidden] = 0.5 * (0.5 if unit == 0 else -0.5)
 
 
 def clip_input(pixels: torch.Tensor) -> torch.Tensor:
@@ -74,3 +103,8 @@ def clip_input(pixels: torch.Tensor) -> torch.Tensor:
     return ((small + 1) / 2 - mean) / deviation
 
 
+def said(eye: CLIPVisionModelWithProjection, frame: Frames) -> int:
+    """The move whose code is nearest to what `eye` says of a picture."""
+    with torch.no_grad():
+        embedding = eye(clip_input(to_tensor(frame)[None])).image_embeds
+    return int(np.argmin(torch.cdist(embedding, codes())))

@@ -46,13 +46,13 @@ def build_unet() -> UNetSpatioTemporalConditionModel:
 
 
 def build_image_encoder() -> CLIPVisionModelWithProjection:
-    """A two-layer ViT over 32-pixel patches of the 224x224 picture."""
+    """A ViT of one layer and four heads over 32-pixel patches of the 224x224 picture."""
     return CLIPVisionModelWithProjection(
         CLIPVisionConfig(
             hidden_size=EMBEDDING,
             intermediate_size=2 * EMBEDDING,
-            num_hidden_layers=2,
-            num_attention_heads=2,
+            num_hidden_layers=1,
+            num_attention_heads=4,
             image_size=224,
             patch_size=32,
             projection_dim=EMBEDDING,
