@@ -29,7 +29,7 @@ def main() -> None:
         "folder": options.work, "device": torch.device(options.device), "only_load": options.export_only
     }  # fmt: skip
     code = train_code(steps=options.code_steps, **common)
-    unet = train_denoiser(code, steps=options.unet_steps, **common)
+    unet = train_denoiser(code, rounds=options.unet_rounds, **common)
     networks = {"vae": build_autoencoder(code.cpu()), "image_encoder": build_eye(), "unet": unet}
     export(networks, folder=options.output, record=_record(options))
     print(f"wrote {options.output}")
@@ -38,7 +38,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("--code-steps", type=int, default=4000)
-    parser.add_argument("--unet-steps", type=int, default=3700)
+    parser.add_argument("--unet-rounds", type=int, nargs="+", default=[3700, 7200], help="the last step of each round")
     parser.add_argument("--work", type=Path, default=Path("training/checkpoints"), help="checkpoints and the log")
     parser.add_argument("--output", type=Path, default=Path("svdkit/micro"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -52,7 +52,7 @@ def _record(options: argparse.Namespace) -> dict[str, Any]:
     rows = [json.loads(line) for line in (options.work / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     return {
         "command": "python -m training",
-        "settings": {name: value for name, value in vars(options).items() if name.endswith("_steps")},
+        "settings": {name: value for name, value in vars(options).items() if name.endswith(("_steps", "_rounds"))},
         "device": options.device,
         "machine": f"{platform.machine()}, {options.threads} threads",
         "python": platform.python_version(),

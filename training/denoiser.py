@@ -8,6 +8,7 @@ References: EDM, Karras et al. (2022), arXiv 2206.00364; SVD, Blattmann et al. (
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,12 +34,16 @@ MOTION_SHARE, MOTION_LOG_MEAN, MOTION_LOG_DEVIATION = 0.4, 2.0, 0.8
 DROP_CONDITION = 0.1  # for classifier-free guidance: picture and latents are zeroed together, as the pipeline does
 NOISE_AUG = 0.02
 CODE_NOISE = 0.1  # the image encoder is never quite sure
+# What a clip shows while it is sampled is the model's own guess, which lags behind the true motion; a model that has only
+# seen noise over true clips believes the lag. So in the second round it sees noise over its own guess at the highest
+# noise, and learns to put it right, at levels above OWN_ABOVE: details below are for x to say.
+OWN_SHARE, OWN_ABOVE, HIGHEST = 0.5, 2.0, 700.0
 
 
 def train_denoiser(
-    code: LinearCode, *, steps: int, folder: Path, device: torch.device, only_load: bool = False
+    code: LinearCode, *, rounds: Sequence[int], folder: Path, device: torch.device, only_load: bool = False
 ) -> UNetSpatioTemporalConditionModel:
-    """Train for `steps` steps, short clips first; resumes from `folder`."""
+    """Train until each step of `rounds`, short clips first, in the later ones on its own guesses; resumes from `folder`."""
     torch.manual_seed(1)
     unet = build_unet()
     start_calm(unet)
@@ -48,7 +53,7 @@ def train_denoiser(
     restore = _train_faster(unet)
     told = codes().to(device)
 
-    def loss_at(step: int) -> torch.Tensor:
+    def loss_at(step: int, *, steps: int) -> torch.Tensor:
         frames, stride, count = SHORT if step < LONG_FROM * steps else LONG
         rng = np.random.default_rng([step, 7])
         clips = [sample_clip(rng, num_frames=frames, stride=stride) for _ in range(count)]
@@ -56,10 +61,12 @@ def train_denoiser(
         numbers = torch.tensor([[clip.fps - 1, clip.motion_bucket_id, NOISE_AUG] for clip in clips], device=device)
         move = torch.tensor([clip.move for clip in clips], device=device)
         embedding = told[move] + CODE_NOISE * torch.randn(count, told.shape[1], device=device)
-        return denoising_loss(unet, code, pixels, embedding[:, None], numbers)
+        own = 0 if steps == rounds[0] else round(OWN_SHARE * count)
+        return denoising_loss(unet, code, pixels, embedding[:, None], numbers, own=own)
 
-    plan = Plan("unet", steps, 3e-3, muon_rate=6e-3, seed=10**6)
-    train(unet, loss_at, plan=plan, folder=folder, muon=_for_muon, only_load=only_load)
+    for steps in rounds:
+        plan = Plan("unet", steps, 3e-3, muon_rate=6e-3, seed=10**6)
+        train(unet, partial(loss_at, steps=steps), plan=plan, folder=folder, muon=_for_muon, only_load=only_load)
     restore()
     return unet
 
@@ -69,21 +76,42 @@ def _for_muon(name: str, value: torch.Tensor) -> bool:
 
 
 def denoising_loss(
-    unet: Any, code: LinearCode, pixels: torch.Tensor, embedding: torch.Tensor, numbers: torch.Tensor
+    unet: Any, code: LinearCode, pixels: torch.Tensor, embedding: torch.Tensor, numbers: torch.Tensor, *, own: int = 0
 ) -> torch.Tensor:
-    """Mean squared error of v over clips (n, frames, 3, h, w), each under its own noise. EDM's weighting is 1 in v."""
+    """Mean squared error of v over clips (n, frames, 3, h, w), each under its own noise. EDM's weighting is 1 in v.
+
+    The first `own` clips are the model's own guess under the noise, where that is above `OWN_ABOVE`.
+    """
     count, device = len(pixels), pixels.device
     clean = code.encode(pixels.flatten(0, 1)).unflatten(0, (count, -1))
     keep = (torch.rand(count, device=device) > DROP_CONDITION).float()[:, None, None]
     first = code.encode(pixels[:, 0] + NOISE_AUG * torch.randn_like(pixels[:, 0])) * keep[..., None]
+    told = (first, embedding * keep, numbers)
     sigma = _draw_sigma(count, device)
-    s = sigma[:, None, None, None, None]
-    noisy = clean + s * torch.randn_like(clean)
-    scaled = torch.cat([noisy / (s**2 + 1).sqrt(), first[:, None].expand_as(clean)], dim=2)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        v = unet(scaled, 0.25 * sigma.log(), embedding * keep, numbers).sample
-    target = (noisy / (s**2 + 1) - clean) * (s**2 + 1).sqrt() / s
-    return (v.float() - target).square().mean()
+    shown = clean.clone()
+    if own:
+        noise = HIGHEST * torch.randn_like(clean[:own])
+        with torch.no_grad():
+            guess = guessed(unet, noise, torch.full_like(sigma[:own], HIGHEST), *(value[:own] for value in told))
+        shown[:own] = torch.where(_wide(sigma[:own]) > OWN_ABOVE, guess, clean[:own])
+    noisy = shown + _wide(sigma) * torch.randn_like(clean)
+    error = guessed(unet, noisy, sigma, *told) - clean
+    return (error * (_wide(sigma) ** 2 + 1).sqrt() / _wide(sigma)).square().mean()
+
+
+def guessed(
+    unet: Any, noisy: torch.Tensor, sigma: torch.Tensor, first: torch.Tensor, embedding: torch.Tensor, numbers: torch.Tensor
+) -> torch.Tensor:
+    """The clean latents that the model sees in `noisy` (n, frames, 24, h, w), by v-prediction."""
+    s = _wide(sigma)
+    scaled = torch.cat([noisy / (s**2 + 1).sqrt(), first[:, None].expand_as(noisy)], dim=2)
+    with torch.autocast(noisy.device.type, dtype=torch.bfloat16):
+        v = unet(scaled, 0.25 * sigma.log(), embedding, numbers).sample
+    return noisy / (s**2 + 1) - v.float() * s / (s**2 + 1).sqrt()
+
+
+def _wide(sigma: torch.Tensor) -> torch.Tensor:
+    return sigma[:, None, None, None, None]
 
 
 def _draw_sigma(count: int, device: torch.device) -> torch.Tensor:
