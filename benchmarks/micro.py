@@ -35,7 +35,9 @@ sys.path.insert(0, str(ROOT))
 from training.scenes import picture  # noqa: E402 - behind the line above
 
 PHOTOS = ("rocket", "coffee", "cat")
-WORLDS = {f"world {number}": 10**6 + number for number in range(5)}
+# The first five whose true film, through micro's own autoencoder, is explained to 0.9 at bucket 127: the others are so
+# smooth that flow sees no motion in them, however they move.
+WORLDS = {f"world {number}": 10**6 + number for number in (1, 2, 4, 5, 6)}
 BUCKETS = (20, 60, 100, 140, 180, 220)
 STEPS, REFERENCE_STEPS = (4, 10, 25), 100
 SHOWN = (0, 4, 9, 13)  # frames of the README's strip

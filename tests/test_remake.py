@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+import svdkit
 from svdkit.clip import Clip
 from svdkit.errors import ClipError, ImageError, ModelError, SettingsError, SvdkitWarning
 from svdkit.generate import generate, replay
@@ -124,7 +125,7 @@ def test_the_recorded_model_is_loaded(loaded: Any, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("revision", "source", "asked"),
-    [("ab" * 20, "auto", "ab" * 20), ("ab" * 20, "modelscope", None), ("5a2ebe08518a", "auto", None)],
+    [("ab" * 20, "auto", "ab" * 20), ("ab" * 20, "modelscope", None), ("9f1c2d3e4a5b", "auto", None)],
 )
 def test_the_recorded_commit_of_the_hub_is_loaded(
     loaded: Any, monkeypatch: pytest.MonkeyPatch, revision: str, source: str, asked: str | None
@@ -145,6 +146,25 @@ def test_the_recorded_commit_of_the_hub_is_loaded(
     with pytest.warns(SvdkitWarning, match="revision was"):
         again(dataclasses.replace(clip, provenance=made))
     assert revisions == [asked]
+
+
+def test_a_clip_of_older_micro_weights_says_why_it_is_not_made_again(loaded: Any) -> None:
+    """Unless that is what one wants."""
+    loaded.svdkit = report("micro", revision="5a2ebe08518a")
+    clip = make(loaded)
+    loaded.svdkit = report("micro", revision="0123456789ab")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "load", lambda *_, **__: loaded)
+        with pytest.raises(ClipError) as refused:
+            again(clip)
+        assert str(refused.value) == (
+            "this clip was made with other weights of micro (revision 5a2ebe08518a; here 0123456789ab): today's make "
+            f"another clip. Install svdkit {svdkit.__version__}, which it was made with, or pass model='micro' for "
+            "another clip"
+        )
+        for asked in ({"model": "micro"}, {"pipe": loaded}):
+            with pytest.warns(SvdkitWarning, match="revision was 5a2ebe08518a, is 0123456789ab here"):
+                again(clip, **asked)
 
 
 STRANGER = "somebody/their-svd"

@@ -55,7 +55,7 @@ def replay(
     Raises:
         ImageError: when the photo given cannot be read.
         ClipError: when the file was not made by svdkit, its photo is not to be found or is another one, or its model
-            is another one, is to be named, or cannot be loaded.
+            is another one, is to be named, cannot be loaded, or is micro with weights that svdkit no longer ships.
         ModelError, PipelineError, SettingsError: as ``load``, for a model that was given.
 
     Example:
@@ -73,8 +73,9 @@ def replay(
         message = f"the recorded settings do not fit this svdkit ({error}); the clip is of svdkit {made.svdkit_version}"
         raise ClipError(message) from error
     frame = _find_frame(old, made, photo)
+    left_open = model is None and pipe is None
     pipe = _load(made, model) if pipe is None else pipe
-    _compare(pipe, made)
+    _compare(pipe, made, left_open=left_open)
     return generate(pipe, frame, settings, progress=progress)
 
 
@@ -128,19 +129,25 @@ def _load(made: Provenance, model: str | Path | None) -> Any:
         raise ClipError(message) from error
 
 
-def _compare(pipe: Any, made: Provenance) -> None:
-    """Refuse another model; warn of what may change bits."""
+def _compare(pipe: Any, made: Provenance, *, left_open: bool) -> None:
+    """Refuse another model, and other weights of micro unless they were asked for; warn of what may change bits."""
     here = describe_model(pipe)
     # A name outside the catalogue, such as a folder's, says nothing about the weights.
     for part, known in {"name": [info.name for info in catalogue()], "weights": ["trained", "random"]}.items():
         recorded, found = made.model.get(part), here[part]
         if recorded != found and recorded in known and found in known:
             raise ClipError(f"the clip's model has {part} {recorded!r}, this pipeline {found!r}; pass the right pipe=")
+    then, now = made.model.get("revision"), here["revision"]
+    if left_open and here["name"] == "micro" and here["weights"] == "trained" and then != now:
+        raise ClipError(
+            f"this clip was made with other weights of micro (revision {then}; here {now}): today's make another clip. "
+            f"Install svdkit {made.svdkit_version}, which it was made with, or pass model='micro' for another clip"
+        )
     report = getattr(pipe, "svdkit", None)
-    then = {**made.environment, **made.load, **made.model}
-    now = {**machine(), **(report.settings.to_dict() if report else {}), **here}
-    both = [part for part in _DECIDE_BITS if part in then and part in now]
-    differences = [f"{part} was {then[part]}, is {now[part]} here" for part in both if then[part] != now[part]]
+    old = {**made.environment, **made.load, **made.model}
+    new = {**machine(), **(report.settings.to_dict() if report else {}), **here}
+    both = [part for part in _DECIDE_BITS if part in old and part in new]
+    differences = [f"{part} was {old[part]}, is {new[part]} here" for part in both if old[part] != new[part]]
     if differences:
         warnings.warn(
             f"frames may differ from the recorded clip: {'; '.join(differences)}", SvdkitWarning, stacklevel=3
