@@ -186,7 +186,9 @@ def explained(frames: Any) -> float:
         good = np.linalg.norm(moved + returned, axis=1) < 0.5
         if good.sum() < 16:
             continue
-        matrix, _ = cv2.findHomography(4 * points[good], 4 * ends[good], cv2.USAC_MAGSAC, quality.estimate.INLIER_PIXELS)
+        matrix, _ = cv2.findHomography(
+            4 * points[good], 4 * ends[good], cv2.USAC_MAGSAC, quality.estimate.INLIER_PIXELS
+        )
         matrix = np.eye(3) if matrix is None else matrix
         fitted = cv2.perspectiveTransform(4 * points[good][None], matrix)[0] / 4 - points[good]
         left += float(((moved[good] - fitted) ** 2).sum())

@@ -41,7 +41,9 @@ class LinearCode(torch.nn.Module):
         super().__init__()
         self.analysis = torch.nn.Conv2d(3, LATENT_CHANNELS, WINDOW, stride=CELL)
         self.expand = torch.nn.Conv2d(LATENT_CHANNELS, CODE_WIDTH, 3, padding=1)
-        self.ups = torch.nn.ModuleList([torch.nn.Conv2d(CODE_WIDTH, out, 3, padding=1) for out in (CODE_WIDTH, CODE_WIDTH, 3)])
+        self.ups = torch.nn.ModuleList(
+            [torch.nn.Conv2d(CODE_WIDTH, out, 3, padding=1) for out in (CODE_WIDTH, CODE_WIDTH, 3)]
+        )
         for layer in (self.expand, *self.ups):
             with torch.no_grad():
                 layer.weight[:, :, 1, 1] += torch.eye(*layer.weight.shape[:2])

@@ -100,7 +100,12 @@ def denoising_loss(
 
 
 def guessed(
-    unet: Any, noisy: torch.Tensor, sigma: torch.Tensor, first: torch.Tensor, embedding: torch.Tensor, numbers: torch.Tensor
+    unet: Any,
+    noisy: torch.Tensor,
+    sigma: torch.Tensor,
+    first: torch.Tensor,
+    embedding: torch.Tensor,
+    numbers: torch.Tensor,
 ) -> torch.Tensor:
     """The clean latents that the model sees in `noisy` (n, frames, 24, h, w), by v-prediction."""
     s = _wide(sigma)
