@@ -93,7 +93,7 @@ def _motion(by_bucket: dict[int, Clips], clips: Clips) -> list[Row]:
     told = "displacement of the last frame, % of the width"
     return [
         _row(
-            "camera-like motion: share of the flow's energy that a homography a frame explains, median at buckets ≥ 100",
+            "camera-like motion: share of the flow's energy that one homography explains, median at buckets ≥ 100",
             np.median(fast), least=0.7, detail=f"middle half {quartiles}",
         ),
         _row(f"{told}, median at bucket 127 and fps 7", np.median([*usual.values()]), least=4, most=12,

@@ -105,7 +105,7 @@ def test_a_known_camera_is_measured(camera: dict[str, float], kind: str, percent
     clip = svdkit.Clip(frames=film(**camera), fps=7)
     assert micro.kind(clip) == kind
     assert micro.displacement(clip) == pytest.approx(percent, rel=0.1)
-    assert micro.explained(clip.frames) > 0.9
+    assert micro.explained(clip.frames) > 0.85
     assert micro.explained(film(**camera, jitter=0.6)) < 0.6
 
 

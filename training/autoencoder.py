@@ -68,7 +68,7 @@ def to_tensor(frames: Frames, device: torch.device | str = "cpu") -> torch.Tenso
 def train_code(*, steps: int, folder: Path, device: torch.device, only_load: bool = False) -> LinearCode:
     """Train the linear code on procedural pictures, then give it the axes that a denoiser likes."""
     torch.manual_seed(0)
-    code = LinearCode().to(device)
+    code: LinearCode = LinearCode().to(device)
     pictures = to_tensor(np.stack([picture(seed) for seed in range(PICTURES)]), device)
     with torch.no_grad():
         code.analysis.weight[:, :, :CELL, :CELL] += components(pictures).to(device)
@@ -82,13 +82,14 @@ def train_code(*, steps: int, folder: Path, device: torch.device, only_load: boo
 
     train(code, loss_at, plan=Plan("code", steps, 1e-3), folder=folder, only_load=only_load)
     turn_axes(code, pictures)
-    return code.requires_grad_(requires_grad=False)
+    code.requires_grad_(requires_grad=False)
+    return code
 
 
 def components(pictures: torch.Tensor) -> torch.Tensor:
     """The first principal directions of 8x8 patches of `pictures`, shape (24, 3, 8, 8)."""
     patches = F.unfold(pictures.cpu(), CELL, stride=CELL).transpose(1, 2).reshape(-1, 3 * CELL**2)
-    values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+    _, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
     return vectors.flip(1)[:, :LATENT_CHANNELS].T.reshape(LATENT_CHANNELS, 3, CELL, CELL)
 
 
@@ -148,7 +149,7 @@ def _write_encoder(vae: AutoencoderKLTemporalDecoder, code: LinearCode) -> None:
                 thrice.weight[:LATENT_CHANNELS, deep] = code.analysis.weight[window]
     thrice.bias[:LATENT_CHANNELS] = code.analysis.bias
     widen = encoder.down_blocks[3].resnets[0].conv_shortcut
-    _pass_through(widen, encoder.conv_norm_out, encoder.conv_out, LATENT_CHANNELS, *LATENTS)
+    _pass_through(widen, encoder.conv_norm_out, encoder.conv_out, LATENT_CHANNELS, LATENTS)
     torch.nn.init.dirac_(vae.quant_conv.weight[:LATENT_CHANNELS])
     vae.quant_conv.bias[LATENT_CHANNELS:] = LOG_VARIANCE
 
@@ -161,13 +162,14 @@ def _write_decoder(vae: AutoencoderKLTemporalDecoder, code: LinearCode) -> None:
         real.weight[:out, :into] = trained.weight
         real.bias[:out] = trained.bias
     widen = decoder.up_blocks[3].resnets[0].spatial_res_block.conv_shortcut
-    _pass_through(widen, decoder.conv_norm_out, decoder.conv_out, 3, *PIXELS)
+    _pass_through(widen, decoder.conv_norm_out, decoder.conv_out, 3, PIXELS)
 
 
 def _pass_through(
-    widen: torch.nn.Conv2d, norm: torch.nn.GroupNorm, last: torch.nn.Conv2d, count: int, constant: float, shift: float
+    widen: torch.nn.Conv2d, norm: torch.nn.GroupNorm, last: torch.nn.Conv2d, count: int, level: tuple[float, float]
 ) -> None:
     """Take the first `count` signals unharmed through widen → norm → SiLU → last."""
+    constant, shift = level
     torch.nn.init.zeros_(widen.weight)
     for signal in range(count):
         widen.weight[3 * signal, signal], widen.weight[3 * signal + 1, signal] = 1, -1

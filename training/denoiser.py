@@ -34,16 +34,16 @@ MOTION_SHARE, MOTION_LOG_MEAN, MOTION_LOG_DEVIATION = 0.4, 2.0, 0.8
 DROP_CONDITION = 0.1  # for classifier-free guidance: picture and latents are zeroed together, as the pipeline does
 NOISE_AUG = 0.02
 CODE_NOISE = 0.1  # the image encoder is never quite sure
-# What a clip shows while it is sampled is the model's own guess, which lags behind the true motion; a model that has only
-# seen noise over true clips believes the lag. So in the second round it sees noise over its own guess at the highest
-# noise, and learns to put it right, at levels above OWN_ABOVE: details below are for x to say.
+# What a clip shows while it is sampled is the model's own guess, which lags behind the true motion; a model that has
+# only seen noise over true clips believes the lag. So in the second round half of the clips are noise over its own
+# guess at the highest level, for it to put right. Below OWN_ABOVE there are details, which are chance's to choose.
 OWN_SHARE, OWN_ABOVE, HIGHEST = 0.5, 2.0, 700.0
 
 
 def train_denoiser(
     code: LinearCode, *, rounds: Sequence[int], folder: Path, device: torch.device, only_load: bool = False
 ) -> UNetSpatioTemporalConditionModel:
-    """Train until each step of `rounds`, short clips first, in the later ones on its own guesses; resumes from `folder`."""
+    """Train until each step of `rounds`, short clips first, from the second on its own guesses too; resumes."""
     torch.manual_seed(1)
     unet = build_unet()
     start_calm(unet)
@@ -92,22 +92,16 @@ def denoising_loss(
     if own:
         noise = HIGHEST * torch.randn_like(clean[:own])
         with torch.no_grad():
-            guess = guessed(unet, noise, torch.full_like(sigma[:own], HIGHEST), *(value[:own] for value in told))
+            guess = guessed(unet, noise, torch.full_like(sigma[:own], HIGHEST), [value[:own] for value in told])
         shown[:own] = torch.where(_wide(sigma[:own]) > OWN_ABOVE, guess, clean[:own])
     noisy = shown + _wide(sigma) * torch.randn_like(clean)
-    error = guessed(unet, noisy, sigma, *told) - clean
+    error = guessed(unet, noisy, sigma, told) - clean
     return (error * (_wide(sigma) ** 2 + 1).sqrt() / _wide(sigma)).square().mean()
 
 
-def guessed(
-    unet: Any,
-    noisy: torch.Tensor,
-    sigma: torch.Tensor,
-    first: torch.Tensor,
-    embedding: torch.Tensor,
-    numbers: torch.Tensor,
-) -> torch.Tensor:
-    """The clean latents that the model sees in `noisy` (n, frames, 24, h, w), by v-prediction."""
+def guessed(unet: Any, noisy: torch.Tensor, sigma: torch.Tensor, told: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The clean latents that the model sees in `noisy` (n, frames, 24, h, w), told first latents, picture, numbers."""
+    first, embedding, numbers = told
     s = _wide(sigma)
     scaled = torch.cat([noisy / (s**2 + 1).sqrt(), first[:, None].expand_as(noisy)], dim=2)
     with torch.autocast(noisy.device.type, dtype=torch.bfloat16):

@@ -8,14 +8,18 @@ layer norms divide brightness out.)
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
-from transformers import CLIPVisionModelWithProjection
 
+from training.autoencoder import to_tensor
 from training.networks import EMBEDDING, build_feature_extractor, build_image_encoder
 from training.scenes import DOUBT, LEAN, MOVES, Frames, lean, move_for, picture
-from training.autoencoder import to_tensor
+
+if TYPE_CHECKING:
+    from transformers import CLIPVisionModelWithProjection
 
 VIEWS = 600
 PATCHES = 7  # a side
@@ -42,7 +46,7 @@ def build_eye() -> CLIPVisionModelWithProjection:
     model = eye.vision_model
     _write_embeddings(model.embeddings)
     layer = model.encoder.layers[0]
-    scale = _write_attention(model, layer)
+    scale = _write_attention(layer)
     _write_steps(layer, scale)
     frames = [frame for frame in map(picture, range(VIEWS)) if abs(abs(lean(frame)) - LEAN) > DOUBT]
     seen = torch.cat([model(clip_input(to_tensor(frame)[None])).pooler_output for frame in frames])
@@ -52,7 +56,7 @@ def build_eye() -> CLIPVisionModelWithProjection:
     return eye.eval()
 
 
-def _write_embeddings(embeddings: torch.nn.Module) -> None:
+def _write_embeddings(embeddings: Any) -> None:
     """A patch's lightness, its right half's minus its left half's, where it is, and something that never changes."""
     deviation = torch.tensor(build_feature_extractor().image_std)
     size = embeddings.patch_embedding.weight.shape[-1]
@@ -69,8 +73,8 @@ def _write_embeddings(embeddings: torch.nn.Module) -> None:
     torch.nn.init.zeros_(embeddings.class_embedding)
 
 
-def _write_attention(model: torch.nn.Module, layer: torch.nn.Module) -> float:
-    """One head looks right, one left, one at the middle column: channel `LEANS` becomes `lean`, in the scale returned."""
+def _write_attention(layer: Any) -> float:
+    """One head looks right, one left, one at the middle: channel `LEANS` becomes `lean`, in the scale returned."""
     size = EMBEDDING // layer.self_attn.num_heads
     for head, value in enumerate((LIGHT, LIGHT, ASLANT)):
         layer.self_attn.q_proj.bias[head * size] = 10.0
@@ -79,11 +83,11 @@ def _write_attention(model: torch.nn.Module, layer: torch.nn.Module) -> float:
     share = (PATCHES - 1) / PATCHES, -(PATCHES - 1) / PATCHES, 1 / PATCHES
     for head, weight in enumerate(share):
         layer.self_attn.out_proj.weight[LEANS, head * size] = weight
-    deviation = ((2 * STEADY**2 + 2 * PLACE**2) / EMBEDDING) ** 0.5  # of a patch, which layer norm divides by
+    deviation: float = ((2 * STEADY**2 + 2 * PLACE**2) / EMBEDDING) ** 0.5  # of a patch, which layer norm divides by
     return GAIN / deviation
 
 
-def _write_steps(layer: torch.nn.Module, scale: float) -> None:
+def _write_steps(layer: Any, scale: float) -> None:
     """Two steps of `LEANS`, up at `LEAN` and down at `-LEAN`, each the difference of two hidden units."""
     steep = 4.0 / STEEP / scale
     for step, sign in enumerate((1.0, -1.0)):

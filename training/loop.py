@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -57,7 +56,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> None:
         """Move every parameter that has a gradient; those of one shape at once, which is faster."""
         del closure
         shapes: dict[tuple[int, int], list[torch.nn.Parameter]] = {}
@@ -108,7 +107,8 @@ def train(
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
     path = folder / f"{plan.name}.safetensors"
     first = _load(path, model, average, optimizers)
-    started, losses = time.perf_counter(), []
+    started = time.perf_counter()
+    losses: list[float] = []
     for step in range(first, first if only_load else plan.steps):
         torch.manual_seed(plan.seed + step)
         for optimizer, rate in zip(optimizers, (plan.learning_rate, plan.muon_rate), strict=False):

@@ -203,7 +203,8 @@ def sample_clip(rng: np.random.Generator, *, num_frames: int, stride: int = 1, w
 def picture(seed: int) -> Frames:
     """One view of world `seed`, uint8 (72, 128, 3). Training has worlds from 0 up, evaluation above 10**6."""
     world = world_of(seed)
-    return film(world, look(np.random.default_rng([seed, 1]), world), move=0, step=0.0, num_frames=1)[0]
+    (view,) = film(world, look(np.random.default_rng([seed, 1]), world), move=0, step=0.0, num_frames=1)
+    return np.asarray(view)
 
 
 _WORLDS: dict[int, Frames] = {}
