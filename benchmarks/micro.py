@@ -302,12 +302,12 @@ def main() -> int:
 
 
 def show(pipe: Any, folder: Path) -> None:
-    """The README's pictures: a labelled strip of the three photos' clips, and the same clips in motion."""
+    """The README's pictures: a labelled strip of the three photos' clips, and beside it the same clips in motion."""
     clips = Sample(pictures=PHOTOS, settings=svdkit.ClipSettings(motion_bucket_id=180)).clips(pipe, seeds=[1])
     rows = [[_labelled(np.asarray(clip.photo), "photo"), *(_labelled(clip.frames[at], f"frame {at}") for at in SHOWN)]
             for clip in clips.values()]  # fmt: skip
     Image.fromarray(np.concatenate([np.concatenate(row, axis=1) for row in rows])).save(folder / "strip.png")
-    moving = np.concatenate([clip.frames for clip in clips.values()], axis=1)
+    moving = np.concatenate([clip.frames for clip in clips.values()], axis=1)  # one above the other, like the rows
     pictures = [Image.fromarray(_larger(frame)) for frame in [*moving, *moving[-2:0:-1]]]  # there and back again
     pictures[0].save(folder / "clips.webp", save_all=True, append_images=pictures[1:], duration=143, loop=0, quality=80)
 
