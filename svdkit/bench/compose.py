@@ -79,7 +79,7 @@ class Parts:
         self._pipe = pipe
         self._frame = frame
         self._made: dict[str, Any] = {}
-        lengths = sorted({clip.num_inference_steps for clip in clips})
+        lengths = sorted({clip.num_inference_steps or 1 for clip in clips})
         if lengths[1:]:  # of one step alone the first, which may fetch weights, cannot be told from the others
             lengths = [max(2, lengths[0]), lengths[-1]]
         self._lengths = itertools.cycle(lengths)

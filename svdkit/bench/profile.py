@@ -163,6 +163,7 @@ def _resolve(pipe: Any, load: LoadSettings, photo: Any, clip: ClipSettings) -> t
             raise SettingsError(f"clip has {name}={getattr(clip, name)}, but the photo was fitted to {size}; give one")
     frames = info.num_frames if info.weights_bytes else None  # else a hub model that is not known yet
     clip = clip.replace(height=photo.height, width=photo.width, num_frames=clip.num_frames or frames)
+    clip = clip.replace(num_inference_steps=clip.num_inference_steps or info.num_inference_steps)
     return photo, clip.replace(seed=clip.seed or 0)
 
 

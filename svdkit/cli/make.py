@@ -97,7 +97,7 @@ def animate(
         size = {"height": settings.height or info.height, "width": settings.width or info.width}
         frame = fit_photo(image, **size, mode=fit, focus=focus, border=border)
         targets = _targets(user_path(output or _default_name(frame.source)), seeds)
-        whole = settings.resolve(height=frame.height, width=frame.width, num_frames=info.num_frames, seed=0)
+        whole = settings.resolve(**{**info.clip_defaults, "height": frame.height, "width": frame.width}, seed=0)
         for target in targets:
             check_target(target, overwrite=overwrite, settings=whole, scale=scale)
     pipe = load(settings=load_settings)

@@ -137,8 +137,7 @@ class _Clip:
 
     def __init__(self, info: ModelInfo, card: Card, clip: ClipSettings, asked: LoadSettings) -> None:
         self.card, self.network, self.asked_chunk = card, network_of(info), clip.decode_chunk_size
-        size = {"height": info.height, "width": info.width, "num_frames": info.num_frames}
-        self.clip = clip.replace(seed=0).resolve(**size, max_guidance_scale=info.max_guidance_scale)
+        self.clip = clip.replace(seed=0).resolve(**info.clip_defaults)
         self._base = Job(asked.dtype, asked.compile, Rung("resident"), timed_part(self.clip))
 
     def job(self, rung: Rung) -> Job:

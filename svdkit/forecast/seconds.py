@@ -54,7 +54,7 @@ class Job(NamedTuple):
 
     def costs(self, network: Network) -> dict[str, list[tuple[Call, Cost, int]]]:
         """List the calls of each stage of the clip, what each costs, and how often it is made."""
-        calls = clip_calls(self.rung, **self.size, steps=self.clip.num_inference_steps)
+        calls = clip_calls(self.rung, **self.size, steps=self.clip.num_inference_steps or 1)
         return {stage: [(call, network.cost(call), times) for call, times in part] for stage, part in calls.items()}
 
 

@@ -85,8 +85,9 @@ def resolve(pipe: Any, settings: ClipSettings, frame: Frame, *, seed: int | None
     if settings.decode_chunk_size is None and limit < _USUAL_CHUNK:
         settings = settings.replace(decode_chunk_size=limit)
     frames = pipe.unet.config.num_frames
-    own = {} if report is None else {"max_guidance_scale": report.model.max_guidance_scale}
-    settings = settings.resolve(height=frame.height, width=frame.width, num_frames=frames, seed=seed, **own)
+    own = {} if report is None else report.model.clip_defaults
+    own |= {"height": frame.height, "width": frame.width, "num_frames": frames}
+    settings = settings.resolve(**own, seed=seed)
     if (settings.height, settings.width) != (frame.height, frame.width):
         raise SettingsError(
             f"the settings ask for height={settings.height}, width={settings.width}, but the photo was fitted to "

@@ -30,6 +30,7 @@ class ModelInfo:
         num_frames: frames a clip it was trained on.
         height: pixels it was trained on.
         width: pixels it was trained on.
+        num_inference_steps: steps when the user leaves them open.
         max_guidance_scale: guidance at the last frame when the user leaves it open.
         hub_id: "owner/name" on the Hugging Face hub, None if it is not there.
         modelscope_id: "owner/name" on ModelScope, None if it is not there.
@@ -49,6 +50,7 @@ class ModelInfo:
     num_frames: int = 25
     height: int = 576
     width: int = 1024
+    num_inference_steps: int = 25
     max_guidance_scale: float = 3.0
     hub_id: str | None = None
     modelscope_id: str | None = None
@@ -57,6 +59,12 @@ class ModelInfo:
     weights_bytes: int = 0
     trained: str = "see the model's own page"
     folder: Path | None = None
+
+    @property
+    def clip_defaults(self) -> dict[str, Any]:
+        """What `ClipSettings.resolve` fills in for this model."""
+        names = ("height", "width", "num_frames", "num_inference_steps", "max_guidance_scale")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def kind(self) -> str:
@@ -77,10 +85,11 @@ def catalogue() -> tuple[ModelInfo, ...]:
         num_frames=14,
         height=72,
         width=128,
-        max_guidance_scale=1.0,  # guidance burns its colours out: see its card
+        num_inference_steps=10,  # more sharpens details, which then flicker: see its card
+        max_guidance_scale=1.0,
         licence="Apache-2.0",
         weights_bytes=_safetensors_bytes(_MICRO_FOLDER),
-        trained="procedural scenes under known camera and object motion; no photographs, no people",
+        trained="painted planes under a moving camera; no photographs, no people",
         folder=_MICRO_FOLDER,
     )
     return (micro, *_SVD)

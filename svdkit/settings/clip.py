@@ -39,7 +39,7 @@ class ClipSettings(Settings):
         height: Pixels, a multiple of 8 (what the VAE shrinks by) from 16 to 2048; None for the model's own.
         width: Pixels, like height. The full models were trained at height 576, width 1024.
         num_frames: 2 to 256; None for the model's own (14 or 25). With one frame alone diffusers' guidance fails.
-        num_inference_steps: 1 to 1000 denoising steps.
+        num_inference_steps: 1 to 1000 denoising steps; None for the model's own (25 for SVD, as in diffusers).
         min_guidance_scale: 0 to 100, at the first frame; a straight line runs from it to the last frame's.
         max_guidance_scale: 0 to 100, at the last frame; None for the model's own (3 for SVD, as in diffusers). 1 or
             less switches guidance off, which halves the work; between 1 and 1.01 nothing is allowed, since half
@@ -70,8 +70,8 @@ class ClipSettings(Settings):
         aliases=("frames", "video_frames"),
         meaning="frames of the clip. Far from what the model was trained on, it falls apart.",
     )
-    num_inference_steps: int = setting(
-        25,
+    num_inference_steps: int | None = setting(
+        None,
         number(1, 1000, step=1),
         aliases=("steps", "num_steps"),
         meaning="denoising time grows with it, one for one. 25 is usual; after that little changes.",
@@ -129,12 +129,19 @@ class ClipSettings(Settings):
         return Conditioning(fps=self.fps - 1, motion_bucket_id=bucket, noise_aug_strength=noise)
 
     def resolve(
-        self, *, height: int, width: int, num_frames: int, max_guidance_scale: float = 3.0, seed: int | None = None
+        self,
+        *,
+        height: int,
+        width: int,
+        num_frames: int,
+        num_inference_steps: int = 25,
+        max_guidance_scale: float = 3.0,
+        seed: int | None = None,
     ) -> ClipSettings:
         """Fill in everything left open, so that the result alone repeats the clip.
 
-        Height, width (pixels), num_frames and max_guidance_scale are the model's own; a seed is drawn when there is
-        none here or there.
+        The values given are the model's own (``ModelInfo.clip_defaults``); a seed is drawn when there is none here or
+        there.
 
         Raises:
             SettingsError: The values are bad, or cannot work together, as a decode_chunk_size above num_frames.
@@ -146,6 +153,7 @@ class ClipSettings(Settings):
         drawn = secrets.randbelow(2**32) if seed is None else seed  # short enough to type, exact in JavaScript
         fill: dict[str, Any] = {"height": height, "width": width, "num_frames": num_frames, "seed": drawn}
         fill |= {"playback_fps": float(self.fps), "max_guidance_scale": max_guidance_scale}
+        fill |= {"num_inference_steps": num_inference_steps}
         given = {name: value for name, value in self.to_dict().items() if value is not None}
         found = self.replace(**{**fill, **given})
         if unset := [name for name in fill if getattr(found, name) is None]:
@@ -262,4 +270,4 @@ def clip_preset(name: str) -> ClipSettings:
         guess = nearest(name, _PRESETS)
         hint = f"did you mean {guess!r}?" if guess else f"choose one of {', '.join(_PRESETS)}"
         raise SettingsError(f"there is no preset {shown(name)}; {hint}") from None
-    return ClipSettings(**values)
+    return ClipSettings(**{"num_inference_steps": 25, **values})

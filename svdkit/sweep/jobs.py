@@ -103,8 +103,7 @@ class _Maker:
         info = self._models[load.model]
         if info is None:
             return None
-        own = {"num_frames": info.num_frames, "max_guidance_scale": info.max_guidance_scale, "seed": 0}
-        clip = clip.resolve(height=info.height, width=info.width, **own)
+        clip = clip.resolve(**info.clip_defaults, seed=0)
         frame = self._frame(point["photo"], height=clip.height, width=clip.width)
         return None if frame is None else Job(load=load, clip=clip, frame=frame)
 

@@ -287,9 +287,7 @@ class SettingsForm(_Form):
         self.seed.value = secrets.randbelow(2**32)  # short enough to type
 
     def _fill(self, settings: ClipSettings) -> dict[str, Any]:
-        names = ("height", "width", "num_frames", "max_guidance_scale")
-        own: dict[str, Any] = {name: getattr(self._info, name) for name in names}
-        return settings.resolve(**own, seed=self.seed.value).to_dict()
+        return settings.resolve(**self._info.clip_defaults, seed=self.seed.value).to_dict()
 
     def _moved(self, name: str, _: object) -> None:
         """Tell of one changed value; but for the size, which belongs to no preset, it is that preset no more."""

@@ -127,8 +127,8 @@ class Panel:
             if (settings is None or settings.seed is None) and not self.form.lock.value:
                 self.form.draw_seed()
             form = self.form.settings
-            names = ("height", "width", "num_frames", "max_guidance_scale", "seed")
-            return [settings.resolve(**{name: getattr(form, name) for name in names}) if settings else form]
+            own = {name: getattr(form, name) for name in (*self.studio.info.clip_defaults, "seed")}
+            return [settings.resolve(**own) if settings else form]
 
         return self._run(clip)
 
@@ -193,7 +193,7 @@ class Panel:
             self._run(lambda: [finish], of=draft.photo)
 
     def _draft_of(self, settings: ClipSettings) -> ClipSettings:
-        shrunk: dict[str, Any] = {"num_inference_steps": min(_DRAFT_STEPS, settings.num_inference_steps)}
+        shrunk: dict[str, Any] = {"num_inference_steps": min(_DRAFT_STEPS, settings.num_inference_steps or 1)}
         if self.small.value:
             shrunk |= {side: max(16, getattr(settings, side) // 16 * 8) for side in ("height", "width")}
         return settings.replace(**shrunk)
