@@ -60,7 +60,7 @@ def test_jobs_group_by_key() -> None:
 
 
 def test_an_open_setting_has_no_key() -> None:
-    still_open = "height, width, seed, num_frames, max_guidance_scale, decode_chunk_size"
+    still_open = "height, width, seed, num_frames, num_inference_steps, max_guidance_scale, decode_chunk_size"
     with pytest.raises(SettingsError, match=f"a decode key needs {still_open}, still None here; call"):
         key("decode", ClipSettings())
 

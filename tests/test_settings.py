@@ -92,8 +92,12 @@ def test_devices_torch_knows_are_taken(device):
         ("height", 0, "height=0: must be a multiple of 8 from 16 to 2048 or None; use 16"),
         ("num_frames", 1, "num_frames=1: must be a whole number from 2 to 256 or None; use 2"),
         ("num_frames", 257, "num_frames=257: must be a whole number from 2 to 256 or None; use 256"),
-        ("num_inference_steps", 0, "num_inference_steps=0: must be a whole number from 1 to 1000; use 1"),
-        ("num_inference_steps", 1001, "num_inference_steps=1001: must be a whole number from 1 to 1000; use 1000"),
+        ("num_inference_steps", 0, "num_inference_steps=0: must be a whole number from 1 to 1000 or None; use 1"),
+        (
+            "num_inference_steps",
+            1001,
+            "num_inference_steps=1001: must be a whole number from 1 to 1000 or None; use 1000",
+        ),
         ("min_guidance_scale", -0.5, "min_guidance_scale=-0.5: must be a number from 0 to 100; use 0"),
         ("max_guidance_scale", 101, "max_guidance_scale=101: must be a number from 0 to 100 or None; use 100"),
         ("fps", 0, "fps=0: must be a whole number from 1 to 60; use 1"),
@@ -428,14 +432,15 @@ def test_resolve_leaves_nothing_open():
 
 
 def test_resolve_keeps_what_the_user_said():
-    said = ClipSettings(
-        height=72, width=128, num_frames=8, max_guidance_scale=2, decode_chunk_size=2, seed=3, playback_fps=12
-    )
+    own = {"num_inference_steps": 4, "max_guidance_scale": 2}
+    said = ClipSettings(height=72, width=128, num_frames=8, decode_chunk_size=2, seed=3, playback_fps=12, **own)
     assert said.resolve(height=576, width=1024, num_frames=25, max_guidance_scale=1.5, seed=9) == said
 
 
-def test_guidance_left_open_is_the_models_own_and_else_that_of_diffusers():
+def test_what_is_left_open_is_the_models_own_and_else_that_of_diffusers():
     size = {"height": 72, "width": 128, "num_frames": 14}
+    assert ClipSettings().resolve(**size).num_inference_steps == 25
+    assert ClipSettings().resolve(**size, num_inference_steps=10).num_inference_steps == 10
     assert ClipSettings().resolve(**size).max_guidance_scale == 3
     assert ClipSettings().resolve(**size, max_guidance_scale=1.5).max_guidance_scale == 1.5
 

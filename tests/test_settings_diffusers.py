@@ -13,7 +13,8 @@ from svdkit.settings import ClipSettings
 # diffusers 0.42 hands numpy 2 a tensor in its scheduler; nothing of ours.
 
 OURS_ALONE = {"seed", "playback_fps"}
-MODELS_OWN = {"height", "width", "max_guidance_scale"}  # None: micro has its own, SVD those of diffusers
+# None: micro has its own, SVD those of diffusers.
+MODELS_OWN = {"height", "width", "num_inference_steps", "max_guidance_scale"}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,8 @@ def test_defaults_are_those_of_the_pipeline(signature):
     ours = {name: value for name, value in ClipSettings().to_dict().items() if name not in OURS_ALONE | MODELS_OWN}
     assert ours == {name: signature[name].default for name in ours}
     svd = ClipSettings().resolve(height=16, width=16, num_frames=2)
-    assert svd.max_guidance_scale == signature["max_guidance_scale"].default
+    for name in ("max_guidance_scale", "num_inference_steps"):
+        assert getattr(svd, name) == signature[name].default
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,7 @@ class TestSettings:
     @pytest.mark.parametrize("model", [info.name for info in catalogue()])
     def test_it_begins_with_what_the_model_takes_by_itself(self, model: str) -> None:
         info = find_model(model)
-        size = {"height": info.height, "width": info.width, "num_frames": info.num_frames}
-        own = ClipSettings(seed=1).resolve(**size, max_guidance_scale=info.max_guidance_scale)
+        own = ClipSettings(seed=1).resolve(**info.clip_defaults)
         assert Form(model).settings.replace(seed=1) == own
 
     @pytest.mark.parametrize("name", [name for name in FIELDS if name != "seed"])
