@@ -109,11 +109,11 @@ SMALL = (
 
 @pytest.mark.parametrize(("name", "call"), [*(("svd", c) for c in CALLS), *(("micro", c) for c in SMALL)], ids=str)
 def test_the_coefficients_say_what_is_counted(name, call, request):
-    """To the last operation and byte; within 1 % where a side of the latents is odd, 4 % in fp32, which casts less."""
+    """To the last operation and byte; within 3 % where a side of the latents is odd, 4 % in fp32, which casts less."""
     counted = measure_call(request.getfixturevalue(name), call)
     known = network_of(find_model(name)).cost(call)
     off = {field: abs(known / true - 1) for field, known, true in zip(Cost._fields, known, counted, strict=True)}
-    most = 0.04 if call.element_bytes == 4 else 1e-5 if name == "svd" else 0.01
+    most = 0.04 if call.element_bytes == 4 else 1e-5 if name == "svd" else 0.03
     assert max(off.values()) < most, off
 
 
