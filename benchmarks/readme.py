@@ -40,7 +40,8 @@ by `python benchmarks/readme.py`, which writes this file. In a folder, `table.md
 the raw values, versions included. A sweep also has `index.html`: clone the repository and open it by double click.
 
 A missed bar stays here as missed. Unless a row says otherwise the model is micro, svdkit's built-in one: its seconds
-and its pictures say nothing about Stable Video Diffusion.
+and its pictures say nothing about Stable Video Diffusion. What is dated before 26 November 2026 was measured on the
+micro of then, which had 5 million parameters and latents of a quarter of the size.
 
 A sweep times each clip once, next to whatever else the machine is doing: what it is for are the clips and the numbers
 measured from their pixels. For seconds, look at the benchmarks.
