@@ -154,7 +154,7 @@ def test_a_slider_and_its_number_follow_each_other(front: Front) -> None:
     slider = next(
         name
         for name, state in front.widgets.items()
-        if state.get("_model_name") == "IntSliderModel" and state.get("max") == 100 and state.get("value") == 25
+        if state.get("_model_name") == "IntSliderModel" and state.get("max") == 100 and state.get("value") == 10
     )
     front.wait(lambda: front.widgets[slider]["value"] == 3)
     front.send(slider, {"method": "update", "state": {"value": 2}, "buffer_paths": []})

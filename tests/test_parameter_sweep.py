@@ -59,7 +59,7 @@ def test_after_a_result_there_is_something_to_notice() -> None:
 
 
 def test_it_is_honest_about_micro() -> None:
-    assert "details stir and dissolve" in source("title")
+    assert "goes to the lighter" in source("title")
     assert "nothing of\nhow a full model answers" in source("title").replace("\n> ", "\n")
 
 

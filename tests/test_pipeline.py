@@ -477,7 +477,7 @@ def test_weights_on_the_machine_count_as_free(folder, monkeypatch):
     assert given["plans"] == ("resident",)
     assert (need.height, need.width, need.num_frames) == (64, 64, 4)
     assert need.network == svd_network()  # those of the toy were never counted
-    assert need.element_bytes == 4
+    assert need.dtype == "fp32"
 
 
 def test_compile_is_applied_to_the_unet_and_the_decoder(folder):

@@ -21,7 +21,7 @@ from tests.clips import SETTINGS, micro_clip, provenance
 from tests.ui_toys import TOY, plain
 
 SIZE = {"height": 72, "width": 128, "num_frames": 14, "decode_chunk_size": 7, "max_guidance_scale": 1.0}
-CLIP = ClipSettings(seed=1, **SIZE, playback_fps=7.0)  # type: ignore[arg-type]
+CLIP = ClipSettings(seed=1, num_inference_steps=25, **SIZE, playback_fps=7.0)  # type: ignore[arg-type]
 LOAD = LoadSettings(model="micro")
 MACHINE = "a machine of the tests"
 
