@@ -59,8 +59,9 @@ def test_after_a_result_there_is_something_to_notice() -> None:
 
 
 def test_it_is_honest_about_micro() -> None:
-    assert "goes to the lighter" in source("title")
-    assert "nothing of\nhow a full model answers" in source("title").replace("\n> ", "\n")
+    title = " ".join(source("title").replace("\n> ", "\n").split())
+    assert "a camera that goes to the lighter side of the photo, or closer" in title
+    assert "It says nothing of how a full model answers" in title
 
 
 def test_the_command_for_terminals_takes_its_parameters() -> None:
