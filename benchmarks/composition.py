@@ -27,7 +27,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait for each other make the
 from svdkit.bench.profile import agreement, profile  # noqa: E402 - behind the line above
 from svdkit.bench.protocol import Protocol  # noqa: E402
 from svdkit.bench.record import write_record  # noqa: E402
-from svdkit.bench.stats import median, timed_parts  # noqa: E402
+from svdkit.bench.stats import median  # noqa: E402
 from svdkit.settings import ClipSettings  # noqa: E402
 from svdkit.units import format_seconds  # noqa: E402
 
@@ -82,9 +82,9 @@ def table(composed: Sequence[Record], whole: Sequence[Record], cost: dict[str, f
     ]
     seconds: dict[str, list[float]] = {}
     for record in whole:
-        seconds.setdefault(record.id, []).append(median(timed_parts(record)).value)
+        seconds.setdefault(record.id, []).append(median(record.timed).value)
     for record in composed:
-        one, other = median(timed_parts(record)).value, float(np.mean(seconds[record.id]))
+        one, other = median(record.timed).value, float(np.mean(seconds[record.id]))
         cell = f"{record.load['dtype']} | {record.clip['num_inference_steps']} | {record.clip['decode_chunk_size']}"
         lines.append(f"| {cell} | {format_seconds(one)} | {format_seconds(other)} | {one / other - 1:+.1%} |")
     found, share = agreement([*composed, *whole]), cost["composed"] / cost["whole"]

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for svdkit where it is not installed
 
 from svdkit.bench.record import read_records  # noqa: E402 - behind the line above
-from svdkit.bench.varying import hardware  # noqa: E402
+from svdkit.bench.table import hardware  # noqa: E402
 from svdkit.units import format_count  # noqa: E402
 
 if TYPE_CHECKING:

@@ -1,8 +1,9 @@
-"""Numbers become text here and nowhere else: bytes, seconds, money, counts."""
+"""Numbers become text here and nowhere else: bytes, seconds, money, counts; and texts become columns."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "CNY": "¥"}
@@ -75,3 +76,15 @@ def format_count(count: int, noun: str, plural: str | None = None) -> str:
         ('1 frame', '1,200 frames', '2 copies')
     """
     return f"{count:,} {noun if abs(count) == 1 else plural or noun + 's'}"
+
+
+def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lay out rows of texts in columns as wide as their widest text, one line a row.
+
+    Example:
+        >>> aligned([("NAME", "CLIP"), ("svd", "14 frames")])
+        ['NAME  CLIP', 'svd   14 frames']
+    """
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

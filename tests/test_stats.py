@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from svdkit.bench.stats import Interval, chance_of_trend, median, percentiles, ratio, timed_parts
+from svdkit.bench.stats import Interval, chance_of_trend, median, percentiles, ratio
 from tests.bench_records import record
 
 
@@ -80,7 +80,7 @@ def test_a_trend_is_told_from_chance() -> None:
 
 def test_a_records_seconds_are_its_total_or_its_stages() -> None:
     whole = record()
-    assert timed_parts(whole) == [whole.samples["timed"]["total"]]
+    assert whole.timed == [whole.samples["timed"]["total"]]
     apart = record(samples={"timed": {"load": [9.0], "unet": [1.0], "vae_decode": [2.0, 3.0], "export": []}})
-    assert timed_parts(apart) == [[1.0], [2.0, 3.0]]
-    assert timed_parts(record(samples={"cold": {"total": [9.0]}})) == []
+    assert apart.timed == [[1.0], [2.0, 3.0]]
+    assert record(samples={"cold": {"total": [9.0]}}).timed == []

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from svdkit.bench.record import read_records
-from svdkit.bench.table import memory_of, table, to_csv, to_html, to_markdown
+from svdkit.bench.table import table, to_csv, to_html, to_markdown
 from svdkit.errors import SettingsError
 from svdkit.units import format_bytes, format_seconds
 from tests.bench_records import CPU, GPU, VERSIONS, out_of_memory, record
@@ -153,7 +153,7 @@ def test_without_a_gpu_the_process_counts() -> None:
 
 def test_memory_without_a_total_is_the_largest_stage() -> None:
     stages = {"unet": {"peak_allocated_bytes": 7, "process_bytes": None}, "vae_decode": {"peak_allocated_bytes": 9}}
-    sizes = memory_of(record(memory=stages))
+    sizes = record(memory=stages).peaks
     assert sizes == {"peak_allocated_bytes": 9, "peak_reserved_bytes": None, "process_bytes": None}
 
 

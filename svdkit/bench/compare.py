@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from svdkit.bench.matching import cells_of, check_allowed, differences, names, nearest, pair_failures
 from svdkit.bench.record import Record, check_records
-from svdkit.bench.stats import FEWEST_REPEATS, Interval, Parts, median, ratio, timed_parts
-from svdkit.bench.table import memory_of
-from svdkit.bench.varying import completed, hardware
+from svdkit.bench.stats import FEWEST_REPEATS, Interval, Parts, median, ratio
+from svdkit.bench.table import completed, days, hardware, varying
 from svdkit.errors import SettingsError, shown
-from svdkit.units import format_bytes, format_count, format_seconds
+from svdkit.units import aligned, format_bytes, format_count, format_seconds
+
+_Cells = dict[str, list[Record]]
 
 _SAME_MEMORY = 0.01  # allocators round; less than this is no difference
 
@@ -65,17 +67,16 @@ class Comparison:
             >>> compare(old, new).regressions(above=0.05)  # doctest: +SKIP
             ()
         """
-        slower = (change.time == "slower" and change.ratio.value > 1 + above for change in self.changes)
-        return tuple(c for c, is_slower in zip(self.changes, slower, strict=True) if is_slower or c.time == "fails now")
+        return tuple(
+            c for c in self.changes if c.time == "fails now" or (c.time == "slower" and c.ratio.value > 1 + above)
+        )
 
     def __str__(self) -> str:
         rows = [
             ("ROW", "OLD", "NEW", "RATIO (95 %)", "TIME", "OLD PEAK", "NEW PEAK", "MEMORY"),
             *map(_cells, self.changes),
         ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([*self.notes, "", *lines])
+        return "\n".join([*self.notes, "", *aligned(rows)])
 
 
 def compare(
@@ -107,22 +108,22 @@ def compare(
     old_records, new_records = (check_records(given, who="compare") for given in (old_records, new_records))
     records = completed([*old_records, *new_records])  # both together, so that a row that fails now is found
     old_records, new_records = records[: len(old_records)], records[len(old_records) :]
-    allowed = check_allowed(allow_different, records)
+    allowed = _check_allowed(allow_different, records)
     noise: object = noise_floor  # callers are not typed
     if noise is not None and not (isinstance(noise, int | float) and 0 <= noise < math.inf):
         raise SettingsError(f"compare: noise_floor={shown(noise_floor)} is not a fraction from 0; 0.02 is 2 %")
-    old, new = cells_of(old_records, allowed, which="old"), cells_of(new_records, allowed, which="new")
-    pair_failures(old, new)
+    old, new = _cells_of(old_records, allowed, which="old"), _cells_of(new_records, allowed, which="new")
+    _pair_failures(old, new)
     both = [key for key in old if key in new]
     if not both:
-        raise SettingsError(f"compare: no row is in both; {nearest(old_records, new_records)}")
-    differing = differences([(old[key], new[key]) for key in both])
+        raise SettingsError(f"compare: no row is in both; {_nearest(old_records, new_records)}")
+    differing = _differences([(old[key], new[key]) for key in both])
     if refused := [text for part, text in differing.items() if not {part, "environment"} & allowed]:
         advice = "allow_different=('environment',), or --allow environment, compares all the same"
         raise SettingsError.of(f"compare: hardware or versions differ ({advice})", refused)
     measured = _noise([*old.values(), *new.values()])
     floor = measured or 0.0 if noise_floor is None else noise_floor
-    name = names(records, allowed)
+    name = _names(records, allowed)
     return Comparison(
         changes=tuple(_judge(name(key), old[key], new[key], floor) for key in both),
         noise_floor=floor,
@@ -140,7 +141,7 @@ def _noise(cells: Iterable[list[Record]]) -> float | None:
     """Largest difference between repeats of one cell, as a fraction; None when no cell has any."""
     spreads = []
     for cell in cells:
-        medians = [median(parts).value for record in cell if (parts := _timed(record))]
+        medians = [median(record.timed).value for record in cell if record.timed]
         if len(medians) > 1 and min(medians) > 0:
             spreads.append(max(medians) / min(medians) - 1)
     return max(spreads, default=None)
@@ -185,8 +186,7 @@ def _judge_time(change: Interval, floor: float) -> str:
 def _judge_memory(old: list[Record], new: list[Record]) -> tuple[int | None, int | None, str]:
     for name in ("peak_allocated_bytes", "process_bytes", "peak_reserved_bytes"):
         before, after = (
-            max((size for r in cell if r.status == "ok" and (size := memory_of(r)[name])), default=0)
-            for cell in (old, new)
+            max((size for r in cell if r.status == "ok" and (size := r.peaks[name])), default=0) for cell in (old, new)
         )
         if before and after:
             same = abs(after / before - 1) <= _SAME_MEMORY
@@ -194,21 +194,15 @@ def _judge_memory(old: list[Record], new: list[Record]) -> tuple[int | None, int
     return None, None, "unknown"
 
 
-def _timed(record: Record) -> Parts:
-    return timed_parts(record) if record.status == "ok" else []
-
-
 def _pooled(cell: list[Record]) -> Parts:
     """The seconds of all repeats of a cell together."""
-    parts = [found for record in cell if (found := _timed(record))]
+    parts = [record.timed for record in cell if record.timed]
     return [[*itertools.chain(*lists)] for lists in zip(*parts, strict=False)]
 
 
 def _origin(records: Sequence[Record]) -> str:
-    dates = sorted(record.started_at[:10] for record in records)
-    days = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
     where = "; ".join(dict.fromkeys(hardware(record.environment) for record in records))
-    return f"{format_count(len(records), 'record')} of {days}, {where}"
+    return f"{format_count(len(records), 'record')} of {days(records)}, {where}"
 
 
 def _cells(change: Change) -> tuple[str, ...]:
@@ -221,3 +215,92 @@ def _cells(change: Change) -> tuple[str, ...]:
     ratio_text = "–" if math.isnan(change.ratio.value) else f"{change.ratio.value:.3f}{interval}"
     seconds = format_seconds(change.old_seconds), format_seconds(change.new_seconds)
     return change.name, *seconds, ratio_text, f"{change.time}{few}", *size, change.memory
+
+
+def _identity(record: Record) -> dict[str, Any]:
+    """All that decides which row a record belongs to."""
+    model = {"model": record.model["name"], **{name: record.model.get(name) for name in ("weights", "revision")}}
+    return {**record.settings, "image": record.image.get("sha256"), **model, "method": record.method}
+
+
+def _check_allowed(names: Iterable[str], records: Sequence[Record]) -> set[str]:
+    """Give the names of what may differ as a set; SettingsError for a name that no record has."""
+    given = [names] if isinstance(names, str) else names  # a text alone is one name, not its letters
+    if not isinstance(given, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in given):
+        raise SettingsError(f"compare: allow_different={shown(names)} is no list of names, such as ['torch', 'dtype']")
+    allowed = set(given)
+    known = {"environment", *(name for record in records for name in {**_identity(record), **record.machine})}
+    if unknown := sorted(allowed - known):
+        raise SettingsError(
+            f"compare: {', '.join(unknown)[:200]} may not differ: not a name here; {', '.join(sorted(known))}"
+        )
+    return allowed
+
+
+def _cells_of(records: Sequence[Record], allowed: set[str], *, which: str) -> _Cells:
+    """Group records into cells by what decides their row; refuse if what may differ then differs inside a cell."""
+    cells: _Cells = {}
+    for record in records:
+        parts = {name: value for name, value in _identity(record).items() if name not in allowed and value is not None}
+        cells.setdefault(json.dumps(parts, sort_keys=True), []).append(record)
+    for cell in cells.values():
+        if names := varying([_identity(record) for record in cell]):
+            rule = f"with {', '.join(names)} left out, several {which} rows are one"
+            raise SettingsError(f"compare: {rule}; give records of which only one is meant")
+    return cells
+
+
+def _pair_failures(old: _Cells, new: _Cells) -> None:
+    """Let cells of failed rows meet those of the other side that differ in method alone: a failed run came to none."""
+
+    def bare(key: str) -> dict[str, Any]:
+        return {name: value for name, value in json.loads(key).items() if name != "method"}
+
+    for one, other in ((old, new), (new, old)):
+        for key in [key for key, cell in one.items() if not any(record.status == "ok" for record in cell)]:
+            found = next((there for there in other if bare(there) == bare(key)), key)
+            if found != key:
+                one.setdefault(found, []).extend(one.pop(key))
+
+
+def _nearest(old: Sequence[Record], new: Sequence[Record]) -> str:
+    """Name what differs between the two most similar rows."""
+    pairs = [(_identity(first), _identity(second)) for first, second in itertools.product(old[:100], new[:100])]
+    if not pairs:
+        return f"there are {format_count(len(old), 'old record')} and {format_count(len(new), 'new record')}"
+    first, second = min(pairs, key=lambda pair: len(varying(pair)))
+    names = varying([first, second])
+    changes = ", ".join(f"{name}: {first.get(name)} → {second.get(name)}" for name in names)
+    return f"the nearest differ in {changes}; allow_different={tuple(names)!r} or --allow compares them all the same"
+
+
+def _differences(pairs: Sequence[tuple[list[Record], list[Record]]]) -> dict[str, str]:
+    """Name -> one line on a part of the environment that is not the same in old and new.
+
+    Failed rows do not count: those of a process that died were written by another one, which may know no GPU.
+    """
+    found: dict[str, str] = {}
+    for old, new in pairs:
+        environments = [[one.machine for one in cell if one.status == "ok"] for cell in (old, new)]
+        if not all(environments):
+            continue
+        for name in varying([*environments[0], *environments[1]]):
+            before, after = ("/".join(dict.fromkeys(_text(name, e.get(name)) for e in side)) for side in environments)
+            found.setdefault(name, f"{name}: {before} → {after}")
+    return found
+
+
+def _text(name: str, value: Any) -> str:
+    return format_bytes(value) if name.endswith("_bytes") and value is not None else str(value)
+
+
+def _names(records: Sequence[Record], allowed: set[str]) -> Callable[[str], str]:
+    """Make a function that names a cell by what tells it from the others."""
+    differ = [name for name in varying([_identity(record) for record in records]) if name not in allowed]
+
+    def name(key: str) -> str:
+        values: Mapping[str, Any] = json.loads(key)
+        shown = [f"{part} {str(values.get(part))[:24]}" for part in differ]
+        return ", ".join(shown) or str(values.get("model", "all rows"))
+
+    return name

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from svdkit.bench.varying import hardware, settings_of, varying
+from svdkit.bench.table import hardware, varying
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ def empty_figure(records: Sequence[Record], *, height: float = 4.2, hidden: Sequ
 
 
 def _settings_line(records: Sequence[Record], hidden: Sequence[str]) -> str:
-    rows = [settings_of(record) for record in records]
+    rows = [record.settings for record in records]
     differ = {*varying(rows), *hidden}
     same = {name: value for name, value in rows[0].items() if name not in differ and value is not None}
     words = {"num_frames": "{} frames", "height": "height {}", "width": "width {}", "num_inference_steps": "{} steps"}

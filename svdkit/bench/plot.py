@@ -9,9 +9,8 @@ import numpy as np
 
 from svdkit.bench.figure import COLOURS, FILLS, HATCHES, LINES, MARKERS, empty_figure, series_of, setting_of
 from svdkit.bench.record import BYTES, STAGES, Record
-from svdkit.bench.stats import chance_of_trend, median, ratio, timed_parts
-from svdkit.bench.table import memory_of
-from svdkit.bench.varying import settings_of, varying
+from svdkit.bench.stats import chance_of_trend, median, ratio
+from svdkit.bench.table import varying
 from svdkit.errors import SettingsError
 from svdkit.units import format_bytes, format_seconds
 
@@ -67,14 +66,14 @@ def time_against_steps(records: Sequence[Record]) -> Figure:
         >>> time_against_steps(records)  # doctest: +SKIP
     """
     along = "num_inference_steps"
-    series = series_of([r for r in records if r.status == "ok" and timed_parts(r)], along=along)
+    series = series_of([r for r in records if r.timed], along=along)
     series = {name: found for name, found in series.items() if len({setting_of(r, along) for r in found}) > 1}
     if not series:
         raise SettingsError("time_against_steps: give timed records of at least two num_inference_steps")
     figure, axes = empty_figure([record for found in series.values() for record in found])
     for index, (name, found) in enumerate(series.items()):
         steps = np.array([setting_of(record, along) for record in found])
-        low, middle, high = np.array([(s.low, s.value, s.high) for s in (median(timed_parts(r)) for r in found)]).T
+        low, middle, high = np.array([(s.low, s.value, s.high) for s in (median(r.timed) for r in found)]).T
         slope, fixed = np.polyfit(steps, middle, 1)
         colour, ends = COLOURS[index % 8], np.array([0, steps.max()])
         axes.plot(ends, fixed + slope * ends, LINES[index % 4], color=colour, linewidth=1.2)
@@ -102,16 +101,16 @@ def vram_against_chunk(records: Sequence[Record], *, limit_bytes: int | None = N
         >>> vram_against_chunk(records, limit_bytes=24 * 2**30)  # doctest: +SKIP
     """
     along, free = "decode_chunk_size", ("num_inference_steps",)
-    series = series_of([r for r in records if r.status == "ok" and any(memory_of(r).values())], along=along, free=free)
+    series = series_of([r for r in records if r.status == "ok" and any(r.peaks.values())], along=along, free=free)
     if not series:
         raise SettingsError("vram_against_chunk: give records that have decode_chunk_size and measured memory")
     shown = [record for found in series.values() for record in found]
     figure, axes = empty_figure(shown, hidden=free)
-    kinds = [kind for kind in BYTES if any(memory_of(r)[kind] for r in shown)] if len(series) == 1 else [_kind(shown)]
+    kinds = [kind for kind in BYTES if any(r.peaks[kind] for r in shown)] if len(series) == 1 else [_kind(shown)]
     for index, (name, kind) in enumerate((name, kind) for name in series for kind in kinds):
         peaks: dict[float, float] = {}
         for record in series[name]:
-            if size := memory_of(record)[kind]:
+            if size := record.peaks[kind]:
                 chunk = setting_of(record, along)
                 peaks[chunk] = max(peaks.get(chunk, 0), size / _GIB)
         if not peaks:  # another kind of device, which has no bytes of this kind
@@ -145,19 +144,19 @@ def time_memory_pareto(records: Sequence[Record]) -> Figure:
     Example:
         >>> time_memory_pareto(records)  # doctest: +SKIP
     """
-    good = [r for r in records if r.status == "ok" and timed_parts(r) and any(memory_of(r).values())]
+    good = [r for r in records if r.timed and any(r.peaks.values())]
     if not good:
         raise SettingsError("time_memory_pareto: give records that have both timed clips and measured memory")
     kind = _kind(good)
-    good = [record for record in good if memory_of(record)[kind]]
-    points = [((memory_of(r)[kind] or 0) / _GIB, median(timed_parts(r)).value) for r in good]
+    good = [record for record in good if record.peaks[kind]]
+    points = [((r.peaks[kind] or 0) / _GIB, median(r.timed).value) for r in good]
     frontier = _frontier(good, points)
     figure, axes = empty_figure(good, height=4.2 + 0.17 * len(frontier))
     axes.plot(*zip(*points, strict=True), "o", color="#777", markerfacecolor="white", label="run")
     line = list(zip(*(points[index] for index in frontier), strict=True))
     axes.step(*line, where="post", color=COLOURS[0], linewidth=1.2)
     axes.plot(*line, "s", color=COLOURS[0], markersize=7, label="frontier")
-    rows = [settings_of(record) | record.model | {"method": record.method} for record in good]
+    rows = [record.settings | record.model | {"method": record.method} for record in good]
     names, differ = [], varying(rows)
     for number, index in enumerate(frontier, start=1):
         axes.annotate(str(number), points[index], xytext=(5, 5), textcoords="offset points", fontweight="bold")
@@ -205,14 +204,14 @@ def run_order_drift(record: Record) -> Figure:
 
 def _kind(records: Sequence[Record]) -> str:
     """The kind of bytes that most records have; of equals the one that tells which card is needed."""
-    return max((BYTES[1], BYTES[2], BYTES[0]), key=lambda kind: sum(bool(memory_of(r)[kind]) for r in records))
+    return max((BYTES[1], BYTES[2], BYTES[0]), key=lambda kind: sum(bool(r.peaks[kind]) for r in records))
 
 
 def _frontier(records: Sequence[Record], points: Sequence[tuple[float, float]]) -> list[int]:
     """Indices of the runs worth choosing, thriftiest first; a gain in time that may be chance does not count."""
     kept: list[int] = []
     for index in sorted(range(len(points)), key=points.__getitem__):
-        change = ratio(timed_parts(records[index]), timed_parts(records[kept[-1]])) if kept else None
+        change = ratio(records[index].timed, records[kept[-1]].timed) if kept else None
         if change is None or (change.value < 1 and not change.low <= 1 <= change.high):
             kept.append(index)
     return kept

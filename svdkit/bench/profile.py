@@ -15,7 +15,7 @@ import numpy as np
 
 from svdkit.bench.profile_group import Group, is_done, read_all
 from svdkit.bench.protocol import Protocol, load_report
-from svdkit.bench.stats import median, timed_parts
+from svdkit.bench.stats import median
 from svdkit.errors import Cancelled, SettingsError
 from svdkit.given import user_path
 from svdkit.image import Frame, fit
@@ -131,7 +131,7 @@ def agreement(records: Sequence[Record]) -> dict[str, float]:
     seconds: dict[tuple[str, str], list[float]] = {}
     for record in records:
         if record.status == "ok":
-            seconds.setdefault((record.id, record.method), []).append(median(timed_parts(record)).value)
+            seconds.setdefault((record.id, record.method), []).append(median(record.timed).value)
     pairs = [
         (seconds[name, "composed"], whole)
         for (name, method), whole in seconds.items()

@@ -5,21 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from svdkit import __version__
-from svdkit.bench.rules import BYTES, METHODS, PHASES, SCHEMA_VERSION, STAGES, STATUSES, problems_of
 from svdkit.clip.provenance import plain
 from svdkit.disk import sync
 from svdkit.errors import ClipError, SettingsError, SvdkitError, SvdkitWarning, shown
 from svdkit.given import user_path
 
-__all__ = ["Record", "run_id", "write_record", "read_records"]
-__all__ += ["SCHEMA_VERSION", "STATUSES", "METHODS", "STAGES", "PHASES", "BYTES"]
+__all__ = ["Record", "run_id", "write_record", "read_records", "SCHEMA_VERSION", "STAGES", "BYTES"]
+
+SCHEMA_VERSION = 1
+STAGES = (
+    *("load", "image_encoder", "vae_encode", "encode", "unet", "scheduler", "denoise"),
+    *("vae_decode", "postprocess", "decode", "export", "unattributed", "total"),
+)
+BYTES = ("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes")
+_STATUSES, _METHODS = ("ok", "oom", "error", "timeout", "skipped"), ("measured", "composed")
+_PHASES = ("cold", "warm_up", "timed")
+# Differences of no weight for a clip's time and memory: where it ran from, main memory, what shows, fetches or writes
+# clips, and svdkit itself (it is what is compared).
+_UNRELATED = {"notebook", "ram_bytes", "svdkit", "ipywidgets", "mediapy", "huggingface-hub", "torchvision"}
+_UNRELATED |= {"imageio-ffmpeg", "ffmpeg"}
 
 # Version -> what turns a record of it into one of the next. A new SCHEMA_VERSION adds its line here and a golden file
 # to tests/golden; none is ever taken away, so that old records stay readable.
@@ -35,7 +48,7 @@ class Record:
 
     Attributes:
         id: What ``run_id`` gives: 16 hexadecimal digits.
-        status: One of ``STATUSES``; all but "ok" need an ``error``.
+        status: One of ok, oom, error, timeout, skipped; all but "ok" need an ``error``.
         load: The resolved ``LoadSettings.to_dict()``.
         clip: The resolved ``ClipSettings.to_dict()``, as far as it is known.
         image: ``Frame.to_dict()``, or empty.
@@ -88,9 +101,36 @@ class Record:
         for item in fields(self):
             if item.name != "artifacts":  # whose paths are refused rather than shortened
                 object.__setattr__(self, item.name, _clean(getattr(self, item.name), where=item.name))
-        if problems := problems_of(self):
+        if problems := _wrong_types(self) or list(_problems(self)):
             raise SettingsError.of("Record", problems)
         object.__setattr__(self, "artifacts", dict(self.artifacts))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides what a run does, flat, without the model's name and weights; the photo as "image"."""
+        load = {name: value for name, value in self.load.items() if name not in ("model", "weights")}
+        photo = self.image.get("source") or (self.image.get("sha256") or "")[:12] or None
+        return {**load, **self.clip, "image": photo}
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """The hardware and the versions that a run's time and memory depend on."""
+        return {name: value for name, value in self.environment.items() if name not in _UNRELATED}
+
+    @property
+    def timed(self) -> list[list[float]]:
+        """Seconds of the timed clips that ended well: their "total", else the stages, whose medians add up."""
+        timed = self.samples.get("timed", {}) if self.status == "ok" else {}
+        if timed.get("total"):
+            return [timed["total"]]
+        return [seconds for stage, seconds in timed.items() if seconds and stage not in ("load", "total")]
+
+    @property
+    def peaks(self) -> dict[str, int | None]:
+        """The run's bytes under their three names: those of "total", else the largest of any stage."""
+        stages = [self.memory["total"]] if "total" in self.memory else list(self.memory.values())
+        sizes = {name: [size for stage in stages if (size := stage.get(name)) is not None] for name in BYTES}
+        return {name: max(found, default=None) for name, found in sizes.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, a copy."""
@@ -262,3 +302,92 @@ def _upgrade(values: dict[str, Any]) -> dict[str, Any]:
         version += 1
         values["schema_version"] = version
     return values
+
+
+def _wrong_types(record: Record) -> list[str]:
+    kinds = {item.name: str(item.type).partition("[")[0] for item in fields(record)}  # "dict" of "dict[str, Any]"
+    found = {name: type(getattr(record, name)).__name__ for name in kinds if name not in ("error", "schema_version")}
+    return [f"{name} is a {kind}; give a {kinds[name]}" for name, kind in found.items() if kind != kinds[name]]
+
+
+def _problems(record: Record) -> Iterator[str]:
+    if not re.fullmatch("[0-9a-f]{16}", record.id):
+        yield f"id is {shown(record.id)}; run_id(...) gives it: 16 hexadecimal digits"
+    for name, known in (("status", _STATUSES), ("method", _METHODS)):
+        if getattr(record, name) not in known:
+            yield f"{name} is {shown(getattr(record, name))}; it is one of {', '.join(known)}"
+    model, weights = record.model.get("name"), record.model.get("weights")
+    if not (model and isinstance(model, str)) or weights not in ("trained", "random"):
+        yield f"model is {shown(record.model)}; it needs a name, and weights that are 'trained' or 'random'"
+    if not _is_utc(record.started_at):
+        yield f"started_at is {shown(record.started_at)}; give ISO 8601 in UTC: datetime.now(timezone.utc).isoformat()"
+    if record.schema_version != SCHEMA_VERSION:
+        yield f"schema_version is {record.schema_version}; build version {SCHEMA_VERSION}; from_dict reads older ones"
+    if not (record.error is None if record.status == "ok" else _is_reason(record.error)):
+        yield f"error is {shown(record.error)} with status {record.status!r}; all but 'ok' need type and message"
+    yield from _value_problems(record)
+    yield from _sample_problems(record.samples)
+    if not all(type(position) is int and position >= 0 for position in record.order):
+        yield f"order is {shown(record.order)}; give positions, whole numbers from 0"
+    yield from _memory_problems(record.memory)
+    outside = [path for path in record.artifacts.values() if not _is_inside(path)]
+    if outside:
+        yield f"artifacts has {shown(outside)}; give paths relative to the results folder, with /"
+
+
+def _value_problems(record: Record) -> Iterator[str]:
+    """Judge the values that tables and figures read, whatever their names: numbers, or else plain texts.
+
+    What a card said after every timed run is a list in ``cost``: clocks, temperatures, reasons for throttling.
+    """
+    for part in ("load", "clip", "environment", "quality", "forecast", "cost"):
+        for name, value in getattr(record, part).items():
+            numeric = part in {"clip", "quality"} or name.endswith(("_bytes", "_count", "money", "seconds", "price"))
+            a_run_each = part == "cost" and not numeric and isinstance(value, list)
+            if not a_run_each and not isinstance(value, int | float | None if numeric else int | float | str | None):
+                kind = "a number" if numeric else "a number or a text"
+                yield f"{part}[{shown(name)}] is {shown(value)}; give {kind}, or None"
+    for name in ("source", "sha256"):
+        if not isinstance(record.image.get(name), str | None):
+            yield f"image[{name!r}] is {shown(record.image[name])}; give a text, or None"
+
+
+def _sample_problems(samples: Mapping[str, Any]) -> Iterator[str]:
+    for phase, stages in samples.items():
+        if phase not in _PHASES or not isinstance(stages, dict):
+            yield f"samples has {shown(phase)}; it holds {', '.join(_PHASES)}, each a dict of stages"
+            continue
+        for stage, seconds in stages.items():
+            where = f"samples[{phase!r}][{shown(stage)}]"
+            if stage not in STAGES:
+                yield f"{where} is unknown; the stages are {', '.join(STAGES)}"
+            elif not isinstance(seconds, list) or not all(type(s) in (int, float) and s < 1e9 for s in seconds):
+                yield f"{where} is {shown(seconds)}; give a list of seconds"
+            elif stage != "unattributed" and any(s < 0 for s in seconds):
+                yield f"{where} is {shown(seconds)}; seconds are not negative"
+
+
+def _memory_problems(memory: Mapping[str, Any]) -> Iterator[str]:
+    for stage, sizes in memory.items():
+        if stage not in STAGES:
+            yield f"memory[{shown(stage)}] is unknown; the stages are {', '.join(STAGES)}"
+        elif not isinstance(sizes, dict) or not sizes.keys() <= set(BYTES):
+            yield f"memory[{stage!r}] is {shown(sizes)}; it holds {', '.join(BYTES)}"
+        elif not all(size is None or (type(size) is int and size >= 0) for size in sizes.values()):
+            yield f"memory[{stage!r}] is {shown(sizes)}; give whole bytes from 0, or None"
+
+
+def _is_reason(error: object) -> bool:
+    texts = isinstance(error, dict) and all(isinstance(value, str) for value in error.values())
+    return texts and set(error) == {"type", "message"}  # type: ignore[call-overload]  # a dict, see above
+
+
+def _is_inside(path: object) -> bool:
+    return isinstance(path, str) and not re.search(r"^[/~]|\\|:|(^|/)\.\.(/|$)|^$", path)
+
+
+def _is_utc(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).utcoffset() == timedelta(0)
+    except ValueError:
+        return False

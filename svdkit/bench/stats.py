@@ -12,8 +12,6 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from svdkit.bench.record import Record
-
 # A clip's seconds: one list of repeats, or several lists whose medians add up (stages that were measured apart).
 Parts = Sequence[Sequence[float]]
 
@@ -37,14 +35,6 @@ class Interval:
     def excludes(self, value: float) -> bool:
         """Whether the interval is known and lies wholly on one side of a value."""
         return self.low > value or self.high < value
-
-
-def timed_parts(record: Record) -> Parts:
-    """Give the seconds of a record's timed clips: its "total", or without one its stages, whose medians add up."""
-    timed = record.samples.get("timed", {})
-    if timed.get("total"):
-        return [timed["total"]]
-    return [seconds for stage, seconds in timed.items() if seconds and stage not in ("load", "total")]
 
 
 def median(parts: Parts) -> Interval:

@@ -1,24 +1,49 @@
-"""Records as a table: a row each, failures too; only what differs has a column, all else is said above."""
+"""Records as a table: a row each, failures too; only what differs has a column, all else is said above.
+
+As a DataFrame of raw numbers, and of that as Markdown, HTML and CSV; everything that came from a user is escaped.
+"""
 
 from __future__ import annotations
 
+import html
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from svdkit.bench.record import BYTES, Record, check_records
-from svdkit.bench.stats import Interval, median, percentiles, ratio, timed_parts
-from svdkit.bench.table_text import to_csv, to_html, to_markdown
-from svdkit.bench.varying import HARDWARE, common, completed, environment_of, hardware, settings_of, varying
+from svdkit.bench.stats import Interval, median, percentiles, ratio
 from svdkit.errors import SettingsError, shown
-from svdkit.units import format_bytes
+from svdkit.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["table", "to_markdown", "to_html", "to_csv", "memory_of"]
+__all__ = ["table", "to_markdown", "to_html", "to_csv"]
 
+# What of an environment is hardware; all else are versions.
+_HARDWARE = ("gpu", "gpu_count", "vram_bytes", "cpu", "cpu_count")
 _NO_INTERVAL = Interval(math.nan, math.nan, math.nan)
+# Columns -> their headings, where the name alone does not say it.
+_PLAIN = {"peak_allocated_bytes": "peak allocated", "peak_reserved_bytes": "peak reserved", "process_bytes": "process"}
+_IN_OTHERS = {"seconds_low", "seconds_high", "seconds_p10", "seconds_p90", "ratio_low", "ratio_high", "best", "id"}
+_TIMES = {"forecast_seconds": "forecast", "seconds": "clip time (95 %)"}
+_HEADINGS = {**_TIMES, "ratio": "× baseline (95 %)", **_PLAIN}
+_NUMBERS = {"repeats", "ratio", *_TIMES, *_PLAIN}
+
+# Colours with their own text colour, so that they can be read in dark notebooks too.
+_BEST_STYLE, _FAILED_STYLE = "background:#d5f0dc;color:#0a3a17", "background:#fbe0dd;color:#5c1109"
+_CELL_STYLE = "padding:3px 8px;vertical-align:top;border-bottom:1px solid #8884;text-align:"
+
+
+_FORMULA_SIGNS = tuple("=+-@\t\n\uff1d\uff0b\uff0d\uff20")  # and as wide as a Chinese or Japanese letter
+
+
+class _Cell(NamedTuple):
+    text: str
+    best: bool = False
+    failed: bool = False
 
 
 def table(records: Sequence[Record], *, baseline: Record | str | None = None) -> pd.DataFrame:
@@ -47,8 +72,8 @@ def table(records: Sequence[Record], *, baseline: Record | str | None = None) ->
     if not records:
         raise SettingsError("table: there are no records; give at least one, as read_records returns them")
     pinned = _find_baseline(records, baseline)
-    settings = [settings_of(record) for record in records]
-    machines = [environment_of(record) for record in records]
+    settings = [record.settings for record in records]
+    machines = [record.machine for record in records]
     rows = [
         {name: row.get(name) for name in varying(settings)}
         | {name: machine.get(name) for name in varying(machines)}
@@ -63,20 +88,8 @@ def table(records: Sequence[Record], *, baseline: Record | str | None = None) ->
     return frame
 
 
-def memory_of(record: Record) -> dict[str, int | None]:
-    """The run's bytes under their three names: those of "total", else the largest of any stage.
-
-    Example:
-        >>> memory_of(record)["peak_reserved_bytes"]  # doctest: +SKIP
-        7838315315
-    """
-    stages = [record.memory["total"]] if "total" in record.memory else list(record.memory.values())
-    sizes = {name: [size for stage in stages if (size := stage.get(name)) is not None] for name in BYTES}
-    return {name: max(found, default=None) for name, found in sizes.items()}
-
-
 def _find_baseline(records: Sequence[Record], baseline: Record | str | None) -> Record | None:
-    timed = [record for record in records if record.status == "ok" and timed_parts(record)]
+    timed = [record for record in records if record.timed]
     if baseline is None:
         return timed[0] if timed else None
     if isinstance(baseline, Record) and baseline in timed:
@@ -90,9 +103,9 @@ def _find_baseline(records: Sequence[Record], baseline: Record | str | None) -> 
 
 
 def _result(record: Record, pinned: Record | None) -> dict[str, Any]:
-    parts = timed_parts(record) if record.status == "ok" else []
+    parts = record.timed
     seconds = median(parts)
-    to_baseline = ratio(parts, timed_parts(pinned)) if pinned and parts else _NO_INTERVAL
+    to_baseline = ratio(parts, pinned.timed) if pinned and parts else _NO_INTERVAL
     if record is pinned:
         to_baseline = Interval(1.0, 1.0, 1.0)
     p10, p90 = percentiles(parts)
@@ -108,7 +121,7 @@ def _result(record: Record, pinned: Record | None) -> dict[str, Any]:
         "seconds_p10": p10,
         "seconds_p90": p90,
         **to_baseline.named("ratio"),
-        **memory_of(record),
+        **record.peaks,
         **{f"quality.{name}": value for name, value in record.quality.items()},
         "best": "",
         "reason": f"{error['type']}: {error['message']}" if error else "",
@@ -124,7 +137,7 @@ def _mark_best(rows: list[dict[str, Any]], records: Sequence[Record]) -> None:
     if len(timed) > 1:
         first = min(timed, key=lambda index: float(rows[index]["seconds"]))
         for index in timed:
-            lowest = ratio(timed_parts(records[index]), timed_parts(records[first])).low
+            lowest = ratio(records[index].timed, records[first].timed).low
             if index == first or lowest <= 1:
                 marks[index].append("seconds")
     measure = next((name for name in BYTES[1:] if any(rows[index][name] for index in done)), BYTES[0])
@@ -145,14 +158,13 @@ def _about(
 ) -> list[tuple[str, str]]:
     """Say above the table what holds for all rows: nothing stands without versions, date and command."""
     same = common(machines)
-    versions = [f"{name} {value}" for name, value in same.items() if name not in HARDWARE]
+    versions = [f"{name} {value}" for name, value in same.items() if name not in _HARDWARE]
     computers = dict.fromkeys(_computer(machine) for machine in machines)
-    dates = sorted(record.started_at[:10] for record in records)
     about = {
         "Hardware": "; ".join(computers),
         "Versions": ", ".join(versions),
         "Settings": ", ".join(f"{name} {value}" for name, value in common(settings).items() if value is not False),
-        "Date": dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}",
+        "Date": days(records),
         "Command": "; ".join(dict.fromkeys(record.command for record in records if record.command)),
         "Baseline": f"row {records.index(pinned) + 1}, {pinned.id}" if pinned else "",
     }
@@ -163,3 +175,169 @@ def _computer(machine: dict[str, Any]) -> str:
     memory = f" ({format_bytes(machine['vram_bytes'])})" if machine.get("vram_bytes") else ""
     gpu = f"{machine['gpu']}{memory}, " if machine.get("gpu") else ""
     return f"{gpu}{hardware(machine | {'gpu': None})}"
+
+
+def varying(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names whose values are not the same in all rows, in the order of first appearance; a missing name is None.
+
+    Example:
+        >>> varying([{"steps": 4, "fps": 7}, {"steps": 8, "fps": 7, "gpu": "T4"}])
+        ['steps', 'gpu']
+    """
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [name for name in names if any(row.get(name) != rows[0].get(name) for row in rows)]
+
+
+def common(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all rows have in common, without what is None.
+
+    Example:
+        >>> common([{"steps": 4, "fps": 7}, {"steps": 8, "fps": 7}])
+        {'fps': 7}
+    """
+    differ = set(varying(rows))
+    return {name: value for name, value in rows[0].items() if value is not None and name not in differ} if rows else {}
+
+
+def completed(records: Sequence[Record]) -> list[Record]:
+    """Fill in what failed runs left open (None, "auto"): they never came to resolve it. All that ran have one value.
+
+    Example:
+        >>> completed([ran, failed])[1].clip["height"]  # doctest: +SKIP
+        576
+    """
+    done = [record for record in records if record.status == "ok"]
+    load, clip = common([record.load for record in done]), common([record.clip for record in done])
+
+    def complete(record: Record) -> Record:
+        parts = ((record.load, load), (record.clip, clip))
+        known = [{**own, **all_, **{k: v for k, v in own.items() if v not in (None, "auto")}} for own, all_ in parts]
+        return replace(record, load=known[0], clip=known[1])
+
+    return [record if record.status == "ok" else complete(record) for record in records]
+
+
+def hardware(environment: Mapping[str, Any]) -> str:
+    """The processors in words: the GPU if there is one, else the CPU.
+
+    Example:
+        >>> hardware({"gpu": "NVIDIA H200", "cpu": "AMD EPYC", "cpu_count": 2})
+        'NVIDIA H200'
+    """
+    cores = environment.get("cpu_count")
+    return str(environment.get("gpu") or f"{environment.get('cpu') or 'CPU'}{f', {cores} cores' if cores else ''}")
+
+
+def days(records: Sequence[Record]) -> str:
+    """The first and the last day on which records were made, or the one."""
+    dates = sorted(record.started_at[:10] for record in records)
+    return dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+
+
+def to_markdown(frame: pd.DataFrame) -> str:
+    """Write a table as Markdown: what holds for all rows above it, the best of a column in bold and by word.
+
+    Example:
+        >>> print(to_markdown(table(records)))  # doctest: +SKIP
+    """
+    names, rows = _layout(frame)
+    lines = [f"- {name}: {_markdown(text)}" for name, text in frame.attrs.get("about", ())]
+    lines += ["", f"| {' | '.join(_markdown(_HEADINGS.get(name, name)) for name in names)} |"]
+    lines += [f"|{'|'.join('--:' if _is_number(name) else '---' for name in names)}|"]
+    lines += [f"| {' | '.join(_markdown(cell.text, bold=cell.best) for cell in row)} |" for row in rows]
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def to_html(frame: pd.DataFrame) -> str:
+    """Write a table as HTML that needs nothing else: like the Markdown, the best and the failed in colour too.
+
+    Example:
+        >>> IPython.display.HTML(to_html(table(records)))  # doctest: +SKIP
+    """
+    names, rows = _layout(frame)
+    about = "".join(f"<li>{html.escape(name)}: {html.escape(text)}</li>" for name, text in frame.attrs.get("about", ()))
+    head = "".join(_html("th", name, _Cell(_HEADINGS.get(name, name))) for name in names)
+    body = "".join(
+        f"<tr>{''.join(_html('td', name, cell) for name, cell in zip(names, row, strict=True))}</tr>" for row in rows
+    )
+    style = "border-collapse:collapse;font-size:13px;color:inherit"
+    table = f'<table style="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<ul style="margin:0 0 8px">{about}</ul><div style="overflow-x:auto">{table}</div>'
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """Write the raw numbers as CSV: seconds and bytes, nothing rounded.
+
+    A text that a spreadsheet would run as a formula, such as a photo's name ``=1+1.jpg``, gets a ``'`` in front.
+
+    Example:
+        >>> Path("table.csv").write_text(to_csv(table(records)), encoding="utf-8-sig")  # doctest: +SKIP
+    """
+    return str(frame.rename(columns=_harmless).map(_harmless).to_csv(index=False, lineterminator="\n"))
+
+
+def _harmless(value: Any) -> Any:
+    """Keep a text a text where it is opened: https://owasp.org/www-community/attacks/CSV_Injection."""
+    if not isinstance(value, str):
+        return value
+    text = "\n".join(value.splitlines())  # a lone carriage return would be written without quotes, as a new row
+    return f"'{text}" if text.startswith(_FORMULA_SIGNS) else text
+
+
+def _layout(frame: pd.DataFrame) -> tuple[list[str], list[list[_Cell]]]:
+    """Choose the columns that say something and make their cells."""
+    names = [name for name in frame.columns if name not in _IN_OTHERS and not all(map(_is_nothing, frame[name]))]
+    return names, [[_cell(name, row) for name in names] for row in frame.to_dict("records")]
+
+
+def _cell(name: str, row: dict[str, Any]) -> _Cell:
+    value = row[name]
+    if _is_nothing(value):
+        return _Cell("–")
+    best = name in str(row.get("best", "")).split(", ")
+    text = _text(name, row)
+    return _Cell(f"{text} best" if best else text, best, failed=name == "status" and value != "ok")
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether a cell is empty: None, NaN, pandas' NA (which has no truth value), or no text."""
+    return value is None or str(value) in ("", "nan", "<NA>")
+
+
+def _text(name: str, row: dict[str, Any]) -> str:
+    value = row[name]
+    if name in _PLAIN or name.endswith("_bytes"):
+        return format_bytes(value)
+    if name in ("seconds", "ratio", "forecast_seconds"):
+        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+        known = not _is_nothing(low) and not _is_nothing(high)
+        if name != "ratio":  # in text, an interval of a hundredth would have equal ends
+            percent = f" ({low / value - 1:+.1%} to {high / value - 1:+.1%})" if known and value else ""
+            return f"{format_seconds(value)}{percent}"
+        return f"{value:.3f}{f' ({low:.3f} to {high:.3f})' if known and low != high else ''}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):  # a column of whole numbers is one where a number is missing
+        return str(int(value)) if value.is_integer() and not name.startswith("quality.") else f"{value:.4g}"
+    return str(value)
+
+
+def _is_number(name: str) -> bool:
+    return name in _NUMBERS or name.startswith("quality.")
+
+
+def _markdown(text: str, *, bold: bool = False) -> str:
+    """Escape what Markdown or HTML would read as more than text."""
+    line = html.escape(" ".join(text.split()), quote=False)
+    line = re.sub(r"([\\`*\[\]|])", r"\\\1", line)
+    return f"**{line}**" if bold else line
+
+
+def _html(tag: str, name: str, cell: _Cell) -> str:
+    side = "right" if _is_number(name) else "left;min-width:4em"
+    side += ";white-space:nowrap" if _is_number(name) and tag == "td" else ""
+    style = f"{_CELL_STYLE}{side};{_BEST_STYLE if cell.best else _FAILED_STYLE if cell.failed else ''}"
+    text = html.escape(cell.text)
+    if tag == "th":
+        text = text.replace("_", "_<wbr>").replace(".", ".<wbr>")  # long names may break there
+    return f'<{tag} style="{style}">{f"<b>{text}</b>" if cell.best else text}</{tag}>'

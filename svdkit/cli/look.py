@@ -24,12 +24,10 @@ def models() -> None:
     Any folder in diffusers layout and any hub id work too.
     """
     from svdkit.models import catalogue
+    from svdkit.units import aligned
 
     rows = [("NAME", "CLIP", "WEIGHTS", "LICENCE"), *(_model_row(model) for model in catalogue())]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        typer.echo("  ".join([*cells, row[3]]))
+    typer.echo("\n".join(aligned(rows)))
     typer.echo("\ngated: accept the licence on the model's page on huggingface.co, then run: hf auth login")
 
 

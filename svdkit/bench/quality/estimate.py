@@ -69,12 +69,6 @@ def motion(frames: Frames) -> float:
     return float(np.mean([np.linalg.norm(flow(a, b), axis=-1).mean() for a, b in itertools.pairwise(frames)]))
 
 
-def direction(frames: Frames) -> tuple[float, float]:
-    """The clip's mean flow (x, y) in pixels a frame: positive x, the picture moves right; positive y, down."""
-    x, y = np.mean([flow(a, b).mean((0, 1)) for a, b in itertools.pairwise(frames)], axis=0)
-    return float(x), float(y)
-
-
 def camera(first: Frames, second: Frames) -> Matrix:
     """The 3x3 homography that best takes `first`'s pixels to `second`'s; the identity when nothing can be fitted."""
     import cv2
@@ -112,23 +106,3 @@ def last_frame_psnr(frames: Frames) -> float:
     overlap = cv2.warpPerspective(whole, total, (width, height), flags=flags) > 0
     overlap = cv2.erode(overlap.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     return psnr(frames[0], back, overlap) if overlap.any() else 0.0
-
-
-def warp_error(frames: Frames) -> float:
-    """Root mean square difference between each frame and the one before it moved along the flow, in grey levels.
-
-    Small for a clip that flows, large for one that flickers or jumps. Compare clips of the same scene only.
-
-    Args:
-        frames: uint8, shape (frames, height, width, 3), at least two frames.
-    """
-    import cv2
-
-    height, width = frames.shape[1:3]
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    errors = []
-    for first, second in itertools.pairwise(frames):
-        back = flow(second, first)
-        moved = cv2.remap(first, x + back[..., 0], y + back[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        errors.append(float(((moved.astype(np.float64) - second) ** 2).mean()))
-    return float(np.sqrt(np.mean(errors)))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from svdkit.bench.quality import QUALITY
-from svdkit.bench.varying import hardware
+from svdkit.bench.table import hardware
 from svdkit.sweep.player import asset, json_script
 from svdkit.sweep.report.figures import Run, curves
 from svdkit.sweep.report.rows import MEANINGS, Row, short, text_of

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from svdkit.bench.quality import QUALITY
-from svdkit.bench.stats import median, timed_parts
-from svdkit.bench.table import memory_of
-from svdkit.bench.varying import settings_of, varying
+from svdkit.bench.stats import median
+from svdkit.bench.table import varying
 from svdkit.units import format_bytes, format_money, format_seconds
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ class Row:
 
 def make_rows(folder: Path, records: Sequence[Record], *, order: Sequence[str]) -> tuple[list[Row], list[str]]:
     """Make rows, and name the settings that differ: those of ``order`` first; without any of them, all that differ."""
-    settings = [{**record.load, **settings_of(record), "photo": settings_of(record)["image"]} for record in records]
+    settings = [{**record.load, **record.settings, "photo": record.settings["image"]} for record in records]
     differ = [name for name in varying(settings) if name != "image"]
     axes = [name for name in dict.fromkeys((*order, "photo")) if name in differ] or differ
     priced = any(record.cost for record in records)
@@ -98,7 +97,7 @@ def _row(folder: Path, record: Record, settings: dict[str, Any], axes: Sequence[
     values = {short(name): text_of(settings.get(name)) for name in axes}
     label = " · ".join(f"{name} {text}" for name, text in values.items()) or record.id
     reason = f"{record.status}: {record.error['type']}: {record.error['message']}" if record.error else ""
-    seconds, sizes = median(timed_parts(record)).value, memory_of(record)
+    seconds, sizes = median(record.timed).value, record.peaks
     memory = sizes["peak_allocated_bytes"] or sizes["process_bytes"]
     cells = [*(_setting(name, settings.get(name)) for name in axes), *_results(record, seconds, memory)]
     cells += [_cost(record)] if priced else []
