@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from svdkit.bench.record import Record, read_records, write_record
-from svdkit.disk import is_unknown_here, refusal, sync_folder, write_synced
-from svdkit.disk import write_whole as write_whole  # noqa: PLC0414 - the worker has it from here
+from svdkit.disk import is_unknown_here, refusal, sync_folder, write_synced, write_whole
 from svdkit.errors import SettingsError, SvdkitError, SvdkitWarning
 
 if TYPE_CHECKING:

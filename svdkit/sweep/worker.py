@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from svdkit.disk import write_whole
 from svdkit.errors import SvdkitError, SvdkitWarning
 from svdkit.settings import ClipSettings, LoadSettings
-from svdkit.sweep.commit import write_whole
 from svdkit.sweep.jobs import STAGES
 from svdkit.sweep.rows import DiskFullError, NotNumbersError, Task, failed, is_disk_full, made, now, save
 
