@@ -35,7 +35,7 @@ def folder(front: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     notebook = json.loads(QUICKSTART.read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
         if cell["id"] == "parameters":
-            cell["source"] = "".join(cell["source"]).replace("num_inference_steps = 25", "num_inference_steps = 2")
+            cell["source"] = "".join(cell["source"]).replace("num_inference_steps = 10", "num_inference_steps = 2")
     (found / NOTEBOOK).write_text(json.dumps(notebook), encoding="utf-8")
     return found
 
