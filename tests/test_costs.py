@@ -132,6 +132,16 @@ def test_a_photo_on_its_side_costs_the_same():
     assert network.cost(Call("unet", 14, 320, 512)) == network.cost(Call("unet", 14, 512, 320))
 
 
+@pytest.mark.parametrize(("height", "width", "least"), [(584, 1024, 0.98), (200, 264, 0.89), (72, 128, 0.85)])
+def test_sides_that_cannot_be_halved_evenly_cost_a_little_more(svd, height, width, least):
+    """Than the coefficients say: operations and traffic; what has to fit is exact."""
+    call = Call("unet", 14, height, width, batch=2)
+    counted, known = measure_call(svd, call), network_of(find_model("svd")).cost(call)
+    assert least < known.flops / counted.flops < 1
+    assert least < known.moved_bytes / counted.moved_bytes < 1
+    assert known.peak_bytes == pytest.approx(counted.peak_bytes, rel=1e-5)
+
+
 @pytest.mark.parametrize(("height", "width"), [(584, 1024), (16, 16), (24, 40)])
 def test_any_multiple_of_eight_has_a_cost(height, width):
     network = network_of(find_model("svd"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from svdkit.errors import SettingsError
 from svdkit.forecast import forecast
 from svdkit.sweep import plan_sweep
 from svdkit.sweep.estimate import Estimate
+from tests.toy import write_hub_folder
 
 AXES = {"seed": [1, 2], "motion_bucket_id": [30, 127, 220], "decode_chunk_size": [2, 5]}
 
@@ -32,6 +34,21 @@ def test_shared_stages_are_paid_once() -> None:
     assert plan.estimate.alone_seconds == pytest.approx(6 * sum(sum(clip.values()) for clip in clips))
     assert plan.estimate.cost == pytest.approx(plan.estimate.seconds / 3600 * 0.36)
     assert "forecast: about" in str(plan)
+
+
+def test_networks_without_a_forecast_are_swept_all_the_same(tmp_path: Path) -> None:
+    """Alone, and beside micro, when no total is told that leaves them out."""
+    own = str(write_hub_folder(tmp_path / "own"))
+    clip = {"height": 64, "width": 64, "num_inference_steps": 1}
+    alone = plan_sweep("cat", load={"model": own}, clip=clip, axes={"seed": [1, 2]}, hourly_price=1.0)
+    why = "networks that are neither SVD's nor micro's have no forecast"
+    assert f"forecast: no time for this machine: {why}" in str(alone)
+    assert alone.estimate is not None
+    assert alone.estimate.each == ({}, {})
+    both = plan_sweep("cat", clip=clip, axes={"model": [own, "svd"]}, gpu="H100", hourly_price=1.0)
+    assert both.estimate is not None
+    assert (both.estimate.seconds, both.estimate.cost) == (None, None)
+    assert sorted(bool(forecast) for forecast in both.estimate.each) == [False, True]
 
 
 def test_each_run_knows_its_own_forecast() -> None:

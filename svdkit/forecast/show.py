@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from svdkit.pipeline.memory import MARGIN, OVERHEAD_BYTES, Plan, describe
-from svdkit.units import format_bytes, format_count, format_money, format_seconds
+from svdkit.units import aligned, format_bytes, format_count, format_money, format_seconds
 
 _NAMES = {"image_encoder": "image encoder", "vae_encode": "VAE encode", "unet": "UNet", "vae_decode": "VAE decode"}
 _VERDICTS = {True: "fits", False: "does not fit", None: "not known whether it fits"}
@@ -24,9 +24,7 @@ def as_text(forecast: Any) -> str:
     for label, text in _facts(forecast):
         lines += textwrap.wrap(text, 110, initial_indent=f"{label:<11}", subsequent_indent=" " * 11)
     rows = [("", "WAY", "DECODE CHUNK", "MEMORY", "A CLIP", ""), *_ladder(forecast)]
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines += ["", *("  ".join([*map(str.ljust, row, widths), row[5]]).rstrip() for row in rows)]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *aligned(rows)])
 
 
 def as_html(forecast: Any) -> str:

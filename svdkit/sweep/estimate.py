@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import PipelineError, SvdkitError
+from svdkit.models.costs import NotCountedError
 from svdkit.units import format_bytes, format_money, format_seconds
 
 if TYPE_CHECKING:
@@ -80,13 +81,16 @@ def estimate_sweep(
         found = known[kind] or found
         each.append(known[kind].brief() if known[kind] else {})
         if known[kind] is None:
+            once = alone = math.nan
             continue
         seconds = known[kind].stage_seconds
         alone += sum(seconds.values()) if known[kind].seconds is not None else math.nan
         once += _new_seconds(job, seconds, seen) if known[kind].seconds is not None else math.nan
     problems = list(dict.fromkeys(problems))
     if found is None:
-        return Estimate(seconds=None, alone_seconds=None, cost=None, currency=currency, gpu="", source=""), problems
+        why = "networks that are neither SVD's nor micro's have no forecast"
+        none = dict.fromkeys(("seconds", "alone_seconds", "cost"))
+        return Estimate(**none, currency=currency, gpu=gpu or "this machine", source=why, each=tuple(each)), problems
     usable = math.isfinite(once)
     cost = once / 3600 * hourly_price if usable and hourly_price is not None else None
     total, by_itself = (once, alone) if usable else (None, None)
@@ -107,6 +111,8 @@ def _new_seconds(job: Job, seconds: Mapping[str, float], seen: set[object]) -> f
 def _try(action: Any, problems: list[str]) -> Any:
     try:
         return action()
+    except NotCountedError:
+        return None  # such a model can run all the same
     except (SvdkitError, PipelineError) as error:
         problems += getattr(error, "problems", (str(error),))
         return None
