@@ -37,10 +37,13 @@ from svdkit.environment import summary  # noqa: E402
 from svdkit.image import fit  # noqa: E402
 from svdkit.models import find_model  # noqa: E402
 from svdkit.settings import ClipSettings  # noqa: E402
-from svdkit.sweep import local_engine, plan_sweep, run_sweep  # noqa: E402
-from svdkit.sweep.commit import Results, write_files  # noqa: E402
+from svdkit.sweep import plan_sweep, run_sweep, worker  # noqa: E402
 from svdkit.sweep.ray_engine import run_ray  # noqa: E402
-from svdkit.sweep.rows import now  # noqa: E402
+from svdkit.sweep.results import (  # noqa: E402
+    Results,
+    now,
+    write_files,
+)
 from svdkit.sweep.worker import Runner, work  # noqa: E402
 from svdkit.units import format_seconds  # noqa: E402
 
@@ -172,7 +175,7 @@ def table(record: Mapping[str, Any]) -> str:
 def measure_driver(runs: int, *, workers: int) -> dict[str, Any]:
     """Time the driver with runs that make no clip, by the local engine and by Ray: runs a second."""
     plan = plan_sweep(PHOTO, axes={"seed": list(range(runs))}, forecast=False)
-    usual, local_engine.WORKER = local_engine.WORKER, "benchmarks.sweep:work_noop"
+    usual, worker.WORKER = worker.WORKER, "benchmarks.sweep:work_noop"
     os.environ["PYTHONPATH"] = str(ROOT)  # where the worker finds that
     found: dict[str, Any] = {"runs": runs, "workers": workers}
     try:
@@ -181,7 +184,7 @@ def measure_driver(runs: int, *, workers: int) -> dict[str, Any]:
             run_sweep(plan, results=folder, report=False, progress=False)
             found["local_seconds"] = time.perf_counter() - start
     finally:
-        local_engine.WORKER = usual
+        worker.WORKER = usual
     with tempfile.TemporaryDirectory() as folder, Results(folder) as results:
         tasks = [_task(job, position) for position, job in enumerate(plan.jobs)]
         photos = {job.frame.sha256: b"" for job in plan.jobs}

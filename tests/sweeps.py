@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.sweep import Noop
 from svdkit.sweep import Plan, plan_sweep, worker
-from svdkit.sweep.rows import DiskFullError, failed
+from svdkit.sweep.results import DiskFullError, failed
 from svdkit.sweep.run import _tasks
 
 if TYPE_CHECKING:

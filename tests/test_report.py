@@ -14,9 +14,8 @@ from PIL import Image
 from svdkit.bench.record import Record, run_id, write_record
 from svdkit.clip import Clip
 from svdkit.errors import SvdkitError
-from svdkit.sweep.report import write_report
-from svdkit.sweep.report.figures import Run, curves
-from svdkit.sweep.report.rows import text_of
+from svdkit.sweep.figures import Run, curves
+from svdkit.sweep.report import text_of, write_report
 from tests.bench_records import CPU, VERSIONS
 from tests.browser import page_of
 

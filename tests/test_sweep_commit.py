@@ -16,8 +16,7 @@ import pytest
 
 from svdkit.bench.record import Record, read_records
 from svdkit.errors import SvdkitError, SvdkitWarning
-from svdkit.sweep.commit import Results, write_files
-from svdkit.sweep.rows import now
+from svdkit.sweep.results import Results, now, write_files
 
 ROOT = Path(__file__).parents[1]
 
@@ -160,7 +159,7 @@ def test_a_folder_that_is_gone_gets_no_more_rows(tmp_path: Path, then: str) -> N
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 def test_a_killed_sweep_leaves_no_lock(tmp_path: Path) -> None:
-    code = "import sys, time; from svdkit.sweep.commit import Results\n"
+    code = "import sys, time; from svdkit.sweep.results import Results\n"
     code += "with Results(sys.argv[1]): print(flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT) as other:
         assert other.stdout is not None

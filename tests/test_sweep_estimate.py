@@ -10,7 +10,7 @@ import pytest
 from svdkit.errors import SettingsError
 from svdkit.forecast import forecast
 from svdkit.sweep import plan_sweep
-from svdkit.sweep.estimate import Estimate
+from svdkit.sweep.plan import Estimate
 from tests.toy import write_hub_folder
 
 AXES = {"seed": [1, 2], "motion_bucket_id": [30, 127, 220], "decode_chunk_size": [2, 5]}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from svdkit.errors import SettingsError
 from svdkit.sweep import plan_sweep, read_sweep
-from svdkit.sweep.jobs import AXES
+from svdkit.sweep.points import AXES
 from tests.fuzz import JSON, VALUES, answer, cases, odd
 
 if TYPE_CHECKING:

@@ -18,9 +18,8 @@ from PIL import Image
 from svdkit.errors import SettingsError
 from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.sweep import plan_sweep, read_sweep
-from svdkit.sweep.grid import expand
-from svdkit.sweep.jobs import AXES, judge
 from svdkit.sweep.plan import _names
+from svdkit.sweep.points import AXES, expand, judge
 
 
 def problems(*photos: object, **what: object) -> tuple[str, ...]:

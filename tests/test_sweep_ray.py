@@ -15,9 +15,8 @@ import pytest
 from svdkit.clip import Clip
 from svdkit.errors import PipelineError
 from svdkit.sweep import ray_engine, run_sweep
-from svdkit.sweep.commit import Results
 from svdkit.sweep.ray_engine import run_ray
-from svdkit.sweep.rows import DiskFullError
+from svdkit.sweep.results import DiskFullError, Results
 from svdkit.sweep.run import _png
 from tests.sweeps import DIES, FILLS, HANGS, LOSES_GPU, Faulty, seeds, tasks_of
 from tests.test_sweep_worker import plan_of

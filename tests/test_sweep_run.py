@@ -24,9 +24,10 @@ from typer.testing import CliRunner
 from svdkit.bench.record import read_records
 from svdkit.child import Child
 from svdkit.errors import ClipError, SettingsError, SvdkitError
-from svdkit.sweep import commit, local_engine, run_sweep, sweep
-from svdkit.sweep.estimate import Estimate
-from svdkit.sweep.progress import Display
+from svdkit.sweep import results as results_module
+from svdkit.sweep import run_sweep, sweep, worker
+from svdkit.sweep.plan import Estimate
+from svdkit.sweep.run import Display
 from tests.sweeps import DIES, FAILS_SECOND, FILLS, HANGS, LOSES_GPU, SLOW, WORKER, seeds, tasks_of
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ ALLOWED = 8  # seconds: a worker's start takes half a second, and ten times that
 
 @pytest.fixture(autouse=True)
 def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_engine, "WORKER", WORKER)
+    monkeypatch.setattr(worker, "WORKER", WORKER)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
@@ -63,7 +64,7 @@ def watch_children(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         children.append(usual(*given, **how))
         return children[-1]
 
-    monkeypatch.setattr(local_engine, "Child", start)
+    monkeypatch.setattr(worker, "Child", start)
     return children
 
 
@@ -193,7 +194,7 @@ def test_a_full_disk_of_the_driver_stops_the_sweep_and_nothing_is_lost(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(commit, "write_record", full)
+        patch.setattr(results_module, "write_record", full)
         with pytest.raises(SvdkitError, match="is full: the sweep stopped after 0 runs"):
             run(seeds(1, 2), tmp_path)
     before = committed(tmp_path)
@@ -318,10 +319,10 @@ def test_time_left_comes_from_measured_stages() -> None:
 DRIVER = """
 import sys
 from pathlib import Path
-from svdkit.sweep import local_engine, plan_sweep, run_sweep
+from svdkit.sweep import worker, plan_sweep, run_sweep
 from tests.sweeps import WORKER, seeds
 if sys.argv[2] == "noop":
-    local_engine.WORKER = WORKER
+    worker.WORKER = WORKER
     plan = seeds(*range(200))
 else:
     how = {"load": {"model": sys.argv[2]}, "clip": {"num_inference_steps": 2}, "forecast": False}

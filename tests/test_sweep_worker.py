@@ -22,9 +22,10 @@ from svdkit.clip.formats import encode
 from svdkit.errors import ClipError, SvdkitError
 from svdkit.generate import generate
 from svdkit.pipeline import load
-from svdkit.sweep import local_engine, plan_sweep, rows
+from svdkit.sweep import plan_sweep
+from svdkit.sweep import results as results_module
 from svdkit.sweep import worker as worker_module
-from svdkit.sweep.rows import DiskFullError, is_disk_full
+from svdkit.sweep.results import DiskFullError, is_disk_full
 from svdkit.sweep.run import _png
 from svdkit.sweep.worker import Runner
 from tests.sweeps import tasks_of
@@ -82,7 +83,7 @@ def test_sharing_changes_no_bit(toy: Path, tmp_path: Path, monkeypatch: pytest.M
 
     def keep(clip: Clip, folder: Path, *, scale: float | None) -> None:
         made.append(clip.frames)
-        rows.save(clip, folder, scale=scale)
+        results_module.save(clip, folder, scale=scale)
 
     monkeypatch.setattr(worker_module, "save", keep)
     plan = plan_of(toy, axes={"motion_bucket_id": [30, 200], "seed": [1, 2], "decode_chunk_size": [2, 4]})
@@ -214,7 +215,7 @@ def test_the_process_answers_and_ends_with_its_driver(toy: Path, tmp_path: Path)
     task = tasks_of(plan)[0]
     photo = _png(plan.jobs[0].frame)
     calls = [{"do": "load", "task": task}, {"do": "run", "task": task, "folder": tmp_path / "a", "photo": photo}]
-    child = Child(local_engine.WORKER)
+    child = Child(worker_module.WORKER)
     answers = []
     for call in calls:
         child.say(call)

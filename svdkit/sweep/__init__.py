@@ -1,13 +1,13 @@
 """Many clips from one description: planned, shared, resumable, on one laptop or a cluster.
 
-``grid`` (axes to points) → ``jobs`` (what runs) → ``estimate`` (what it will take) → ``plan``; ``commit`` (the results
-folder) → ``worker`` (makes clips) → ``local_engine`` and ``ray_engine`` → ``run`` (the driver).
+``points`` (axes become runs) → ``plan`` (checked, in order, with what it will take); ``results`` (rows and their
+folder) → ``worker`` (makes clips, in a child process) and ``ray_engine`` → ``run`` (the driver) → ``report``.
 """
 
 from __future__ import annotations
 
-from svdkit.sweep.jobs import Job
 from svdkit.sweep.plan import Plan, plan_sweep, read_sweep
+from svdkit.sweep.points import Job
 from svdkit.sweep.run import Sweep, run_sweep, sweep
 
 __all__ = ["Job", "Plan", "Sweep", "plan_sweep", "read_sweep", "run_sweep", "sweep"]

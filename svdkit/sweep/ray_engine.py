@@ -21,10 +21,8 @@ from unittest import mock
 
 from svdkit.bench.record import Record
 from svdkit.errors import PipelineError
-from svdkit.sweep.commit import write_files
-from svdkit.sweep.local_engine import DEATHS, Outcome
-from svdkit.sweep.rows import DiskFullError, Task, failed
-from svdkit.sweep.worker import Runner
+from svdkit.sweep.results import DiskFullError, Task, failed, write_files
+from svdkit.sweep.worker import DEATHS, Outcome, Runner
 
 _CHECK_SECONDS = 1.0  # between looks at timeouts
 
