@@ -24,7 +24,7 @@ from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelMana
 
 from svdkit.cli import web
 from svdkit.cli.notebook import run_notebook
-from svdkit.cli.outcome import RefusedInput
+from svdkit.cli.options import RefusedInput
 from svdkit.cli.tabs import MOST, Tabs
 from svdkit.cli.web import absolute, check_access, free_port, is_loopback, shown_host, write_page
 from tests.test_cli import run as invoke

@@ -19,9 +19,20 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import svdkit
-from svdkit.cli import app, demo, make
-from svdkit.cli.options import CLIP_HELP, LOAD_HELP, settings_options, takes
-from svdkit.cli.outcome import FAILED, INTERRUPTED, WRONG_INPUT, RefusedInput, describe, exit_code
+from svdkit.cli import app, make
+from svdkit.cli import notebook as commands
+from svdkit.cli.options import (
+    CLIP_HELP,
+    FAILED,
+    INTERRUPTED,
+    LOAD_HELP,
+    WRONG_INPUT,
+    RefusedInput,
+    describe,
+    exit_code,
+    settings_options,
+    takes,
+)
 from svdkit.clip import Clip
 from svdkit.environment import Finding
 from svdkit.errors import (
@@ -359,7 +370,7 @@ def test_models() -> None:
 
 
 def findings(monkeypatch: pytest.MonkeyPatch, *found: Finding) -> None:
-    monkeypatch.setattr("svdkit.environment.doctor", lambda: found)
+    monkeypatch.setattr("svdkit.environment.facts", lambda: found)
 
 
 def test_doctor_is_a_table_with_cures(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,7 +479,7 @@ def notebook(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pat
         path = here / "notebooks" / "tiny.ipynb"
         path.parent.mkdir()
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
-        monkeypatch.setattr(demo, "NOTEBOOK", path)
+        monkeypatch.setattr(commands, "NOTEBOOK", path)
         return path
 
     return write
@@ -527,7 +538,7 @@ def test_a_dead_kernel_fails_the_demo(notebook: Callable[[str], Path]) -> None:
 
 
 def test_demo_without_the_notebooks_makes_the_clip(toy: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "NOTEBOOK", here / "not" / "there.ipynb")
+    monkeypatch.setattr(commands, "NOTEBOOK", here / "not" / "there.ipynb")
     result = run("demo", "--model", toy, "-o", "out")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("the notebooks are not installed with the package (they are in its repository): ")

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from svdkit.bench.compare import compare
 from svdkit.bench.record import Record, write_record
-from svdkit.cli.compare import compare as command
-from svdkit.cli.outcome import FAILED, WRONG_INPUT, Commands
+from svdkit.cli.look import compare as command
+from svdkit.cli.options import FAILED, WRONG_INPUT, Commands
 from svdkit.errors import SettingsError
 from tests.bench_records import CPU, GPU, VERSIONS, out_of_memory, record
 

@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from svdkit.environment import Finding, doctor, facts, notebook_kind, summary
-from svdkit.environment.doctor import judge
-from svdkit.environment.facts import Facts, Gpu, gather
+from svdkit.environment.facts import Facts, Gpu, gather, judge
 
 GIB = 1024**3
 H200 = Gpu("NVIDIA H200", vram_bytes=140 * GIB, free_bytes=139 * GIB, capability=(9, 0))
@@ -384,7 +383,7 @@ def test_this_machine_has_facts():
 
 def test_memory_is_unknown_without_psutil(monkeypatch):
     monkeypatch.setitem(sys.modules, "psutil", None)
-    assert facts._ram() == {}
+    assert facts._ram_bytes() == {}
 
 
 CGROUP_2 = {"memory.max": "1048576\n", "memory.current": "600000\n", "memory.stat": "anon 9\ninactive_file 100000\n"}
@@ -412,7 +411,7 @@ def test_a_containers_limit_and_what_is_used_of_it_count(monkeypatch, folder, fi
         return files[path.name]
 
     monkeypatch.setattr(Path, "read_text", read_text)
-    ram = facts._ram()
+    ram = facts._ram_bytes()
     assert (ram["ram_bytes"] == 2**20) == (free is not None)
     assert (ram["ram_free_bytes"] == free) == (free is not None)
     assert (facts.free_ram() == free) == (free is not None)
@@ -437,7 +436,7 @@ def test_the_driver_of_each_system(monkeypatch, system, release, text):
 def test_a_broken_ffmpeg_is_no_ffmpeg(monkeypatch):
     broken = types.SimpleNamespace(get_ffmpeg_version=lambda: 1 / 0)
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", broken)
-    assert facts._ffmpeg() is None
+    assert facts._ffmpeg_version() is None
 
 
 def test_a_half_removed_package_has_no_version(monkeypatch):

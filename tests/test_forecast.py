@@ -18,16 +18,15 @@ from typer.testing import CliRunner
 
 import svdkit
 from svdkit.bench.record import Record, run_id, write_record
-from svdkit.cli.outcome import Commands
+from svdkit.cli.options import Commands
 from svdkit.environment.facts import Facts, Gpu
 from svdkit.errors import ModelError, PipelineError, SettingsError, shown
 from svdkit.forecast import calibrate as own
 from svdkit.forecast import find_card, predict
 from svdkit.forecast import forecast as make_forecast
-from svdkit.forecast.calibration import device_name, from_records, published
+from svdkit.forecast.calibration import cache_folder, device_name, from_records, published
 from svdkit.forecast.calibration import from_published as calibrate_from_published
 from svdkit.forecast.cards import CARDS, card_of, of_memory
-from svdkit.forecast.own import cache_folder
 from svdkit.forecast.seconds import Job, clip_flops, nominal_seconds
 from svdkit.models.costs import svd_network
 from svdkit.pipeline.memory import GIB, Rung
@@ -496,7 +495,7 @@ def test_a_known_forecast_needs_neither_torch_nor_time(gpu):
 
 
 def command(*words):
-    from svdkit.cli.forecast import forecast as function
+    from svdkit.cli.look import forecast as function
 
     app = typer.Typer(cls=Commands)
     app.command("forecast")(function)

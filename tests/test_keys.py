@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from svdkit.errors import SettingsError
-from svdkit.generate.keys import StageKey, model_identity, stage_key
+from svdkit.generate.stages import StageKey, model_identity, stage_key
 from svdkit.settings import ClipSettings
 
 STAGES = ("encode", "denoise", "decode")

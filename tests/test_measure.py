@@ -15,8 +15,7 @@ import pytest
 import torch
 
 from svdkit.bench import measure as module
-from svdkit.bench.measure import Measurement, measure, trace
-from svdkit.bench.watch import STAGES, watch
+from svdkit.bench.measure import STAGES, Measurement, measure, trace, watch
 from svdkit.clip import Clip
 from svdkit.errors import PipelineError, SettingsError
 from svdkit.generate import generate

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from svdkit.bench import memory as module
+from svdkit.bench.measure import STAGES
 from svdkit.bench.memory import Nvml, higher, measure_memory, open_nvml
-from svdkit.bench.watch import STAGES
 from svdkit.errors import PipelineError
 from svdkit.generate import generate
 from svdkit.image import fit

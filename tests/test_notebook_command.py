@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from svdkit.cli import notebook as command
 from svdkit.cli.notebook import TakesPairs, check_parameters, find_notebook, notebook, strip_file
-from svdkit.cli.outcome import Commands, RefusedInput
+from svdkit.cli.options import Commands, RefusedInput
 
 if TYPE_CHECKING:
     from typer.testing import Result

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from svdkit.bench import compose, profile_group
-from svdkit.bench.compose import add_up, step_seconds, stretch
+from svdkit.bench import profile as profile_module
+from svdkit.bench import protocol
 from svdkit.bench.measure import Measurement
 from svdkit.bench.profile import agreement, profile
-from svdkit.bench.protocol import Protocol
+from svdkit.bench.protocol import Protocol, add_up, step_seconds, stretch
 from svdkit.bench.record import Record, read_records
 from svdkit.errors import Cancelled, ModelError, SettingsError
 from svdkit.image import fit
@@ -84,13 +84,13 @@ def test_a_grid_is_composed_of_few_runs_and_a_cell_is_measured_whole(
 ) -> None:
     ran: Counter[str] = Counter()
     for name in ("encode", "denoise", "decode"):
-        inner = getattr(compose, name)
+        inner = getattr(protocol, name)
 
         def counted(*args: Any, name: str = name, inner: Any = inner, **how: Any) -> Any:
             ran[name] += 1
             return inner(*args, **how)
 
-        monkeypatch.setattr(compose, name, counted)
+        monkeypatch.setattr(protocol, name, counted)
     records = run(pipe)
     assert cells(records, method="composed") == [(n, c) for n in GRID["num_inference_steps"] for c in (1, 2, 4)]
     assert len(cells(records, method="measured")) == 2
@@ -157,7 +157,7 @@ def test_an_error_while_encoding_is_the_reason_of_every_cell(pipe: Any, monkeypa
     def fail(*_: Any) -> None:
         raise ValueError("odd photo")
 
-    monkeypatch.setattr(compose, "encode", fail)
+    monkeypatch.setattr(protocol, "encode", fail)
     records = run(pipe, check=0)
     assert {(record.status, (record.error or {})["message"]) for record in records} == {("error", "odd photo")}
 
@@ -200,7 +200,7 @@ def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         script.write_text(then, encoding="utf-8")
         monkeypatch.setenv("SVDKIT_TEST_WORKER", str(script))
         monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-        monkeypatch.setattr(profile_group, "_WORKER", "tests.test_profile:other_worker")
+        monkeypatch.setattr(profile_module, "_WORKER", "tests.test_profile:other_worker")
 
     return use
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from svdkit.cli import app, demo
+from svdkit.cli import app, notebook
 from svdkit.cli.notebook import run_notebook
 from svdkit.clip import Clip
 from tests.toy import write_hub_folder
@@ -38,7 +38,7 @@ def source(name: str) -> str:
 
 
 def test_the_notebook_of_the_demo_is_this_one() -> None:
-    assert demo.NOTEBOOK == QUICKSTART
+    assert notebook.NOTEBOOK == QUICKSTART
 
 
 def test_it_opens_on_colab_by_a_badge() -> None:
@@ -72,7 +72,11 @@ def test_its_parameters_are_those_of_the_demo() -> None:
     """The demo hands over only what differs, so the defaults have to be the same."""
     names: dict[str, Any] = {}
     exec(source("parameters"), names)
-    assert (names["photo"], names["model"], names["output_folder"]) == (demo.PHOTO, demo.MODEL, demo.OUTPUT_FOLDER)
+    assert (names["photo"], names["model"], names["output_folder"]) == (
+        notebook.PHOTO,
+        notebook.MODEL,
+        notebook.OUTPUT_FOLDER,
+    )
     assert {"num_inference_steps", "motion_bucket_id", "seed", "fps", "fit_mode", "focus"} <= names.keys()
 
 

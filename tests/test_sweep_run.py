@@ -420,8 +420,8 @@ def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
 def app() -> Any:
     import typer
 
-    from svdkit.cli.outcome import Commands
-    from svdkit.cli.sweep import sweep
+    from svdkit.cli.make import sweep
+    from svdkit.cli.options import Commands
 
     found = typer.Typer(cls=Commands)
     found.command()(sweep)

@@ -14,9 +14,9 @@ from svdkit.forecast import predict
 from svdkit.forecast.cards import of_memory
 from svdkit.models import find_model
 from svdkit.settings import ClipSettings, LoadSettings
-from svdkit.ui import outlook as module
-from svdkit.ui.outlook import Outlook
+from svdkit.ui import run as module
 from svdkit.ui.parts import Words
+from svdkit.ui.run import Outlook
 from tests.clips import SETTINGS, micro_clip, provenance
 from tests.ui_toys import TOY, plain
 

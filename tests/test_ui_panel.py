@@ -31,8 +31,7 @@ from svdkit.ui import panel as module
 from svdkit.ui.panel import Panel
 from svdkit.ui.panel import panel as make_panel
 from svdkit.ui.parts import texts as all_texts
-from svdkit.ui.studio import Studio
-from svdkit.ui.wire import APP, serve
+from svdkit.ui.studio import APP, Studio, serve
 from tests.toy import write_hub_folder
 from tests.ui_toys import IPYWIDGETS, as_loaded, close_all, jpeg, plain, put, state, tree, wait_for
 

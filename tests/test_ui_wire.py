@@ -21,9 +21,8 @@ from svdkit.errors import Cancelled, ImageError, PipelineError, SettingsError, S
 from svdkit.generate import generate
 from svdkit.image import fit
 from svdkit.settings import LoadSettings
-from svdkit.ui import wire
-from svdkit.ui.studio import News, Studio
-from svdkit.ui.wire import RemoteStudio, serve
+from svdkit.ui import studio as wire
+from svdkit.ui.studio import News, RemoteStudio, Studio, serve
 from tests.toy import write_hub_folder
 from tests.ui_toys import SETTINGS, Told, wait_for
 

@@ -10,7 +10,7 @@ import copy
 import json
 from typing import TYPE_CHECKING, Any
 
-from svdkit.models.quiet import quiet
+from svdkit.models.folder import quiet
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from svdkit.bench.watch import STAGES, watch
+from svdkit.bench.measure import STAGES, watch
 from svdkit.generate.loop import execution_device
 
 Bytes = dict[str, int | None]

@@ -9,14 +9,10 @@ from typing import Annotated
 import typer
 
 from svdkit import __version__
-from svdkit.cli.compare import compare
-from svdkit.cli.demo import demo
-from svdkit.cli.forecast import forecast
-from svdkit.cli.look import doctor, models
-from svdkit.cli.make import animate, replay
-from svdkit.cli.notebook import TakesPairs, notebook
-from svdkit.cli.outcome import Commands
-from svdkit.cli.sweep import sweep
+from svdkit.cli.look import compare, doctor, forecast, models
+from svdkit.cli.make import animate, replay, sweep
+from svdkit.cli.notebook import TakesPairs, demo, notebook
+from svdkit.cli.options import Commands
 from svdkit.cli.web import web
 
 app = typer.Typer(

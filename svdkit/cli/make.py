@@ -1,22 +1,32 @@
-"""Make clips: from a photo, and again from a saved clip."""
+"""Make clips: from a photo, again from a saved clip, and many from a sweep file."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from svdkit.cli.options import CLIP_HELP, LOAD_HELP, chosen, settings_options, takes
-from svdkit.cli.outcome import RefusedInput, judging_input
+from svdkit.cli.options import (
+    CLIP_HELP,
+    FAILED,
+    LOAD_HELP,
+    RefusedInput,
+    chosen,
+    judging_input,
+    settings_options,
+    takes,
+)
 from svdkit.errors import ClipError
 from svdkit.given import user_path
 from svdkit.settings import ClipSettings, LoadSettings, clip_preset
 
 if TYPE_CHECKING:
     from svdkit.clip import Clip
+
 
 _Source = Annotated[str, typer.Argument(help="A file, an http(s) address, or a sample: rocket, coffee, cat.")]
 _Fit = Annotated[str, typer.Option(help="crop, pad or stretch.", rich_help_panel="The photo")]
@@ -227,3 +237,54 @@ def _progress(*, quiet: bool) -> bool | str:
 def _say(text: str, *, quiet: bool) -> None:
     if not quiet:
         typer.echo(text, err=True)
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(help="YAML or JSON: photos, load, clip, axes, mode, exclude, results.")],
+    *,
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", "-o", help="Results folder; the file's own when left out.", show_default=False),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: every GPU of a machine or a cluster.")] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of the Ray cluster, for example auto; left out, Ray starts here.", show_default=False),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="For ray: how many; one a GPU when left out.", min=1, show_default=False)
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for one run, and for one load.", min=1)] = 3600,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what failed earlier.")] = False,
+    forecast: Annotated[
+        bool | None,
+        typer.Option(
+            "--forecast/--no-forecast", help="Time, memory and money before it starts; on, if the file does not say."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the file and print the plan only.")] = False,
+) -> None:
+    """Make the clips of a sweep file, and a table and a page that compare them.
+
+    It can be stopped at any moment: the same command continues, and repeats nothing that ended.
+    Exit code 1 when a run failed; its row says why.
+    """
+    from svdkit.sweep import plan_sweep, read_sweep, run_sweep
+
+    with judging_input():
+        plan = plan_sweep(**read_sweep(file) | ({} if forecast is None else {"forecast": forecast}))
+    typer.echo(str(plan), err=True)
+    if dry_run:
+        return
+    how: dict[str, Any] = {"address": address, "workers": workers, "retry_failed": retry_failed}
+    words = ["svdkit", "sweep", _shown(file), *(["-o", _shown(results)] if results else [])]
+    words += [] if engine == "local" else ["--engine", engine]
+    how |= {"timeout_seconds": timeout, "command": shlex.join(words)}
+    found = run_sweep(plan, results=results, engine=engine, **how)
+    typer.echo(str(found))
+    if found.failed:
+        raise typer.Exit(FAILED)
+
+
+def _shown(path: Path) -> str:
+    return path.name if path.is_absolute() else path.as_posix()  # an absolute path may name its user

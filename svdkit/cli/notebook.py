@@ -1,4 +1,4 @@
-"""Run a notebook without a browser: parameters checked first, a dead kernel is a failure, no uploads in the copies."""
+"""Run a notebook without a browser, and the demo: parameters checked first, a dead kernel is a failure, no uploads."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ import json
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from svdkit.child import command
-from svdkit.cli.outcome import RefusedInput
+from svdkit.cli.make import check_target
+from svdkit.cli.options import RefusedInput, judging_input
 from svdkit.errors import SvdkitError
 from svdkit.given import read_values, user_path
+
+if TYPE_CHECKING:
+    from svdkit.models import ModelInfo
+
 
 # A checkout has them beside the package; what pip installs has not.
 FOLDER = Path(__file__).parents[2] / "notebooks"
@@ -323,3 +329,68 @@ def _read(text: str, default: Any) -> tuple[Any, str]:
     if isinstance(default, float) and type(value) is int:
         return float(value), ""
     return value, f"this is a {type(value).__name__}; give a {type(default).__name__}, such as {default!r}"
+
+
+NOTEBOOK = FOLDER / "01_quickstart.ipynb"
+
+# Also in the notebook's own cell of parameters: what is left as it is needs no second cell with the same lines.
+PHOTO, MODEL, OUTPUT_FOLDER = "rocket", "micro", "outputs/quickstart"
+
+
+def demo(
+    *,
+    output_folder: Annotated[
+        Path, typer.Option("--output-folder", "-o", help="Where the clip and the notebook go; made when missing.")
+    ] = Path(OUTPUT_FOLDER),
+    photo: Annotated[
+        str, typer.Option(help="A file, an http(s) address, or a sample: rocket, coffee, cat.")
+    ] = "rocket",
+    model: Annotated[str, typer.Option(help="As for animate; micro needs no GPU and no download.")] = MODEL,
+) -> None:
+    """From a photo to a clip: run the quickstart notebook, and say where everything is.
+
+    It leaves the clip, the executed notebook and the same notebook as a page for the browser.
+    """
+    from svdkit.image import read_image
+    from svdkit.models import find_model
+    from svdkit.units import format_seconds
+
+    start = time.perf_counter()
+    with judging_input():
+        read_image(photo)
+        info = find_model(model)
+        output_folder = make_folder(output_folder)
+        check_target(output_folder / "clip.mp4", overwrite=True)
+    if NOTEBOOK.is_file():
+        made = _run_notebook(info, photo=photo, model=model, folder=output_folder)
+    else:
+        made = _make_clip(info, photo=photo, model=model, folder=output_folder)
+    typer.echo()
+    for what, path in made.items():
+        typer.echo(f"{what:<16}{path}")
+    typer.echo(f"{'it took':<16}{format_seconds(time.perf_counter() - start)}")
+
+
+def _run_notebook(info: ModelInfo, *, photo: str, model: str, folder: Path) -> dict[str, Path]:
+    typer.echo(f"running {NOTEBOOK.name} with {info.name}{_usual_time(info)}")
+    executed, page = folder / NOTEBOOK.name, folder / f"{NOTEBOOK.stem}.html"
+    # Forward slashes on Windows too: the path becomes a line of Python in the notebook.
+    parameters = {"photo": photo, "model": model, "output_folder": folder.as_posix()}
+    usual = {"photo": PHOTO, "model": MODEL, "output_folder": OUTPUT_FOLDER}
+    parameters = {name: value for name, value in parameters.items() if value != usual[name]}
+    write_page(run_notebook(NOTEBOOK, executed, parameters=parameters), page)
+    return {"the clip": folder / "clip.mp4", "the notebook": executed, "as a page": page}
+
+
+def _make_clip(info: ModelInfo, *, photo: str, model: str, folder: Path) -> dict[str, Path]:
+    from svdkit.generate import generate
+    from svdkit.pipeline import load
+
+    where = "the notebooks are not installed with the package (they are in its repository)"
+    typer.echo(f"{where}: making the clip directly with {info.name}{_usual_time(info)}")
+    clip = generate(load(model), photo, progress="terminal")
+    return {"the clip": clip.save(folder / "clip.mp4", scale=4 if info.kind == "micro" else None)}
+
+
+def _usual_time(info: ModelInfo) -> str:
+    return ": about a minute or two on a laptop" if info.kind == "micro" else ""

@@ -25,7 +25,7 @@ import typer
 
 from svdkit.child import Child
 from svdkit.cli.notebook import FOLDER
-from svdkit.cli.outcome import FAILED, RefusedInput, judging_input
+from svdkit.cli.options import FAILED, RefusedInput, judging_input
 from svdkit.given import user_path
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ def web(
     """
     from svdkit.settings import LoadSettings
     from svdkit.ui.parts import Words
-    from svdkit.ui.studio import Studio
-    from svdkit.ui.wire import APP, serve
+    from svdkit.ui.studio import APP, Studio, serve
 
     check_access(host, token)
     if importlib.util.find_spec("voila") is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from svdkit.environment.doctor import Finding, doctor
-from svdkit.environment.facts import machine, notebook_kind, summary
+from svdkit.environment.facts import Finding, doctor, machine, notebook_kind, summary
 
 __all__ = ["summary", "machine", "doctor", "Finding", "notebook_kind"]

@@ -1,4 +1,4 @@
-"""What this machine is and has; nothing here holds a name, a path or a token."""
+"""Hardware, versions, platform: facts about this machine, and the doctor, who says what to do about them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from svdkit.units import format_bytes, format_count
 
 # What svdkit's results depend on, by their names on PyPI.
 PACKAGES = (
@@ -74,12 +76,12 @@ def gather(*, ask_torch: bool, ask_free: bool = False) -> Facts:
         cpu_count=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         versions=versions,
         driver=_driver(),
-        ffmpeg=_ffmpeg(),
+        ffmpeg=_ffmpeg_version(),
         ffmpeg_lacks=_ffmpeg_lacks() if ask_free else (),
         disk_free_bytes=_disk_free(Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub")),
         token=bool(os.environ.get("HF_TOKEN", "").strip()) or Path(home, "token").is_file(),
         offline=os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"},
-        **_ram(),
+        **_ram_bytes(),
         **(_ask_torch(free=ask_free) if ask_torch and "torch" in versions else {}),
     )
 
@@ -170,7 +172,7 @@ def free_ram() -> int:
     return int(min([psutil.virtual_memory().available, *(limit - used for limit, used in _containers())]))
 
 
-def _ram() -> dict[str, Any]:
+def _ram_bytes() -> dict[str, Any]:
     """Total and available memory, or what a container may have of it."""
     try:
         import psutil
@@ -206,7 +208,7 @@ def _driver() -> str | None:
     return match[0] if match else None
 
 
-def _ffmpeg() -> str | None:
+def _ffmpeg_version() -> str | None:
     try:
         import imageio_ffmpeg
 
@@ -243,7 +245,7 @@ def _ask_torch(*, free: bool) -> dict[str, Any]:
                 "cuda": torch.version.cuda,
                 "cudnn": torch.backends.cudnn.version(),
                 "architectures": tuple(torch.cuda.get_arch_list()),
-                "gpus": tuple(_gpu(index, free=free) for index in range(torch.cuda.device_count())),
+                "gpus": tuple(_gpu_facts(index, free=free) for index in range(torch.cuda.device_count())),
                 "mps": bool(torch.backends.mps.is_available()),
             }
     except Exception as error:  # noqa: BLE001 - see above
@@ -251,7 +253,7 @@ def _ask_torch(*, free: bool) -> dict[str, Any]:
         return {"torch_problem": f"{type(error).__name__}: {reason}"}
 
 
-def _gpu(index: int, *, free: bool) -> Gpu:
+def _gpu_facts(index: int, *, free: bool) -> Gpu:
     import torch
 
     card = torch.cuda.get_device_properties(index)
@@ -260,3 +262,219 @@ def _gpu(index: int, *, free: bool) -> Gpu:
     except RuntimeError:  # so full that not even its context fits
         unused = 0
     return Gpu(card.name, card.total_memory, unused, (card.major, card.minor))
+
+
+_GIB = 1024**3
+# fp16 weights of svd-xt: UNet 2.84, image encoder 1.18, VAE 0.18 GiB; the hub also writes while it downloads.
+_DOWNLOAD_BYTES = round(4.2 * _GIB)
+# Those weights wait in RAM while they are offloaded, beside Python and torch with about 3 GiB.
+_RAM_BYTES = 8 * _GIB
+# Smallest plan for 25 frames at 576 × 1024: offload, forward chunking, chunk 2 (documented as "below 8 GB").
+_VRAM_BYTES = round(7.3 * _GIB)
+_NEEDED = ("diffusers", "transformers", "accelerate", "safetensors", "huggingface-hub", "numpy", "pillow")
+_TORCH_HELP = "choose yours on https://pytorch.org/get-started/locally/"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing the doctor looked at, and what to do about it; the cure is empty when nothing needs doing."""
+
+    name: str
+    status: str  # "ok", "warn" (something will be slow, small or missing) or "fail" (svdkit cannot work)
+    what: str
+    cure: str = ""
+
+
+def doctor() -> tuple[Finding, ...]:
+    """Look at this machine and say what works, what does not, and what to do.
+
+    It imports torch and asks the GPU for its free memory, so it takes seconds.
+
+    Returns:
+        Findings in the order in which they should be mended.
+
+    Example:
+        >>> [finding.name for finding in doctor() if finding.status == "fail"]
+        []
+    """
+    return judge(gather(ask_torch=True, ask_free=True))
+
+
+def judge(facts: Facts) -> tuple[Finding, ...]:
+    """Judge facts, of this machine or of any other."""
+    checks = (_torch, _gpu, _libraries, _torchvision, _known_bad, _ffmpeg, _ram, _disk, _hub)
+    cores = format_count(facts.cpu_count, "core")
+    python = Finding("python", "ok", f"Python {facts.python} on {facts.system}, {cores}")
+    return (python, *(finding for check in checks for finding in check(facts)))
+
+
+def _torch(facts: Facts) -> Iterator[Finding]:
+    version = facts.versions.get("torch")
+    if version is None:
+        yield Finding("torch", "fail", "torch is not installed", f"install it: {_TORCH_HELP}")
+    elif facts.torch_problem:
+        what = f"torch {version} cannot be used: {facts.torch_problem}"
+        yield Finding("torch", "fail", what, f"install it again: {_TORCH_HELP}")
+    else:
+        build = f"for CUDA {facts.cuda}" if facts.cuda else "without CUDA"
+        yield Finding("torch", "ok", f"torch {version}, built {build}")
+
+
+def _gpu(facts: Facts) -> Iterator[Finding]:
+    for gpu in facts.gpus:
+        status, problem, cure = _judge_gpu(gpu, facts)
+        free = "" if gpu.free_bytes is None else f", {format_bytes(gpu.free_bytes)} free"
+        driver = f", driver {facts.driver}" if facts.driver else ""
+        what = f"{gpu.name}, {format_bytes(gpu.vram_bytes)}{free}{driver}"
+        yield Finding("gpu", status, f"{what}: {problem}" if problem else what, cure)
+    if facts.mps:
+        yield Finding("gpu", "ok", "Apple GPU (MPS); svdkit uses fp32 on it")
+    elif not facts.gpus and "torch" in facts.versions and not facts.torch_problem:
+        yield _no_gpu(facts)
+
+
+def _judge_gpu(gpu: Gpu, facts: Facts) -> tuple[str, str, str]:
+    if lack := lacking_code(gpu.capability, facts.architectures):
+        problem, cure = lack
+        return "fail", f"{problem}, so the first computation fails", cure
+    if gpu.vram_bytes < _VRAM_BYTES:
+        problem = f"svd-xt at its own size needs {format_bytes(_VRAM_BYTES)}"
+        return "warn", problem, "make smaller clips (height 320, width 512), or use micro"
+    if gpu.free_bytes is not None and gpu.free_bytes < gpu.vram_bytes // 2:
+        return "warn", "other programs hold more than half of it", "nvidia-smi lists them; shut down idle notebooks"
+    return "ok", "", ""
+
+
+def lacking_code(capability: tuple[int, int], architectures: Sequence[str]) -> tuple[str, str] | None:
+    """Say that torch has no code for a GPU, and the cure; None if it has.
+
+    Code runs on its own generation from its step on; a portable form of it on all later ones too:
+    https://docs.nvidia.com/cuda/cuda-c-programming-guide/#binary-compatibility. For AMD there is nothing to judge by.
+
+    Args:
+        capability: (9, 0) for sm_90.
+        architectures: What torch was built for: "sm_90", "compute_90" and the like.
+    """
+    names = re.findall(r"(sm|compute)_(\d+)(\d)", " ".join(architectures))
+    built = [(kind, (int(major), int(minor))) for kind, major, minor in names]
+    if not built or any(code <= capability and (kind == "compute" or code[0] == capability[0]) for kind, code in built):
+        return None
+    model = f"sm_{capability[0]}{capability[1]}"
+    # CUDA 12.8 is the first with Blackwell (https://github.com/pytorch/pytorch/issues/150733), and 13 has no Volta.
+    builds = "12.8 or later" if capability >= (10, 0) else "12.6"
+    kaggle = "on Kaggle choose GPU T4; else " if capability < (7, 0) else ""
+    cure = f"{kaggle}install a torch that has {model}, as builds for CUDA {builds} do: {_TORCH_HELP}"
+    return f"this torch has no code for {model}", cure
+
+
+def _no_gpu(facts: Facts) -> Finding:
+    driver = f"an NVIDIA driver ({facts.driver}) is here, but"
+    if facts.driver and facts.cuda is None:
+        what = f"{driver} this torch is built without CUDA"
+        cure = f"install torch with CUDA: {_TORCH_HELP}"
+    elif facts.driver:
+        what = f"{driver} torch for CUDA {facts.cuda} finds no GPU"
+        cure = "update the driver; start a container with --gpus all; unset CUDA_VISIBLE_DEVICES"
+    else:
+        # 4,174 TFLOP a clip of 25 frames and 25 steps, at well under 1 TFLOP/s.
+        what = "no GPU: micro is made for that, the full models would need hours"
+        cure = (
+            "nothing to do for micro; for the full models choose a GPU (Colab: Runtime, Change runtime type; Kaggle: "
+            "Settings, Accelerator), or rent an NVIDIA one with 8 GB or more"
+        )
+    return Finding("gpu", "warn", what, cure)
+
+
+def _libraries(facts: Facts) -> Iterator[Finding]:
+    if missing := [name for name in _NEEDED if name not in facts.versions]:
+        yield Finding("libraries", "fail", f"not installed: {', '.join(missing)}", f"pip install {' '.join(missing)}")
+    else:
+        shown = ", ".join(f"{name} {facts.versions[name]}" for name in ("diffusers", "transformers", "accelerate"))
+        yield Finding("libraries", "ok", shown)
+
+
+def _release(facts: Facts, package: str) -> tuple[int, ...]:
+    """Numbers of an installed version: (2, 13, 0) of 2.13.0+cu128, none of what is not there."""
+    match = re.match(r"\d+(\.\d+)*", facts.versions.get(package, ""))
+    return tuple(map(int, match[0].split("."))) if match else ()
+
+
+def _torchvision(facts: Facts) -> Iterator[Finding]:
+    """0.(n + 15) belongs to torch 2.n (https://github.com/pytorch/vision#installation), built for the same CUDA."""
+    torch, vision = facts.versions.get("torch", ""), facts.versions.get("torchvision", "")
+    release = _release(facts, "torch")[:2]
+    if not vision or release[:1] != (2,) or len(release) < 2:
+        return
+    builds = {version.partition("+")[2] for version in (torch, vision)} - {""}
+    if _release(facts, "torchvision")[:2] != (0, release[1] + 15):
+        what = f"torchvision {vision} does not belong to torch {torch}, but 0.{release[1] + 15} does"
+    elif len(builds) == 2:
+        what = f"torchvision {vision} and torch {torch} are built for different devices"
+    else:
+        return
+    cure = "pip uninstall torchvision (svdkit works without it), or install the one that belongs to torch"
+    yield Finding("torchvision", "fail", f"{what}; diffusers cannot be imported", cure)
+
+
+def _known_bad(facts: Facts) -> Iterator[Finding]:
+    """Versions that hurt, with where that is known from."""
+    torch, ffmpeg, diffusers = (_release(facts, name) for name in ("torch", "imageio-ffmpeg", "diffusers"))
+    if () < torch < (2, 6) and _release(facts, "transformers") >= (5,):
+        what = f"transformers {facts.versions['transformers']} needs torch 2.6, not {facts.versions['torch']}"
+        cure = f"install torch 2.6 or later ({_TORCH_HELP}), or pip install 'transformers<5'"
+        yield Finding("torch", "fail", f"{what}: no model can be loaded", cure)
+    cudnn_cures = torch >= (2, 9, 1) and (facts.cudnn or 0) >= 91500  # 2.9.0 does not look at cuDNN at all
+    if facts.gpus and (2, 9) <= torch < (2, 10) and not cudnn_cures:
+        harm = "convolutions over time are about four times slower in half precision"
+        source = "https://github.com/pytorch/pytorch/issues/166122"
+        cure = "install torch 2.10 or later, or for 2.9.1 cuDNN 9.15 or later (pip install -U nvidia-cudnn-cu12)"
+        yield Finding("torch", "warn", f"torch {facts.versions['torch']} is known to hurt: {harm} ({source})", cure)
+    if ffmpeg >= (0, 8, 1):
+        what = f"imageio-ffmpeg {facts.versions['imageio-ffmpeg']} brings ffmpeg 9: mediapy.read_video fails with it"
+        yield Finding("imageio-ffmpeg", "warn", what, "pip install imageio-ffmpeg==0.6.0")
+    if () < diffusers < (0, 37, 1):
+        what = f"diffusers {facts.versions['diffusers']} is too old: group offload fails with SVD's layers in slices"
+        yield Finding("diffusers", "warn", what, "pip install -U diffusers")
+
+
+def _ffmpeg(facts: Facts) -> Iterator[Finding]:
+    lacks = ", ".join(f"no {ENCODERS[suffix]} for {suffix}" for suffix in facts.ffmpeg_lacks)
+    if facts.ffmpeg and not lacks:
+        yield Finding("ffmpeg", "ok", f"ffmpeg {facts.ffmpeg}")
+    else:
+        what = f"ffmpeg {facts.ffmpeg} has {lacks}: such clips" if facts.ffmpeg else "no ffmpeg: clips"
+        cure = "pip install imageio-ffmpeg==0.6.0, or set IMAGEIO_FFMPEG_EXE to a complete ffmpeg of yours"
+        yield Finding("ffmpeg", "fail", f"{what} cannot be saved as video", cure)
+
+
+def _ram(facts: Facts) -> Iterator[Finding]:
+    if facts.ram_bytes is None or facts.ram_free_bytes is None:
+        return
+    what = f"{format_bytes(facts.ram_bytes)} of RAM, {format_bytes(facts.ram_free_bytes)} free"
+    if facts.ram_free_bytes < _RAM_BYTES:
+        what = f"{what}: loading the full models takes about {format_bytes(_RAM_BYTES)}"
+        yield Finding("memory", "warn", what, "close other programs and notebooks, or use micro")
+    else:
+        yield Finding("memory", "ok", what)
+
+
+def _disk(facts: Facts) -> Iterator[Finding]:
+    if facts.disk_free_bytes is None:
+        return
+    what = f"{format_bytes(facts.disk_free_bytes)} free where the hub's downloads go"
+    if facts.disk_free_bytes >= 2 * _DOWNLOAD_BYTES:
+        yield Finding("disk", "ok", what)
+    else:
+        what = f"{what}: svd-xt takes {format_bytes(_DOWNLOAD_BYTES)}, and as much again while it downloads"
+        cure = "free some space, or set HF_HOME to a folder on a larger disk before Python starts"
+        yield Finding("disk", "warn", what, cure)
+
+
+def _hub(facts: Facts) -> Iterator[Finding]:
+    token = "a token is set" if facts.token else "no token is set, which only svd-xt-1.1 needs"
+    cure = "" if facts.token else "for svd-xt-1.1: accept its licence on huggingface.co, then run: hf auth login"
+    if facts.offline:
+        what = f"{token}; offline mode is on, so nothing can be downloaded"
+        yield Finding("hub", "warn", what, "unset HF_HUB_OFFLINE unless the models are here already")
+    else:
+        yield Finding("hub", "ok", token, cure)

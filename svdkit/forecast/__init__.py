@@ -6,8 +6,8 @@ here) → ``predict`` (the forecast) → ``result`` and ``show`` (as text).
 
 from __future__ import annotations
 
+from svdkit.forecast.calibration import calibrate
 from svdkit.forecast.cards import CARDS, Card, find_card
-from svdkit.forecast.own import calibrate
 from svdkit.forecast.predict import forecast
 from svdkit.forecast.result import Forecast
 from svdkit.models.costs import NotCountedError

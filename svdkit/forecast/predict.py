@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from svdkit.bench.record import Record, check_records, read_records
 from svdkit.errors import SettingsError
-from svdkit.forecast.calibration import SHIPPED_FILE, Calibration, from_published, from_records, timed_part
+from svdkit.forecast.calibration import (
+    SHIPPED_FILE,
+    Calibration,
+    from_published,
+    from_records,
+    own_calibrations,
+    timed_part,
+)
 from svdkit.forecast.cards import GIB, Card, card_of, find_card, of_memory
-from svdkit.forecast.own import own_calibrations
 from svdkit.forecast.result import Forecast
 from svdkit.forecast.seconds import Job, clip_flops, nominal_seconds, peak_bytes, weight_bytes
 from svdkit.models import ModelInfo, find_model

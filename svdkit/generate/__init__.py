@@ -7,11 +7,10 @@ clips) → ``remake`` (a saved clip again).
 
 from __future__ import annotations
 
-from svdkit.generate.keys import Denoised, Encoded, StageKey, model_identity, stage_key
 from svdkit.generate.progress import Progress
 from svdkit.generate.remake import replay
 from svdkit.generate.run import generate, generate_batch
-from svdkit.generate.stages import decode, denoise, encode
+from svdkit.generate.stages import Denoised, Encoded, StageKey, decode, denoise, encode, model_identity, stage_key
 
 __all__ = ["Progress", "StageKey", "stage_key", "model_identity", "Encoded", "Denoised"]
 __all__ += ["encode", "denoise", "decode", "generate", "generate_batch", "replay"]

@@ -18,7 +18,7 @@ from svdkit.pipeline import active_techniques, apply_technique
 from svdkit.pipeline.device import is_out_of_memory
 
 if TYPE_CHECKING:
-    from svdkit.generate.keys import Resolved
+    from svdkit.generate.loop import Resolved
 
 T = TypeVar("T")
 

@@ -8,15 +8,18 @@ https://github.com/huggingface/diffusers/blob/v0.39.0/src/diffusers/pipelines/st
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy as np
 
-    from svdkit.generate.keys import Resolved
     from svdkit.image import Frame
+
+
+# ClipSettings in which nothing is None any more, which the types of its fields cannot say.
+Resolved: TypeAlias = Any
 
 
 def execution_device(pipe: Any) -> Any:

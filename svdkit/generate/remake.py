@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from svdkit.clip import Clip, Provenance
 from svdkit.environment import machine
 from svdkit.errors import ClipError, ImageError, ModelError, PipelineError, SettingsError, SvdkitWarning
-from svdkit.generate.keys import describe_model
 from svdkit.generate.run import generate
+from svdkit.generate.stages import describe_model
 from svdkit.image import Frame, fit, sample_photos
 from svdkit.models import catalogue, find_model
 from svdkit.pipeline import load

@@ -9,16 +9,15 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import SettingsError, SvdkitWarning
-from svdkit.generate.keys import resolve
 from svdkit.generate.ladder import run_stage
 from svdkit.generate.progress import Report, Shown, reporter
-from svdkit.generate.stages import OnStep, decode, denoise, encode, in_line
+from svdkit.generate.stages import OnStep, decode, denoise, encode, in_line, resolve
 from svdkit.image import Frame, fit, size_advice
 from svdkit.settings import ClipSettings
 
 if TYPE_CHECKING:
     from svdkit.clip import Clip
-    from svdkit.generate.keys import Encoded
+    from svdkit.generate.stages import Encoded
 
 
 def generate(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from svdkit.image.fitting import fit, preview_fit, restore, size_advice
-from svdkit.image.frame import Frame
+from svdkit.image.fitting import Frame, fit, preview_fit, restore, size_advice
 from svdkit.image.read import read_image, sample_photo, sample_photos
 
 __all__ = ["sample_photos", "sample_photo", "read_image", "size_advice", "preview_fit", "Frame", "fit", "restore"]

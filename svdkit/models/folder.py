@@ -1,14 +1,42 @@
-"""What a good model folder is: diffusers layout, the right classes, complete safetensors and nothing to unpickle."""
+"""A model's folder in diffusers' layout: what is in it, whether it is whole, and what it is."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from svdkit.errors import IncompleteModelError, ModelError, UnsafeWeightsError, VariantError
 from svdkit.units import format_bytes
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence progress bars and notices of diffusers and transformers, then put their settings back.
+
+    Import their classes inside too: transformers writes a notice for each image processor it imports where torchvision
+    is not installed.
+    """
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    with warnings.catch_warnings(), contextlib.ExitStack() as undo:
+        # `torch_dtype` is deprecated, but diffusers before the change silently ignores its replacement, `dtype`.
+        warnings.filterwarnings("ignore", message=".*torch_dtype.*", category=FutureWarning)
+        # Where HF_HUB_DISABLE_PROGRESS_BARS is set the user has decided already.
+        warnings.filterwarnings("ignore", message="Cannot (en|dis)able progress bars", category=UserWarning)
+        for logging in (diffusers_logging, transformers_logging):
+            undo.callback(logging.set_verbosity, logging.get_verbosity())
+            if logging.is_progress_bar_enabled():
+                undo.callback(logging.enable_progress_bar)
+            logging.set_verbosity_error()
+            logging.disable_progress_bar()
+        yield
+
 
 # Component -> the classes allowed in model_index.json. Anything else would run code or sample something else:
 # other schedulers run on SVD's network and are silently wrong.

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import ModelError
-from svdkit.models.folder import CONFIGURATIONS, STEMS, read_json
+from svdkit.models.folder import CONFIGURATIONS, STEMS, quiet, read_json
 from svdkit.models.info import ModelInfo, find_model
-from svdkit.models.quiet import quiet
 
 if TYPE_CHECKING:
     import torch

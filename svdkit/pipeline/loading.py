@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 from svdkit.errors import ModelError, OutOfMemoryError
 from svdkit.models import ModelInfo, find_model, locate, random_pipeline
 from svdkit.models.costs import Network, network_of, svd_network
-from svdkit.models.folder import STEMS, fingerprint, half_precision
+from svdkit.models.folder import STEMS, fingerprint, half_precision, quiet
 from svdkit.models.info import describe_folder
-from svdkit.models.quiet import quiet
 from svdkit.models.weights import check_ram
 from svdkit.pipeline.device import (
     choose_device,

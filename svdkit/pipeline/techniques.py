@@ -18,7 +18,7 @@ import difflib
 from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import PipelineError, SettingsError
-from svdkit.models.quiet import quiet
+from svdkit.models.folder import quiet
 
 if TYPE_CHECKING:
     import torch

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from svdkit.settings.clip import ClipSettings, Conditioning, choose_decode_chunk_size, clip_preset, presets
-from svdkit.settings.load import LoadSettings
+from svdkit.settings.clip import (
+    ClipSettings,
+    Conditioning,
+    LoadSettings,
+    choose_decode_chunk_size,
+    clip_preset,
+    presets,
+)
 
 __all__ = ["LoadSettings", "ClipSettings", "Conditioning", "choose_decode_chunk_size", "clip_preset", "presets"]

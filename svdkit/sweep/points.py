@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from svdkit.errors import ImageError, ModelError, SettingsError, shown
-from svdkit.generate.keys import stage_key
+from svdkit.generate.stages import stage_key
 from svdkit.given import bare
 from svdkit.image import Frame, fit, read_image
 from svdkit.models import find_model

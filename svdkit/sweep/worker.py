@@ -53,8 +53,8 @@ class Runner:
             SvdkitError: It cannot be loaded, or is another revision than the one the run ids were made with.
         """
         from svdkit.bench.memory import meter
-        from svdkit.generate.keys import describe_model
         from svdkit.generate.loop import execution_device
+        from svdkit.generate.stages import describe_model
         from svdkit.pipeline import load
 
         self._open.close()
@@ -114,7 +114,7 @@ class Runner:
 
     def _stage(self, stage: str, frame: Frame, settings: ClipSettings, make: Callable[[], Any]) -> Any:
         """Give a stage's output: the one kept when it depends on nothing that changed, else a new one."""
-        from svdkit.generate.keys import model_identity, stage_key
+        from svdkit.generate.stages import model_identity, stage_key
 
         key = stage_key(stage, settings, image_sha256=frame.sha256, model=model_identity(self._pipe))
         if stage not in self._kept or self._kept[stage][0] != key:

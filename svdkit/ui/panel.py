@@ -15,12 +15,10 @@ from svdkit.environment import notebook_kind
 from svdkit.errors import Cancelled, SettingsError, SvdkitError
 from svdkit.given import user_path
 from svdkit.ui.form import Photo, PhotoForm, SettingsForm
-from svdkit.ui.outlook import Outlook
 from svdkit.ui.parts import Words, as_html, box, on_value, safe, texts
 from svdkit.ui.results import Made, Results
-from svdkit.ui.run import Runner
-from svdkit.ui.studio import Studio
-from svdkit.ui.wire import APP, RemoteStudio
+from svdkit.ui.run import Outlook, Runner
+from svdkit.ui.studio import APP, RemoteStudio, Studio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
