@@ -3,7 +3,7 @@
     python benchmarks/micro.py            # some 20 minutes on two cores; writes bench_results/micro/
 
 The three sample photos and five painted worlds that were not trained on, eight seeds each, at the default settings
-unless a row says otherwise. Motion is measured with DIS flow and homographies (`svdkit/bench/quality/`). Exits with 1
+unless a row says otherwise. Motion is measured with DIS flow and homographies (`benchmarks/motion.py`). Exits with 1
 when a bar is missed.
 """
 
@@ -27,11 +27,11 @@ import pandas as pd
 from PIL import Image
 
 import svdkit
-from svdkit.bench import quality
 from svdkit.environment import summary
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+from benchmarks import motion  # noqa: E402
 from training.scenes import film, look, picture, world_of  # noqa: E402 - behind the line above
 
 PHOTOS = ("rocket", "coffee", "cat")
@@ -104,10 +104,10 @@ def _motion(by_bucket: dict[int, Clips], clips: Clips) -> list[Row]:
 
 
 def _picture(clips: Clips) -> list[Row]:
-    last = {key: quality.last_frame_psnr(clip.frames) for key, clip in clips.items()}
+    last = {key: motion.last_frame_psnr(clip.frames) for key, clip in clips.items()}
     photos = {name: np.mean([v for (one, _), v in last.items() if one == name]) for name, _ in clips if name in PHOTOS}
     edges = {key: _gradient(clip.frames[-1]) / _gradient(clip.frames[0]) for key, clip in clips.items()}
-    first = {key: quality.psnr(clip.frames[0], np.asarray(clip.photo)) for key, clip in clips.items()}
+    first = {key: motion.psnr(clip.frames[0], np.asarray(clip.photo)) for key, clip in clips.items()}
     kept = "last frame registered to frame 0 by the estimated motion, PSNR on the overlap, dB"
     return [
         _row(f"{kept}: mean", _mean(last), least=22, detail=_by_picture(last)),
@@ -151,7 +151,7 @@ def _convergence(pipe: Any, sample: Sample) -> Row:
     scores = {}
     for steps in STEPS:
         made = sample.clips(pipe, seeds=seeds, num_inference_steps=steps)
-        scores[steps] = float(np.mean([quality.psnr(made[key].frames, reference[key].frames) for key in made]))
+        scores[steps] = float(np.mean([motion.psnr(made[key].frames, reference[key].frames) for key in made]))
     least = min(b - a for a, b in itertools.pairwise(scores.values()))
     detail = "; ".join(f"{steps} steps: {value:.1f} dB" for steps, value in scores.items())
     what = f"{', '.join(map(str, STEPS))} steps against {REFERENCE_STEPS}: smallest rise of the mean PSNR, dB"
@@ -180,16 +180,14 @@ def explained(frames: Any) -> float:
     points = np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)
     left, all_of_it = 0.0, 1e-9
     for first, second in itertools.pairwise(frames):
-        there, back = quality.flow(first, second), quality.flow(second, first)
+        there, back = motion.flow(first, second), motion.flow(second, first)
         moved = there[y, x].reshape(-1, 2)
         ends = points + moved
         returned = cv2.remap(back, *np.split(ends, 2, axis=1), cv2.INTER_LINEAR, borderValue=(99, 99)).reshape(-1, 2)
         good = np.linalg.norm(moved + returned, axis=1) < 0.5
         if good.sum() < 16:
             continue
-        matrix, _ = cv2.findHomography(
-            4 * points[good], 4 * ends[good], cv2.USAC_MAGSAC, quality.estimate.INLIER_PIXELS
-        )
+        matrix, _ = cv2.findHomography(4 * points[good], 4 * ends[good], cv2.USAC_MAGSAC, motion.INLIER_PIXELS)
         matrix = np.eye(3) if matrix is None else matrix
         fitted = cv2.perspectiveTransform(4 * points[good][None], matrix)[0] / 4 - points[good]
         left += float(((moved[good] - fitted) ** 2).sum())
@@ -201,7 +199,7 @@ def whole_motion(clip: svdkit.Clip) -> Any:
     """The homography from frame 0 to the last frame: those from frame to frame, multiplied."""
     total = np.eye(3)
     for first, second in itertools.pairwise(clip.frames):
-        total = quality.camera(first, second) @ total
+        total = motion.camera(first, second) @ total
     return total
 
 
@@ -232,7 +230,7 @@ def unrest(frames: Any) -> float:
     for before, now, after in zip(frames, frames[1:], frames[2:], strict=False):
         around = []
         for other in (before, after):
-            way = quality.flow(now, other)
+            way = motion.flow(now, other)
             around.append(cv2.remap(other.astype(np.float32), x + way[..., 0], y + way[..., 1], cv2.INTER_CUBIC))
         inside = np.s_[4:-4, 12:-12]
         values.append(float(((around[0] - 2 * now.astype(np.float32) + around[1])[inside] ** 2).mean()))

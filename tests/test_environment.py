@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from svdkit.environment import Finding, doctor, facts, notebook_kind, summary
-from svdkit.environment.facts import Facts, Gpu, gather, judge
+from svdkit import environment as facts
+from svdkit.environment import Finding, doctor, notebook_kind, summary
 
 GIB = 1024**3
 H200 = Gpu("NVIDIA H200", vram_bytes=140 * GIB, free_bytes=139 * GIB, capability=(9, 0))

@@ -19,15 +19,22 @@ from typer.testing import CliRunner
 import svdkit
 from svdkit.bench.record import Record, run_id, write_record
 from svdkit.cli.options import Commands
-from svdkit.environment.facts import Facts, Gpu
+from svdkit.environment import Facts, Gpu
 from svdkit.errors import ModelError, PipelineError, SettingsError, shown
 from svdkit.forecast import calibrate as own
 from svdkit.forecast import find_card, predict
 from svdkit.forecast import forecast as make_forecast
-from svdkit.forecast.calibration import cache_folder, device_name, from_records, published
+from svdkit.forecast.calibration import (
+    Job,
+    cache_folder,
+    clip_flops,
+    device_name,
+    from_records,
+    nominal_seconds,
+    published,
+)
 from svdkit.forecast.calibration import from_published as calibrate_from_published
 from svdkit.forecast.cards import CARDS, card_of, of_memory
-from svdkit.forecast.seconds import Job, clip_flops, nominal_seconds
 from svdkit.models.costs import svd_network
 from svdkit.pipeline.memory import GIB, Rung
 from svdkit.settings import ClipSettings, LoadSettings
@@ -460,7 +467,7 @@ def test_records_of_a_folder_serve_it(tmp_path):
 def test_the_very_machine_has_the_published_timings_of_its_card(monkeypatch):
     """Its memory is not exactly that of the table."""
     facts = Facts(gpus=(Gpu("Tesla T4", 15_828_320_256, None, (7, 5)),), driver="570.86.15")
-    monkeypatch.setattr("svdkit.environment.facts.gather", lambda **_: facts)
+    monkeypatch.setattr("svdkit.environment.gather", lambda **_: facts)
     assert forecast("svd-xt").source == forecast("svd-xt", gpu="T4").source
     assert predict.this_machine("cpu")[1] == "cpu"
 

@@ -14,8 +14,8 @@ import torch
 
 from svdkit.errors import OutOfMemoryError, SvdkitWarning
 from svdkit.generate import generate, generate_batch
-from svdkit.generate import ladder as ladder_module
-from svdkit.generate.ladder import _next_step, run_stage
+from svdkit.generate import run as ladder_module
+from svdkit.generate.run import _next_step, run_stage
 from svdkit.pipeline import active_techniques, undo_technique
 from svdkit.pipeline.device import is_out_of_memory
 from svdkit.settings import ClipSettings

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks import motion
 from svdkit.bench import quality
 from svdkit.errors import ClipError
 from svdkit.image import sample_photo
@@ -39,8 +40,8 @@ def film(*, pan: tuple[float, float] = (0.0, 0.0), zoom: float = 1.0, noise: flo
 def test_psnr_of_a_known_error():
     """One grey level everywhere is 48.13 dB; equal pictures are infinitely alike."""
     grey = np.full((4, 4, 3), 100, np.uint8)
-    assert quality.psnr(grey, grey + 1) == pytest.approx(48.13, abs=0.01)
-    assert quality.psnr(grey, grey) == float("inf")
+    assert motion.psnr(grey, grey + 1) == pytest.approx(48.13, abs=0.01)
+    assert motion.psnr(grey, grey) == float("inf")
 
 
 def test_psnr_under_a_mask_sees_only_the_mask():
@@ -48,40 +49,40 @@ def test_psnr_under_a_mask_sees_only_the_mask():
     first, second = np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2, 3), np.uint8)
     second[0, 0] = 255
     mask = np.array([[False, True], [True, True]])
-    assert quality.psnr(first, second, mask) == float("inf")
-    assert quality.psnr(first, second, ~mask) == 0
+    assert motion.psnr(first, second, mask) == float("inf")
+    assert motion.psnr(first, second, ~mask) == 0
 
 
 @pytest.mark.parametrize("pan", [(1.0, 0.0), (-1.5, 0.0), (0.0, 1.0), (0.5, -0.8)])
 def test_motion_of_a_pan(pan):
     """It is the pan's length."""
     frames = film(pan=pan)
-    assert quality.motion(frames) == pytest.approx(np.hypot(*pan), abs=0.2)
+    assert motion.motion(frames) == pytest.approx(np.hypot(*pan), abs=0.2)
 
 
 def test_a_still_clip_does_not_move():
     """The floor of the measure is far below the slowest bucket's motion."""
-    assert quality.motion(film()) < 0.02
+    assert motion.motion(film()) < 0.02
 
 
 def test_camera_finds_a_zoom():
     """The homography of a 5 % zoom magnifies by 1.05."""
     frames = film(zoom=1.05)
-    matrix = quality.camera(frames[0], frames[1])
+    matrix = motion.camera(frames[0], frames[1])
     assert matrix[0, 0] / matrix[2, 2] == pytest.approx(1.05, abs=0.01)
 
 
 def test_camera_gives_the_identity_where_nothing_can_be_fitted():
     """Two empty pictures have no motion to speak of."""
     empty = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    assert np.allclose(quality.camera(empty, empty), np.eye(3), atol=1e-3)
+    assert np.allclose(motion.camera(empty, empty), np.eye(3), atol=1e-3)
 
 
 def test_last_frame_psnr_follows_the_camera():
     """A clip that pans away is still the same scene; without registration its PSNR would be low."""
     frames = film(pan=(1.5, 0.5))
-    assert quality.psnr(frames[0], frames[-1]) < 18
-    assert quality.last_frame_psnr(frames) > 25
+    assert motion.psnr(frames[0], frames[-1]) < 18
+    assert motion.last_frame_psnr(frames) > 25
 
 
 @pytest.mark.parametrize("spoil", ["noise", "grey"])
@@ -92,7 +93,7 @@ def test_last_frame_psnr_is_low_when_the_scene_is_lost(spoil):
     lost = rng.integers(0, 256, frames.shape) if spoil == "noise" else np.full(frames.shape, 128)
     weight = np.linspace(0, 1, FRAMES)[:, None, None, None]
     faded = (frames * (1 - weight) + lost * weight).astype(np.uint8)
-    assert quality.last_frame_psnr(faded) < 18
+    assert motion.last_frame_psnr(faded) < 18
 
 
 def test_warp_error_tells_a_smooth_clip_from_a_shuffled_and_a_noisy_one():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from svdkit.bench import quality
+from benchmarks import motion
 from training import scenes
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def test_the_bucket_is_the_motion_seen():
     """Clips of higher buckets flow more, and lower rates mean longer steps."""
     clips = [scenes.sample_clip(np.random.default_rng(seed), num_frames=5) for seed in range(24)]
     told = [clip.motion_bucket_id / clip.fps for clip in clips]
-    seen = [quality.motion(clip.frames) for clip in clips]
+    seen = [motion.motion(clip.frames) for clip in clips]
     assert np.corrcoef(told, seen)[0, 1] > 0.8
 
 

@@ -119,7 +119,7 @@ def is_loopback(host: str) -> bool:
 
 def usual_model() -> str:
     """Choose the full model where there is an NVIDIA GPU, else micro; torch is not imported for it."""
-    from svdkit.environment.facts import gather
+    from svdkit.environment import gather
 
     return "svd-xt" if gather(ask_torch=False).driver else "micro"
 

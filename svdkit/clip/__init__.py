@@ -2,7 +2,205 @@
 
 from __future__ import annotations
 
-from svdkit.clip.clip import Clip, side_by_side
-from svdkit.clip.provenance import Provenance
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from svdkit.clip.display import contact_sheet, figure_html, row_html
+from svdkit.clip.formats import Frames, check_size
+from svdkit.clip.provenance import Document, Provenance, check_fps
+from svdkit.clip.storage import read_clip, resize, write_clip
+from svdkit.errors import ClipError
+from svdkit.units import format_count
 
 __all__ = ["Provenance", "Clip", "side_by_side"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Clip:
+    """Frames, how fast they play, and where they come from.
+
+    Two clips are equal when their frames, rate and provenance are; ``Provenance`` says what of it counts.
+
+    Attributes:
+        frames: uint8 RGB (frames, height, width, 3), values 0 to 255; kept as a read-only copy.
+        fps: Playback, 0.1 to 240 frames a second.
+        provenance: What made the clip; None for a video that svdkit did not make. Such a clip can be shown and
+            saved, and is not marked as AI-generated; only ``replay`` refuses it.
+        photo: The fitted photo (PIL, RGB), saved beside the clip for ``replay``; or None.
+
+    Raises:
+        ClipError: A part is not what it should be.
+
+    Example:
+        >>> Clip(np.zeros((14, 72, 128, 3), np.uint8), fps=7)
+        Clip(video · 14 frames · 7 fps, height=72, width=128)
+    """
+
+    frames: Frames
+    fps: float = field(kw_only=True)
+    provenance: Provenance | None = field(default=None, kw_only=True)
+    photo: Image.Image | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check_frames(self.frames)
+        frames = np.array(self.frames, order="C")
+        frames.flags.writeable = False
+        object.__setattr__(self, "frames", frames)
+        object.__setattr__(self, "fps", check_fps(self.fps))
+        if not isinstance(self.provenance, Provenance | None):
+            raise ClipError(f"provenance is a {type(self.provenance).__name__}; give a Provenance, or None")
+        if not isinstance(self.photo, Image.Image | None):
+            raise ClipError(f"photo is a {type(self.photo).__name__}; give the PIL image of the fitted photo, or None")
+
+    __hash__ = None  # type: ignore[assignment]  # equality compares megabytes of frames
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Clip):
+            return NotImplemented
+        same = self.fps == other.fps and self.provenance == other.provenance
+        return same and np.array_equal(self.frames, other.frames)
+
+    def __repr__(self) -> str:
+        return f"Clip({self.label}, height={self.height}, width={self.width})"
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames."""
+        return len(self.frames)
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return int(self.frames.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return int(self.frames.shape[2])
+
+    @property
+    def label(self) -> str:
+        """One line for captions and tables; the built-in model is always called micro, never SVD."""
+        made = self.provenance
+        parts = [made.name if made else "video", format_count(self.num_frames, "frame"), f"{self.fps:g} fps"]
+        for name, words in (("motion_bucket_id", "bucket"), ("seed", "seed")):
+            if made and made.settings.get(name) is not None:
+                parts.append(f"{words} {made.settings[name]}")
+        return " · ".join(parts)
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = True,
+        keep_photo: bool = True,
+        keep_frames: bool = True,
+        scale: float | None = None,
+    ) -> Path:
+        """Save the clip, by suffix; with ``<stem>.json`` and, when it has a photo, ``<stem>.photo.png`` beside it.
+
+        .mp4 (H.264, plays everywhere), .webm, .webp, .gif, or .png: the folder ``<stem>_frames`` of lossless frames.
+        Provenance goes into the file's metadata too, with the IPTC mark of AI-generated media. mp4 and webm need
+        even sizes: an odd one grows by a repeated row or column, which ``Clip.read`` cuts off again. Files appear
+        whole or not at all; an error says so if some were already replaced.
+
+        Args:
+            path: Where to; the folder must exist.
+            overwrite: Whether existing files may be replaced.
+            keep_photo: Whether the fitted photo goes beside the clip. Leave it out for photos that are private.
+            keep_frames: Whether frames that cannot be encoded are kept as a folder of PNG, which the error names.
+            scale: Size of the saved frames as a factor, for example 4 for a clip of micro; true size when left out.
+
+        Returns:
+            The file or folder written.
+
+        Raises:
+            ClipError: The suffix is unknown, a file is in the way, an encoder fails, or the disk is full or read-only.
+
+        Example:
+            >>> clip.save("walk.mp4")  # doctest: +SKIP
+            PosixPath('walk.mp4')
+        """
+        count, height, width = self.frames.shape[:3]
+        document = Document(fps=self.fps, num_frames=count, height=height, width=width, provenance=self.provenance)
+        frames = self.frames if scale is None else resize(self.frames, scale=scale)
+        photo, how = self.photo if keep_photo else None, {"overwrite": overwrite, "keep_frames": keep_frames}
+        return write_clip(path, frames, document, photo=photo, **how)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Clip:
+        """Read a clip back from any of its files, or a video that svdkit did not make.
+
+        Provenance comes from the file's metadata, else from the JSON beside it; the photo is read when it is the one
+        the clip was made from. Frames of lossy formats differ a little from those saved.
+
+        Args:
+            path: An .mp4, .webm, .webp or .gif file, a folder of PNG frames, or the ``<stem>.json`` beside one.
+
+        Raises:
+            ClipError: There is no clip, it is broken, or it is larger than svdkit reads (1 GiB of raw frames).
+
+        Warns:
+            SvdkitWarning: Provenance or photo do not belong to the clip, or frames are missing.
+
+        Example:
+            >>> Clip.read("walk.mp4").provenance.settings["seed"]  # doctest: +SKIP
+            1
+        """
+        return cls(**read_clip(path))
+
+    def contact_sheet(self, *, columns: int = 5) -> Image.Image:
+        """Lay all frames on one picture, numbered from 1, so many in a row, with the settings below.
+
+        Example:
+            >>> Clip(np.zeros((14, 72, 128, 3), np.uint8), fps=7).contact_sheet().size
+            (1048, 448)
+        """
+        made = self.provenance.settings if self.provenance else {}
+        names = ("num_inference_steps", "min_guidance_scale", "max_guidance_scale", "noise_aug_strength")
+        settings = [f"{name} {made[name]}" for name in names if name in made]
+        caption = " · ".join((self.label, f"height {self.height}", f"width {self.width}", *settings))
+        return contact_sheet(self.frames, caption=caption, columns=columns)
+
+    def _repr_html_(self) -> str:
+        return figure_html(self.frames, fps=self.fps, caption=self.label)
+
+
+@dataclass(frozen=True)
+class _Html:
+    text: str = field(repr=False)  # else the notebook's text copy holds the whole video once more
+
+    def _repr_html_(self) -> str:
+        return self.text
+
+
+def side_by_side(clips: Sequence[Clip], labels: Sequence[str] | None = None) -> _Html:
+    """Show clips next to one another, started together, each with a caption: the labels, or the clips' own.
+
+    Example:
+        >>> side_by_side([calm, lively], ["bucket 60", "bucket 180"])  # doctest: +SKIP
+    """
+    clips = tuple(clips)
+    if not clips:
+        raise ClipError("there is nothing to show; give at least one Clip")
+    if not all(isinstance(clip, Clip) for clip in clips):
+        raise ClipError("side_by_side shows Clip objects only; read files with Clip.read first")
+    texts = [clip.label for clip in clips] if labels is None else labels
+    if len(texts) != len(clips):
+        raise ClipError(f"{len(texts)} labels for {len(clips)} clips; give one label a clip")
+    pairs = zip(clips, texts, strict=True)
+    return _Html(row_html([figure_html(clip.frames, fps=clip.fps, caption=str(text)) for clip, text in pairs]))
+
+
+def _check_frames(frames: object) -> None:
+    if not isinstance(frames, np.ndarray):
+        raise ClipError(f"frames are a {type(frames).__name__}; give one array, for a list of pictures np.stack(them)")
+    if frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+        raise ClipError(f"frames have shape {frames.shape}; give (frames, height, width, 3), at least one frame")
+    if frames.dtype != np.uint8:
+        raise ClipError(f"frames are {frames.dtype}; give uint8, values 0 to 255; of values 0 to 1 take 255 times")
+    check_size(height=frames.shape[1], width=frames.shape[2], num_frames=frames.shape[0])

@@ -25,7 +25,7 @@ from PIL import Image, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
 from svdkit.clip.provenance import DIGITAL_SOURCE_TYPE, XMP
-from svdkit.environment.facts import ENCODERS
+from svdkit.environment import ENCODERS
 from svdkit.errors import ClipError
 from svdkit.units import format_bytes
 

@@ -13,14 +13,18 @@ from svdkit.errors import SettingsError
 from svdkit.forecast.calibration import (
     SHIPPED_FILE,
     Calibration,
+    Job,
+    clip_flops,
     from_published,
     from_records,
+    nominal_seconds,
     own_calibrations,
+    peak_bytes,
     timed_part,
+    weight_bytes,
 )
 from svdkit.forecast.cards import GIB, Card, card_of, find_card, of_memory
 from svdkit.forecast.result import Forecast
-from svdkit.forecast.seconds import Job, clip_flops, nominal_seconds, peak_bytes, weight_bytes
 from svdkit.models import ModelInfo, find_model
 from svdkit.models.costs import network_of
 from svdkit.pipeline.device import choose_dtype
@@ -126,7 +130,7 @@ def forecast(
 
 def this_machine(asked: str = "auto") -> tuple[Card, str]:
     """Describe this machine's GPU, or its processor with main memory; and say what torch calls such a device."""
-    from svdkit.environment.facts import gather
+    from svdkit.environment import gather
 
     kind, _, number = asked.partition(":")
     facts = gather(ask_torch=False)

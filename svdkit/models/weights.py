@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from svdkit.disk import REFUSALS, number_of, refusal
-from svdkit.environment.facts import free_ram
+from svdkit.environment import free_ram
 from svdkit.errors import (
     DownloadError,
     GatedModelError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING
 
-from svdkit.environment.facts import free_ram, lacking_code
+from svdkit.environment import free_ram, lacking_code
 from svdkit.errors import OutOfMemoryError, PipelineError
 
 if TYPE_CHECKING:

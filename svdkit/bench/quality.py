@@ -1,7 +1,6 @@
 """What a clip shows, in numbers, from its pixels alone: motion, smoothness, likeness.
 
-``measure_quality`` gives all numbers of a clip under names that carry their units, ``QUALITY`` says what they mean;
-the functions of ``estimate`` give single ones in pixels and decibels.
+``measure_quality`` gives all numbers of a clip under names that carry their units, ``QUALITY`` says what they mean.
 
 For motion, frames are scaled so that their shorter side has 288 pixels: DIS needs texture, and a full frame takes four
 times as long for the same answer. Lengths are kept as shares of the width, so nothing depends on that scale.
@@ -14,8 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from svdkit.bench.quality import estimate
-from svdkit.bench.quality.estimate import camera, flow, last_frame_psnr, motion, psnr
 from svdkit.errors import ClipError
 
 if TYPE_CHECKING:
@@ -26,7 +23,7 @@ if TYPE_CHECKING:
     Grey = npt.NDArray[np.uint8]
     Flow = npt.NDArray[np.float32]
 
-__all__ = ["psnr", "flow", "motion", "camera", "last_frame_psnr", "QUALITY", "measure_quality"]
+__all__ = ["QUALITY", "measure_quality"]
 
 QUALITY: dict[str, str] = {
     "motion_percent_width_per_second": "how fast the middle pixel moves: median flow",
@@ -57,6 +54,7 @@ QUALITY: dict[str, str] = {
 _SHORT_SIDE = 288  # pixels that flow is estimated at
 _STEP = 6  # every 6th pixel both ways takes part in the homography: 4,000 points of a 16:9 frame
 _TRUSTED = 0.3  # a fit counts if at least this share of the points returns to its start: facts from 200 px pans
+_INLIER_PIXELS = 1.0  # largest reprojection error of a point that the homography explains
 _RETURN_PIXELS = 1.0  # the forward-backward check
 _STILL = 0.05  # % of the width per second: below it a direction would be noise
 _EQUAL_DB = 100.0  # what equal pictures get: JSON has no infinity
@@ -184,7 +182,7 @@ def _fit(grid: Flow, there: Flow, back: Flow) -> tuple[tuple[float, float] | Non
     start, stop = grid[points][good], end[points][good]
     if good.mean() < _TRUSTED:
         return None, 0.0, 0.0, 0.0, None
-    matrix, inliers = cv2.findHomography(start, stop, cv2.USAC_MAGSAC, estimate.INLIER_PIXELS)
+    matrix, inliers = cv2.findHomography(start, stop, cv2.USAC_MAGSAC, _INLIER_PIXELS)
     if matrix is None:
         return None, 0.0, 0.0, 0.0, None
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
