@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from svdkit import environment as facts
-from svdkit.environment import Finding, doctor, notebook_kind, summary
+from svdkit.environment import Facts, Finding, Gpu, doctor, gather, judge, notebook_kind, summary
 
 GIB = 1024**3
 H200 = Gpu("NVIDIA H200", vram_bytes=140 * GIB, free_bytes=139 * GIB, capability=(9, 0))
