@@ -53,14 +53,7 @@ def begin() -> None:
 
 
 class Child:
-    """A process that calls ``module:function`` with a ``Channel`` to here.
-
-    Args:
-        target: The function; what it gives is not looked at.
-        log: Where what the child prints is added; None for where our errors go.
-        grace_seconds: What is left to it to finish, from when it is told to stop or its parent is gone.
-        environment: Variables that it has besides ours.
-    """
+    """A process that calls ``module:function`` with a ``Channel`` to here."""
 
     def __init__(
         self,
@@ -99,12 +92,7 @@ class Child:
             self._pipe.send(message)
 
     def hear(self, seconds: float = math.inf) -> Any:
-        """Wait for the next message.
-
-        Raises:
-            EndedError: It ended without one.
-            TimeoutError: It said nothing in so many seconds, and was killed.
-        """
+        """Wait for the next message."""
         end = time.monotonic() + seconds
         with self._alive():
             while not self._pipe.poll(min(1.0, max(0.0, end - time.monotonic()))):

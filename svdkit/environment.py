@@ -87,20 +87,7 @@ def gather(*, ask_torch: bool, ask_free: bool = False) -> Facts:
 
 
 def summary(*, gpu: bool | None = None, device: str = "auto") -> dict[str, Any]:
-    """Describe this machine and the versions in use, for provenance and tables: no user, host, path or token.
-
-    Args:
-        gpu: Ask torch about the GPU; None asks only if torch is imported already, so that this stays quick.
-        device: What computes, as torch names it: a GPU that is only there is not named for "cpu".
-
-    Returns:
-        Plain JSON: ``python``, ``platform``, ``notebook``, ``cpu``, ``cpu_count``, ``ram_bytes``; ``gpu``,
-        ``gpu_count``, ``vram_bytes`` (of the device), ``driver``, ``cuda``, ``cudnn``; ``ffmpeg``; packages' versions.
-
-    Example:
-        >>> summary()["notebook"]
-        'terminal'
-    """
+    """Describe this machine and the versions in use, for provenance and tables: no user, host, path or token."""
     facts = gather(ask_torch="torch" in sys.modules if gpu is None else gpu)
     kind, _, number = device.partition(":")
     used = None if kind in {"cpu", "mps"} else next(iter(facts.gpus[int(number or 0) :]), None)
@@ -130,13 +117,6 @@ def notebook_kind() -> str:
     """Tell what shows our output; IPython is not imported for it.
 
     A script that a notebook starts (``!svdkit demo``) is in a terminal, on Colab too: it cannot draw in the cell.
-
-    Returns:
-        ``"colab"``, ``"kaggle"``, ``"jupyter"`` (any other kernel: JupyterLab, VS Code, papermill), or ``"terminal"``.
-
-    Example:
-        >>> notebook_kind()
-        'terminal'
     """
     get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
     if not hasattr(get_shell() if get_shell else None, "kernel"):
@@ -161,12 +141,7 @@ def _cpu() -> str | None:
 
 
 def free_ram() -> int:
-    """Bytes of main memory that this process may still take: of a machine, or of the container it runs in.
-
-    Example:
-        >>> free_ram() < 2**50
-        True
-    """
+    """Bytes of main memory that this process may still take: of a machine, or of the container it runs in."""
     import psutil
 
     return int(min([psutil.virtual_memory().available, *(limit - used for limit, used in _containers())]))
@@ -350,10 +325,6 @@ def lacking_code(capability: tuple[int, int], architectures: Sequence[str]) -> t
 
     Code runs on its own generation from its step on; a portable form of it on all later ones too:
     https://docs.nvidia.com/cuda/cuda-c-programming-guide/#binary-compatibility. For AMD there is nothing to judge by.
-
-    Args:
-        capability: (9, 0) for sm_90.
-        architectures: What torch was built for: "sm_90", "compute_90" and the like.
     """
     names = re.findall(r"(sm|compute)_(\d+)(\d)", " ".join(architectures))
     built = [(kind, (int(major), int(minor))) for kind, major, minor in names]

@@ -56,14 +56,7 @@ class SettingsError(SvdkitError):
 
     @classmethod
     def of(cls, subject: str, problems: list[str] | tuple[str, ...]) -> SettingsError:
-        """Join several problems of a subject, such as "ClipSettings", so that they can be mended in one go.
-
-        Example:
-            >>> print(SettingsError.of("ClipSettings", ["fps=0 is too small", "seed=-1 is negative"]))
-            ClipSettings: 2 problems
-            - fps=0 is too small
-            - seed=-1 is negative
-        """
+        """Join several problems of a subject, such as "ClipSettings", so that they can be mended in one go."""
         more = [f"and {len(problems) - 20:,} more"] if len(problems) > 20 else []
         lines = "".join(f"\n- {problem}" for problem in [*problems[:20], *more])
         text = problems[0] if len(problems) == 1 else f"{len(problems)} problems{lines}"
@@ -123,12 +116,7 @@ class SvdkitWarning(UserWarning):
 
 
 def shown(value: object, *, most: int = 60) -> str:
-    """Write a wrong value, whatever it is, on one line of at most so many characters; its type if it has no repr.
-
-    Example:
-        >>> shown(["tiny", [0] * 10**6], most=24)
-        "['tiny', [0, 0, 0, 0, 0…"
-    """
+    """Write a wrong value, whatever it is, on one line of at most so many characters; its type if it has no repr."""
     line = ""
     for piece in _pieces(value):
         line += piece

@@ -10,12 +10,7 @@ _SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "CNY": "¥"}
 
 
 def format_bytes(count: float) -> str:
-    """Text of a number of bytes in binary units, so that GB is never written for GiB; "–" when it is not finite.
-
-    Example:
-        >>> format_bytes(7_838_315_315)
-        '7.3 GiB'
-    """
+    """Text of a number of bytes in binary units, so that GB is never written for GiB; "–" when it is not finite."""
     if not math.isfinite(count):
         return "–"
     size, unit = float(count), 0
@@ -26,12 +21,7 @@ def format_bytes(count: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Text of a duration, in the two units a reader needs; "–" when it is not finite (an ETA before the first step).
-
-    Example:
-        >>> format_seconds(72.4), format_seconds(0.085)
-        ('1 min 12 s', '85 ms')
-    """
+    """Text of a duration, in the two units a reader needs; "–" when it is not finite (an ETA before the first step)."""
     if not math.isfinite(seconds):
         return "–"
     sign, size = ("-" if seconds < 0 else ""), abs(seconds)
@@ -49,16 +39,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_money(amount: float, currency: str = "USD") -> str:
-    """Text of a sum of money; small sums keep two significant digits, since clips cost fractions of a cent.
-
-    Args:
-        amount: In units of the currency (dollars, not cents).
-        currency: ISO 4217 code; unknown codes are written after the number.
-
-    Example:
-        >>> format_money(0.00417), format_money(3.5, "CHF")
-        ('$0.0042', '3.50 CHF')
-    """
+    """Text of a sum of money; small sums keep two significant digits, since clips cost fractions of a cent."""
     if not math.isfinite(amount):
         return "–"
     size = abs(amount)
@@ -69,22 +50,12 @@ def format_money(amount: float, currency: str = "USD") -> str:
 
 
 def format_count(count: int, noun: str, plural: str | None = None) -> str:
-    """Text of a number of things, singular or plural, with thousands apart.
-
-    Example:
-        >>> format_count(1, "frame"), format_count(1200, "frame"), format_count(2, "copy", "copies")
-        ('1 frame', '1,200 frames', '2 copies')
-    """
+    """Text of a number of things, singular or plural, with thousands apart."""
     return f"{count:,} {noun if abs(count) == 1 else plural or noun + 's'}"
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lay out rows of texts in columns as wide as their widest text, one line a row.
-
-    Example:
-        >>> aligned([("NAME", "CLIP"), ("svd", "14 frames")])
-        ['NAME  CLIP', 'svd   14 frames']
-    """
+    """Lay out rows of texts in columns as wide as their widest text, one line a row."""
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import time
 from functools import partial
 from pathlib import Path
@@ -15,9 +13,9 @@ import pytest
 import torch
 
 from svdkit.bench import measure as module
-from svdkit.bench.measure import STAGES, Measurement, measure, trace, watch
+from svdkit.bench.measure import STAGES, Measurement, measure, watch
 from svdkit.clip import Clip
-from svdkit.errors import PipelineError, SettingsError
+from svdkit.errors import PipelineError
 from svdkit.generate import generate
 from svdkit.image import fit
 from svdkit.pipeline import active_techniques, apply_technique, undo_technique
@@ -234,17 +232,3 @@ def test_the_table_of_a_measurement() -> None:
         "total                2.0 s  100.0%",
     ]
     assert str(Measurement()) == ""
-
-
-def test_a_trace_has_the_stages_as_ranges(pipe: Any, frame: Any, tmp_path: Path) -> None:
-    file = trace(pipe, tmp_path / "trace.json.gz", photo=frame, clip=CLIP)
-    events = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
-    ranges = [event["name"] for event in events if event.get("cat") == "user_annotation"]
-    assert ranges.count("unet") == 4  # three steps, and freeing the device
-    assert {"image_encoder", "vae_encode", "unet", "scheduler", "vae_decode", "postprocess"} <= set(ranges)
-    assert str(tmp_path) not in json.dumps(events)
-
-
-def test_a_trace_has_a_name_that_viewers_open(pipe: Any, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"path='trace.txt' is not a trace; name it .json or .json.gz"):
-        trace(pipe, tmp_path / "trace.txt")

@@ -61,12 +61,7 @@ class Comparison:
     notes: tuple[str, ...]
 
     def regressions(self, *, above: float = 0.0) -> tuple[Change, ...]:
-        """Rows that fail now, or are slower by more than a fraction (0.05 for 5 %), beyond the noise.
-
-        Example:
-            >>> compare(old, new).regressions(above=0.05)  # doctest: +SKIP
-            ()
-        """
+        """Rows that fail now, or are slower by more than a fraction (0.05 for 5 %), beyond the noise."""
         return tuple(
             c for c in self.changes if c.time == "fails now" or (c.time == "slower" and c.ratio.value > 1 + above)
         )

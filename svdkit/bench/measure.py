@@ -1,7 +1,6 @@
-"""Where a clip's seconds go: stages watched, and timed by stage, or traced call by call.
+"""Where a clip's seconds go: stages watched, and timed by stage.
 
-``measure`` and ``trace`` are two passes, and memory (``svdkit.bench.memory``) is a third: counting bytes and tracing
-would slow what is timed.
+Memory (``svdkit.bench.memory``) is a pass of its own: counting bytes would slow what is timed.
 """
 
 from __future__ import annotations
@@ -12,15 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from svdkit.clip import Clip
-from svdkit.errors import PipelineError, SettingsError
-from svdkit.generate import generate
+from svdkit.errors import PipelineError
 from svdkit.generate.loop import execution_device, synchronize
-from svdkit.given import user_path
-from svdkit.settings import ClipSettings
 from svdkit.units import format_count, format_seconds
 
 STAGES = ("image_encoder", "vae_encode", "unet", "scheduler", "vae_decode", "postprocess", "export")
@@ -99,20 +94,7 @@ class _Watch:
 def watch(
     pipe: Any, on_stage: Callable[[str | None], object], on_call: Callable[[str, str], object] = lambda *_: None
 ) -> Iterator[None]:
-    """Tell which stage begins, and where single calls (a denoising step, a decode chunk) begin and end.
-
-    Args:
-        pipe: A ``StableVideoDiffusionPipeline``; used as ever inside the block: by calling it, or with ``generate``.
-        on_stage: Called with the stage that begins, one of ``STAGES``, or None.
-        on_call: Called with ``(stage, "begins")`` right after a call has begun, ``(stage, "ends")`` after it has ended.
-
-    Raises:
-        PipelineError: The pipeline is being watched already.
-
-    Example:
-        >>> with watch(pipe, print):  # doctest: +SKIP
-        ...     pipe(photo, decode_chunk_size=5)
-    """
+    """Tell which stage begins, and where single calls (a denoising step, a decode chunk) begin and end."""
     if "decode_latents" in vars(pipe) and hasattr(pipe.decode_latents, "svdkit_watches"):
         raise PipelineError(
             "this pipeline is being measured already, and two measurements would time each other: end the block around "
@@ -146,12 +128,6 @@ class Measurement:
     Attributes:
         seconds: By stage, in the order of a run, with "unattributed" and "total", their sum.
         calls: Stage and seconds of each denoising step, decode chunk and other single call, in the order of the run.
-
-    Example:
-        >>> with measure(pipe) as m:  # doctest: +SKIP
-        ...     pipe(photo, decode_chunk_size=5)
-        >>> m.seconds["unet"]  # doctest: +SKIP
-        2.31
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -255,42 +231,3 @@ class _Timer:
 
     def _between(self, first: Any, second: Any) -> float:
         return float(first.elapsed_time(second) / 1000 if self.device.type == "cuda" else second - first)
-
-
-def trace(pipe: Any, path: str | Path, *, photo: Any = "rocket", clip: ClipSettings | None = None) -> Path:
-    """Make a clip under torch's profiler and write a trace for https://ui.perfetto.dev or chrome://tracing.
-
-    The stages are ranges in it. Its times are longer than those of ``measure``: tracing takes time itself. A trace of
-    25 steps has hundreds of MB; two steps show the same.
-
-    Args:
-        pipe: A ``StableVideoDiffusionPipeline`` that has made a clip before, so that the start is not what is seen.
-        path: A ``.json`` or ``.json.gz`` file; its folder must exist.
-        photo: As in ``generate``.
-        clip: Settings of the clip; None for two steps of the model's own size.
-
-    Returns:
-        The file.
-
-    Example:
-        >>> trace(pipe, "trace.json.gz")  # doctest: +SKIP
-        PosixPath('trace.json.gz')
-    """
-    import torch
-
-    path = user_path(path)
-    if not path.name.endswith((".json", ".json.gz")):
-        raise SettingsError(f"path={path.name!r} is not a trace; name it .json or .json.gz")
-    ranges = ExitStack()
-
-    def on_stage(stage: str | None) -> None:
-        ranges.close()
-        ranges.enter_context(torch.profiler.record_function(stage or "unattributed"))
-
-    kinds = [torch.profiler.ProfilerActivity.CPU]
-    if execution_device(pipe).type == "cuda":
-        kinds.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=kinds) as profiler, ranges, watch(pipe, on_stage):
-        generate(pipe, photo, clip or ClipSettings(num_inference_steps=2), progress=False)
-    profiler.export_chrome_trace(str(path))
-    return path

@@ -38,17 +38,7 @@ _SAMPLE_SECONDS = 0.005  # well below a stage of the built-in model
 
 
 class Nvml:
-    """One GPU as NVIDIA's management library sees it; an answer is None where it gives none.
-
-    Args:
-        library: The ``pynvml`` module.
-        uuid: Of the GPU, "GPU-…".
-
-    Example:
-        >>> nvml = open_nvml(torch.device("cuda"))  # doctest: +SKIP
-        >>> nvml.state()["temperature_celsius"]  # doctest: +SKIP
-        61
-    """
+    """One GPU as NVIDIA's management library sees it; an answer is None where it gives none."""
 
     def __init__(self, library: Any, uuid: str) -> None:
         library.nvmlInit()
@@ -99,22 +89,6 @@ def measure_memory(pipe: Any) -> Iterator[dict[str, Bytes]]:
 
     Reserved and process memory only grow while a block runs, since torch keeps what it once got: of a stage they say
     how far it had come by then.
-
-    Args:
-        pipe: A ``StableVideoDiffusionPipeline`` that has made a clip before; call it, or ``generate``, in the block.
-
-    Returns:
-        Filled when the block ends: stage, and "total", to ``peak_allocated_bytes``, ``peak_reserved_bytes`` and
-        ``process_bytes``.
-
-    Raises:
-        PipelineError: The pipeline is being measured already.
-
-    Example:
-        >>> with measure_memory(pipe) as sizes:  # doctest: +SKIP
-        ...     svdkit.generate(pipe, "rocket")
-        >>> sizes["vae_decode"]["process_bytes"]  # doctest: +SKIP
-        731906048
     """
     device = execution_device(pipe)
     gc.collect()
@@ -149,14 +123,7 @@ def higher(one: Bytes, other: Bytes) -> Bytes:
 
 @contextmanager
 def meter(device: Any) -> Iterator[tuple[Callable[[], Bytes], Callable[[], object]]]:
-    """Give a function that reads the sizes' peaks since the last reset, and the reset.
-
-    Example:
-        >>> with meter(torch.device("cpu")) as (read, reset):  # doctest: +SKIP
-        ...     reset()
-        ...     read()["process_bytes"]
-        731906048
-    """
+    """Give a function that reads the sizes' peaks since the last reset, and the reset."""
     if device.type != "cuda":
         with _resident_peak() as (read, reset):
             yield lambda: dict(zip(_SIZES, (None, _apple_bytes(device), read()), strict=True)), reset

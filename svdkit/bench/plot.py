@@ -88,14 +88,7 @@ _WORDS = dict(zip(BYTES, ("allocated", "reserved", "of the process"), strict=Tru
 
 
 def stage_waterfall(record: Record) -> Figure:
-    """Where a clip's time goes: one bar a stage, each beginning where the one before ends (medians of timed clips).
-
-    Raises:
-        SettingsError: The record has no timed stages.
-
-    Example:
-        >>> stage_waterfall(record)  # doctest: +SKIP
-    """
+    """Where a clip's time goes: one bar a stage, each beginning where the one before ends (medians of timed clips)."""
     timed = record.samples.get("timed", {})
     stages = [stage for stage in STAGES if stage not in ("load", "total") and timed.get(stage)]
     if not stages:
@@ -124,12 +117,6 @@ def time_against_steps(records: Sequence[Record]) -> Figure:
     """Seconds of a clip against denoising steps, with a fitted line for each way of loading: fixed + per step.
 
     Clip settings other than the steps are held at their most frequent values, which the title names.
-
-    Raises:
-        SettingsError: No way of loading was timed at two or more numbers of steps.
-
-    Example:
-        >>> time_against_steps(records)  # doctest: +SKIP
     """
     along = "num_inference_steps"
     series = series_of([r for r in records if r.timed], along=along)
@@ -154,18 +141,7 @@ def time_against_steps(records: Sequence[Record]) -> Figure:
 
 
 def vram_against_chunk(records: Sequence[Record], *, limit_bytes: int | None = None) -> Figure:
-    """Peak memory against the decode chunk: all kinds of bytes for one way of loading, one kind for several.
-
-    Args:
-        records: Failed ones too: those out of memory are drawn as a cross at the limit.
-        limit_bytes: Drawn as a line; None for the card's memory, if the records name one.
-
-    Raises:
-        SettingsError: No record has both a decode_chunk_size and memory.
-
-    Example:
-        >>> vram_against_chunk(records, limit_bytes=24 * 2**30)  # doctest: +SKIP
-    """
+    """Peak memory against the decode chunk: all kinds of bytes for one way of loading, one kind for several."""
     along, free = "decode_chunk_size", ("num_inference_steps",)
     series = series_of([r for r in records if r.status == "ok" and any(r.peaks.values())], along=along, free=free)
     if not series:
@@ -203,12 +179,6 @@ def time_memory_pareto(records: Sequence[Record]) -> Figure:
     """Seconds against peak memory: every run a point, the frontier a line, its runs numbered and named below.
 
     A run is on the frontier when every thriftier one is slower, by more than chance explains.
-
-    Raises:
-        SettingsError: No record has both seconds and memory.
-
-    Example:
-        >>> time_memory_pareto(records)  # doctest: +SKIP
     """
     good = [r for r in records if r.timed and any(r.peaks.values())]
     if not good:
@@ -240,12 +210,6 @@ def run_order_drift(record: Record) -> Figure:
     """Seconds of each timed clip in the order in which they ran, with their median and the straight trend.
 
     A trend beyond chance says that the machine changed on the way (heat, other programs): the intervals are too narrow.
-
-    Raises:
-        SettingsError: The record has fewer than three clips that were timed whole.
-
-    Example:
-        >>> run_order_drift(record)  # doctest: +SKIP
     """
     seconds = np.array(record.samples.get("timed", {}).get("total", []))
     if len(seconds) < 3:

@@ -234,16 +234,7 @@ def profile(
 
 
 def agreement(records: Sequence[Record]) -> dict[str, float]:
-    """Compare the medians of cells that were both composed and measured whole.
-
-    Returns:
-        "cells" that were compared; "median" and "worst" difference, 0.01 is 1 %; "noise", the difference of two
-        measurements of one cell (A/A). NaN where there is nothing to compare.
-
-    Example:
-        >>> agreement(profile("micro", check=4))["median"]  # doctest: +SKIP
-        0.008
-    """
+    """Compare the medians of cells that were both composed and measured whole."""
     seconds: dict[tuple[str, str], list[float]] = {}
     for record in records:
         if record.status == "ok":

@@ -56,12 +56,6 @@ class Protocol:
         warm_up_difference: Two clips that differ by less are warm; 0.02 is 2 %.
         max_warm_ups: Warm-up runs at most, the cold one apart.
         memory: Whether a memory pass follows.
-
-    Raises:
-        SettingsError: Numbers that allow no repeat.
-
-    Example:
-        >>> quick = Protocol(min_repeats=2, budget_seconds=0, max_warm_ups=1)
     """
 
     min_repeats: int = 5
@@ -250,19 +244,7 @@ def measure_group(
     keep: Callable[[Record], object],
     tell: Callable[[str], object],
 ) -> None:
-    """Measure the cells of one load that are not done yet; interrupted, keep those that have enough repeats.
-
-    Args:
-        pipe: From ``svdkit.load``.
-        frame: The fitted photo.
-        clips: A cell each; they differ in steps and decode chunk only.
-        whole: Which of them are measured whole; a cell may stand twice.
-        composed: Whether all of them are composed too.
-        protocol: How often.
-        done: How many good records there are by id and method.
-        keep: Called with each record.
-        tell: Called with a line of progress.
-    """
+    """Measure the cells of one load that are not done yet; interrupted, keep those that have enough repeats."""
     headers = [describe(pipe, frame, clip) for clip in clips]
     done = Counter(done)
     trials = []

@@ -44,22 +44,13 @@ def median(parts: Parts) -> Interval:
     few samples are coarse. A ratio's interval excludes 1 in about 4 % of runs in which nothing changed.
 
     Source: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
-
-    Example:
-        >>> median([[1.0, 1.1, 1.2, 1.3, 9.0]])
-        Interval(value=1.2, low=1.0, high=9.0)
     """
     value = float(sum(np.median(part) for part in parts)) if parts else math.nan
     return Interval(value, *_bounds(_resampled(parts, seed=0)))
 
 
 def ratio(new: Parts, old: Parts) -> Interval:
-    """New median over old median with its bootstrap 95 % interval: below 1 is faster than the old.
-
-    Example:
-        >>> ratio([[2.0, 2.0, 2.1, 2.1, 2.1]], [[1.0, 1.0, 1.0, 1.0, 1.0]]).excludes(1)
-        True
-    """
+    """New median over old median with its bootstrap 95 % interval: below 1 is faster than the old."""
     over = median(old).value
     value = median(new).value / over if over else math.nan
     above, below = _resampled(new, seed=1), _resampled(old, seed=2)  # the two runs' chances are independent
@@ -67,12 +58,7 @@ def ratio(new: Parts, old: Parts) -> Interval:
 
 
 def percentiles(parts: Parts) -> tuple[float, float]:
-    """10th and 90th percentile of the seconds of one clip; NaN for several parts, whose repeats do not belong together.
-
-    Example:
-        >>> percentiles([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0]])
-        (2.0, 10.0)
-    """
+    """10th and 90th percentile of the seconds of one clip; NaN for several parts: their repeats do not belong together."""
     if len(parts) != 1:
         return math.nan, math.nan
     low, high = np.quantile(parts[0], [0.1, 0.9])
@@ -80,12 +66,7 @@ def percentiles(parts: Parts) -> tuple[float, float]:
 
 
 def chance_of_trend(order: npt.ArrayLike, seconds: npt.ArrayLike) -> float:
-    """How often the same seconds in a random order would show as steep a trend, 0 to 1 (permutation test, seeded).
-
-    Example:
-        >>> chance_of_trend(range(8), [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7]) < 0.01
-        True
-    """
+    """How often the same seconds in a random order would show as steep a trend, 0 to 1 (permutation test, seeded)."""
     place, values = np.asarray(order, dtype=np.float64), np.asarray(seconds, dtype=np.float64)
     place = place - place.mean()
     shuffled = np.random.default_rng(0).permuted(np.tile(values, (_RESAMPLES, 1)), axis=1) @ place

@@ -178,34 +178,19 @@ def _computer(machine: dict[str, Any]) -> str:
 
 
 def varying(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names whose values are not the same in all rows, in the order of first appearance; a missing name is None.
-
-    Example:
-        >>> varying([{"steps": 4, "fps": 7}, {"steps": 8, "fps": 7, "gpu": "T4"}])
-        ['steps', 'gpu']
-    """
+    """Names whose values are not the same in all rows, in the order of first appearance; a missing name is None."""
     names = dict.fromkeys(name for row in rows for name in row)
     return [name for name in names if any(row.get(name) != rows[0].get(name) for row in rows)]
 
 
 def common(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all rows have in common, without what is None.
-
-    Example:
-        >>> common([{"steps": 4, "fps": 7}, {"steps": 8, "fps": 7}])
-        {'fps': 7}
-    """
+    """What all rows have in common, without what is None."""
     differ = set(varying(rows))
     return {name: value for name, value in rows[0].items() if value is not None and name not in differ} if rows else {}
 
 
 def completed(records: Sequence[Record]) -> list[Record]:
-    """Fill in what failed runs left open (None, "auto"): they never came to resolve it. All that ran have one value.
-
-    Example:
-        >>> completed([ran, failed])[1].clip["height"]  # doctest: +SKIP
-        576
-    """
+    """Fill in what failed runs left open (None, "auto"): they never came to resolve it. All that ran have one value."""
     done = [record for record in records if record.status == "ok"]
     load, clip = common([record.load for record in done]), common([record.clip for record in done])
 
@@ -218,12 +203,7 @@ def completed(records: Sequence[Record]) -> list[Record]:
 
 
 def hardware(environment: Mapping[str, Any]) -> str:
-    """The processors in words: the GPU if there is one, else the CPU.
-
-    Example:
-        >>> hardware({"gpu": "NVIDIA H200", "cpu": "AMD EPYC", "cpu_count": 2})
-        'NVIDIA H200'
-    """
+    """The processors in words: the GPU if there is one, else the CPU."""
     cores = environment.get("cpu_count")
     return str(environment.get("gpu") or f"{environment.get('cpu') or 'CPU'}{f', {cores} cores' if cores else ''}")
 

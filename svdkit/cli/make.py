@@ -179,13 +179,7 @@ def compare(new: Clip, old: Clip) -> str:
 
 
 def check_target(path: Path, *, overwrite: bool, settings: Any = None, scale: float | None = None) -> None:
-    """Find out before minutes of work that a clip cannot be saved under a name, or so large or so fast; a ClipError.
-
-    Example:
-        >>> check_target(Path("clip.avi"), overwrite=False)
-        Traceback (most recent call last):
-        svdkit.errors.ClipError: clip.avi: a clip is saved as .mp4, .webm, .webp, .gif or .png (a folder of frames)
-    """
+    """Find out before minutes of work that a clip cannot be saved under a name, or so large or so fast; a ClipError."""
     from svdkit.clip.formats import check_rate
     from svdkit.clip.storage import SUFFIXES, check_saving, scaled_size
 

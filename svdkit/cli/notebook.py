@@ -89,12 +89,7 @@ def notebook(
 
 
 def find_notebook(name: str) -> Path:
-    """Find a notebook by its path, or by the name of one of svdkit's own.
-
-    Example:
-        >>> find_notebook("01_quickstart").name
-        '01_quickstart.ipynb'
-    """
+    """Find a notebook by its path, or by the name of one of svdkit's own."""
     for path in (Path(name), Path(f"{name}.ipynb"), FOLDER / f"{name}.ipynb", FOLDER / name):
         if path.is_file() and path.suffix == ".ipynb":
             return path
@@ -135,14 +130,7 @@ def make_folder(folder: Path) -> Path:
 def check_parameters(
     source: Path, given: Sequence[tuple[str, str]], *, output_folder: Path | None
 ) -> tuple[dict[str, Any], Path]:
-    """Read parameters as YAML, and refuse names and types that the notebook's cell of parameters does not have.
-
-    Returns:
-        The values to run with, and the folder for everything: the one given, else the notebook's own.
-
-    Raises:
-        RefusedInput: All that is wrong, at once. papermill itself only warns of a name it does not know.
-    """
+    """Read parameters as YAML, and refuse names and types that the notebook's cell of parameters does not have."""
     known = _parameters(source)
     values: dict[str, Any] = {}
     problems = []
@@ -162,23 +150,7 @@ def check_parameters(
 
 
 def run_notebook(notebook: Path, executed: Path, *, parameters: dict[str, Any]) -> Any:
-    """Run a notebook in a fresh kernel of this Python, in the current folder.
-
-    Args:
-        notebook: The source.
-        executed: Where the executed notebook goes; after an error it ends with that.
-        parameters: Values for its cell tagged ``parameters``.
-
-    Returns:
-        The executed notebook, as nbformat has it.
-
-    Raises:
-        NotebookError: A cell raised an error, or the kernel died; the text says which.
-
-    Example:
-        >>> run_notebook(Path("notebooks/01_quickstart.ipynb"), Path("executed.ipynb"), parameters={"photo": "cat"}
-        ... )  # doctest: +SKIP
-    """
+    """Run a notebook in a fresh kernel of this Python, in the current folder."""
     import nbformat
     import papermill
     from jupyter_client.kernelspec import KernelSpec
@@ -224,11 +196,7 @@ def kernel() -> dict[str, Any]:
 
 
 def write_page(executed: Any, path: Path, *, title: str = "svdkit quickstart") -> None:
-    """Write an executed notebook as one HTML file that opens offline.
-
-    Example:
-        >>> write_page(executed, Path("quickstart.html"))  # doctest: +SKIP
-    """
+    """Write an executed notebook as one HTML file that opens offline."""
     from nbconvert import HTMLExporter
 
     # The template would load these two from the net; an empty address in their place keeps the page whole offline.

@@ -33,12 +33,7 @@ class RefusedInput(Exception):  # noqa: N818 - it marks another error, which has
 
 @contextmanager
 def judging_input() -> Iterator[None]:
-    """Turn errors of svdkit's tree inside into ``RefusedInput``, with the same text.
-
-    Example:
-        >>> with judging_input():  # doctest: +SKIP
-        ...     clip = Clip.read("missing.mp4")
-    """
+    """Turn errors of svdkit's tree inside into ``RefusedInput``, with the same text."""
     try:
         yield
     except SvdkitError as error:
@@ -72,24 +67,14 @@ class Commands(TyperGroup):
 
 
 def exit_code(error: BaseException) -> int:
-    """Choose the exit code of an error: 1, 2 or 130, see above.
-
-    Example:
-        >>> exit_code(ImageError("photo.jpg is empty")), exit_code(KeyboardInterrupt())
-        (2, 130)
-    """
+    """Choose the exit code of an error: 1, 2 or 130, see above."""
     if isinstance(error, KeyboardInterrupt | Cancelled):
         return INTERRUPTED
     return WRONG_INPUT if isinstance(error, RefusedInput | ImageError | SettingsError) else FAILED
 
 
 def describe(error: BaseException) -> str:
-    """Say in a paragraph what ended a command; of an error that is not svdkit's own, also what to do.
-
-    Example:
-        >>> describe(ImageError("photo.jpg is empty; choose another file"))
-        'error: photo.jpg is empty; choose another file'
-    """
+    """Say in a paragraph what ended a command; of an error that is not svdkit's own, also what to do."""
     if isinstance(error, KeyboardInterrupt):
         return "stopped: interrupted; what was saved before is complete"
     if isinstance(error, SvdkitError | RefusedInput):
@@ -154,12 +139,6 @@ def takes(*groups: list[inspect.Parameter]) -> Callable[[Command], Command]:
 
     Written out, the two dozen settings would be a second list of their names, types and defaults, to be kept right by
     hand. typer reads a command's ``__signature__``, as any tool does.
-
-    Example:
-        >>> @takes(settings_options(ClipSettings, {"fps": "Frames a second."}, panel="The clip"))
-        ... def show(**given: object) -> None: ...
-        >>> list(inspect.signature(show).parameters)
-        ['fps']
     """
 
     def decorate(command: Command) -> Command:
@@ -183,10 +162,6 @@ def settings_options(
     """Make an option of each setting in ``words``: ``motion_bucket_id`` becomes ``--motion-bucket-id``.
 
     An option that is not given is None (a switch: False), so that a preset's value can stand; the seed is a list.
-
-    Example:
-        >>> [option.name for option in settings_options(LoadSettings, {"dtype": "Precision."}, panel="The model")]
-        ['dtype']
     """
     types = get_type_hints(kind)
     defaults = {field.name: field.default for field in dataclasses.fields(kind)}
@@ -194,12 +169,7 @@ def settings_options(
 
 
 def chosen(given: Mapping[str, Any], words: Mapping[str, str]) -> dict[str, Any]:
-    """Pick from a command's ``**given`` the settings of one kind that the user gave.
-
-    Example:
-        >>> chosen({"fps": 10, "height": None, "model": "svd"}, CLIP_HELP)
-        {'fps': 10}
-    """
+    """Pick from a command's ``**given`` the settings of one kind that the user gave."""
     return {name: given[name] for name in words if given.get(name) is not None}
 
 

@@ -93,14 +93,7 @@ def web(
 
 
 def check_access(host: str, token: str | None) -> None:
-    """Refuse to serve other machines without a token.
-
-    Raises:
-        RefusedInput: The text says what such a page lets its visitors do.
-
-    Example:
-        >>> check_access("127.0.0.1", None)
-    """
+    """Refuse to serve other machines without a token."""
     if token or is_loopback(host):
         return
     raise RefusedInput(
@@ -134,11 +127,7 @@ def absolute(model: str) -> str:
 
 
 def free_port(host: str, port: int) -> int:
-    """Check that nobody uses a port; 0 finds one.
-
-    Raises:
-        RefusedInput: Somebody does, or the host is no address of this machine.
-    """
+    """Check that nobody uses a port; 0 finds one."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.create_server((host, port), family=family) as one:

@@ -93,12 +93,7 @@ def weight_bytes(dtype: str, network: Network) -> dict[str, int]:
 
 
 def nominal_seconds(job: Job, network: Network, card: Card) -> dict[str, float]:
-    """Seconds of each stage of one whole clip, before calibration.
-
-    Example:
-        >>> sum(nominal_seconds(job, network, find_card("A100 80GB")).values())
-        36...
-    """
+    """Seconds of each stage of one whole clip, before calibration."""
     weights, costs = weight_bytes(job.dtype, network), job.costs(network)
     seconds = {
         stage: sum(_call_seconds(cost, call, job, card) * times for call, cost, times in part)
@@ -185,16 +180,7 @@ class Timing(NamedTuple):
 def from_records(
     records: Iterable[Record], *, job: Job, model: str, network: Network, card: Card, what: str
 ) -> Calibration | None:
-    """Calibrate from records of the same device, precision and family of models; None if there are none.
-
-    Args:
-        records: Any; those of other devices, models or precisions, failed ones and forecasts are passed over.
-        job: What is to be forecast.
-        model: Its name in the catalogue, or of its folder.
-        network: Its costs.
-        card: The device to forecast for.
-        what: What to call the records in ``source``.
-    """
+    """Calibrate from records of the same device, precision and family of models; None if there are none."""
     found = [record for record in records if _is_like(record, job, model=model, device=card.name)]
     same = [record for record in found if job_of(record) == job and record.model["name"] == model]
     used = same or found
@@ -214,13 +200,7 @@ def from_records(
 
 
 def from_published(card: Card, *, job: Job, leave_out: str | None = None) -> Calibration | None:
-    """Calibrate from published timings of the same card, else of other cards; None for a card of unknown rates.
-
-    Args:
-        card: The card to forecast for.
-        job: Precision and whether compiled decide which timings count.
-        leave_out: A source whose timings are not to be used, so that a forecast can be compared with them.
-    """
+    """Calibrate from published timings of the same card, else of other cards; None for a card of unknown rates."""
     if not card.tflops:
         return None
     if job.dtype == "fp32":

@@ -119,22 +119,12 @@ def find_card(gpu: str | float) -> Card:
 
 
 def of_memory(name: str, memory_gib: float, capability: tuple[int, int] = (8, 0)) -> Card:
-    """Describe a card of which only the memory is known: it gets a plan, and seconds only from records of itself.
-
-    Example:
-        >>> of_memory("a card of 24 GB", 23.0).tflops
-        0
-    """
+    """Describe a card of which only the memory is known: it gets a plan, and seconds only from records of itself."""
     return Card(name, memory_gib, 0, 0, 0, 24 if math.isfinite(memory_gib) else 0, capability, "")
 
 
 def card_of(reported: str, capability: tuple[int, int] = (8, 0)) -> Card:
-    """Find a GPU by what torch calls it; one that is not known has a name and no figures.
-
-    Example:
-        >>> card_of("Tesla T4").name
-        'T4'
-    """
+    """Find a GPU by what torch calls it; one that is not known has a name and no figures."""
     return names().get(_plain(reported)) or of_memory(reported, 0, capability)
 
 

@@ -96,12 +96,7 @@ class Network(NamedTuple):
     coefficients: Mapping[str, list[list[float]]]
 
     def cost(self, call: Call) -> Cost:
-        """Evaluate the polynomials of a call.
-
-        Example:
-            >>> svd_network().cost(Call("unet", 25, 576, 1024, batch=2)).flops / 1e12
-            159.89...
-        """
+        """Evaluate the polynomials of a call."""
         rows = self.coefficients[call.kind]
         powers = terms(call, self.downscale)
         counts = Cost(*(sum(map(operator.mul, row, powers)) for row in rows))
@@ -111,23 +106,13 @@ class Network(NamedTuple):
 
 
 def terms(call: Call, downscale: int) -> tuple[int, ...]:
-    """Give what the coefficients of a call are multiplied with.
-
-    Example:
-        >>> terms(Call("unet", 2, 16, 24), 8)
-        (1, 2, 6, 12, 72, 24)
-    """
+    """Give what the coefficients of a call are multiplied with."""
     frames, cells = call.frames, (call.height // downscale) * (call.width // downscale)
     return (1, frames, cells, frames * cells, frames * cells**2, frames**2 * cells)
 
 
 def network_of(info: ModelInfo) -> Network:
-    """Find the costs of a model by its architecture, which a folder's JSON files tell.
-
-    Raises:
-        NotCountedError: Its networks are neither SVD's nor micro's.
-        ModelError: Its configuration is not on this machine.
-    """
+    """Find the costs of a model by its architecture, which a folder's JSON files tell."""
     try:
         found = _networks().get(fingerprint(configurations(info)))
     except ModelError:

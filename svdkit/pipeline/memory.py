@@ -96,13 +96,7 @@ class Need:
 def clip_calls(
     rung: Rung, *, height: int, width: int, num_frames: int, dtype: str, guided: bool, steps: int = 1
 ) -> dict[str, list[tuple[Call, int]]]:
-    """List the calls of each stage of a clip, and how often each is made.
-
-    Example:
-        >>> how = {"height": 576, "width": 1024, "num_frames": 25, "dtype": "fp16", "guided": True}
-        >>> clip_calls(Rung("resident"), **how, steps=30)["unet"]
-        [(Call(stage='unet', frames=25, height=576, width=1024, batch=2, element_bytes=2, chunked=False), 30)]
-    """
+    """List the calls of each stage of a clip, and how often each is made."""
     like: dict[str, Any] = {"height": height, "width": width, "element_bytes": 4 if dtype == "fp32" else 2}
     # diffusers raises an fp16 VAE to fp32 while it encodes, a bf16 one not.
     encode = like if dtype == "bf16" else {**like, "element_bytes": 4}
@@ -128,16 +122,6 @@ def plan(
     The order: each plan from resident to group-offload, each first plain, then with two-pass guidance, then with
     forward chunking too; all that with the usual decode chunk (5 frames of 25), then 2, then 1, for a chunk changes the
     decoder's view over time a little and everything else keeps the maths. Sequential, many times slower, comes last.
-
-    Args:
-        need: The model and the clip.
-        free_bytes: What the device has free; None if that is not known.
-        asked: A plan or switch asked for is kept; "auto", the default, chooses from `plans` and may switch switches on.
-        plans: Those that are possible.
-
-    Example:
-        >>> [step.rung.memory for step in plan(svd, free_bytes=24 * GIB) if step.fits][0]
-        'resident'
     """
     asked = asked or Rung("auto")
     automatic = asked.memory == "auto"
@@ -155,24 +139,14 @@ def plan(
 def choose_memory(
     need: Need, *, free_bytes: int, asked: Rung, plans: tuple[str, ...] = PLANS
 ) -> tuple[Rung, tuple[str, ...]]:
-    """Choose the first of `plan` that is expected to fit, and say why; the smallest, and why, if nothing does.
-
-    Example:
-        >>> choose_memory(svd, free_bytes=int(7.3 * GIB), asked=Rung("auto"))[0]
-        Rung(memory='group-offload', two_pass_guidance=True, forward_chunking=False, decode_chunk_size=2)
-    """
+    """Choose the first of `plan` that is expected to fit, and say why; the smallest, and why, if nothing does."""
     ladder = plan(need, free_bytes=free_bytes, asked=asked, plans=plans)
     chosen = next((step for step in ladder if step.fits), ladder[-1])
     return chosen.rung, _reasons(need, chosen.rung, first=ladder[0].rung, free_bytes=free_bytes)
 
 
 def describe(rung: Rung) -> str:
-    """Name a way to run a clip, without its decode chunk.
-
-    Example:
-        >>> describe(Rung("offload", two_pass_guidance=True))
-        'offload with two-pass guidance'
-    """
+    """Name a way to run a clip, without its decode chunk."""
     extras = [text for on, text in zip(rung[1:3], ("two-pass guidance", "forward chunking"), strict=True) if on]
     return " with ".join(filter(None, (rung.memory, " and ".join(extras))))
 

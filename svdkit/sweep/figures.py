@@ -48,16 +48,7 @@ class Curve(NamedTuple):
 
 
 def curves(runs: Sequence[Run], axes: Sequence[str]) -> list[Curve]:
-    """Draw what the runs can show: each plot needs a setting that differs and a number that was measured.
-
-    Args:
-        runs: Runs that ended well.
-        axes: Names of the settings that differ, the most important first.
-
-    Example:
-        >>> curves([], [])
-        []
-    """
+    """Draw what the runs can show: each plot needs a setting that differs and a number that was measured."""
     numeric = [name for name in axes if _numeric(runs, name)]
 
     def prefer(*names: str) -> str | None:
@@ -176,16 +167,7 @@ def _svg(draw: Callable[[Axes], None], text: str) -> str:
 
 
 def contact_sheet(pictures: Sequence[tuple[Path | None, str]], *, columns: int = 6) -> Image.Image:
-    """Lay first frames on one picture, each with its label; a run without a clip gets an empty field.
-
-    Args:
-        pictures: File of each first frame, or None, and its label; at least one.
-        columns: Pictures in a row.
-
-    Example:
-        >>> contact_sheet([(None, "oom")]).size
-        (224, 168)
-    """
+    """Lay first frames on one picture, each with its label; a run without a clip gets an empty field."""
     wide, high, line, gap = 208, 117, 16, 8
     columns = min(columns, len(pictures))
     size = (gap + columns * (wide + gap), gap + -(-len(pictures) // columns) * (high + 2 * line + gap) + 3)

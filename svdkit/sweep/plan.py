@@ -312,11 +312,7 @@ class Estimate:
 def estimate_sweep(
     jobs: Sequence[Job], *, gpu: str | None, hourly_price: float | None, currency: str, records: Any = None
 ) -> tuple[Estimate, list[str]]:
-    """Forecast every distinct kind of run, and add up; also a sentence for each kind that cannot work.
-
-    Example:
-        >>> found, problems = estimate_sweep(plan.jobs, gpu=None, hourly_price=None, currency="USD")  # doctest: +SKIP
-    """
+    """Forecast every distinct kind of run, and add up; also a sentence for each kind that cannot work."""
     from svdkit.forecast import forecast
 
     known: dict[object, Any] = {}

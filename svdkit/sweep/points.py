@@ -35,22 +35,7 @@ def expand(
     known: Sequence[str],
     judge: Judge,
 ) -> tuple[list[Point], list[str]]:
-    """Give the points of a sweep, and a sentence for each thing that is wrong with its axes and rules.
-
-    Args:
-        axes: Name -> list of values; the first, the photos, stands apart in ``"list"``.
-        mode: One of ``MODES``.
-        count: Points to draw for ``"random"``.
-        seed: Of that drawing.
-        exclude: Rules; a point that fits all names of one is left out.
-        known: The names that axes and rules may have.
-        judge: Gives a value of a name as plain Python, and what is wrong with it.
-
-    Example:
-        >>> expand({"photo": ["cat"], "fps": [6, 7]}, mode="grid", count=None, seed=0, exclude=(), known=("fps",
-        ...     "photo"), judge=lambda name, value: (value, []))
-        ([{'photo': 'cat', 'fps': 6}, {'photo': 'cat', 'fps': 7}], [])
-    """
+    """Give the points of a sweep, and a sentence for each thing that is wrong with its axes and rules."""
     problems = _problems(axes, exclude=exclude, known=known) or _size_problems(axes, mode=mode)
     if problems:
         return [], problems
@@ -171,20 +156,7 @@ def judge(name: str, value: object) -> tuple[Any, list[str]]:
 def make_jobs(
     points: Iterable[Point], *, photos: Mapping[str, Any], fixed: Mapping[str, Any], how: Mapping[str, Any]
 ) -> tuple[list[Job], list[str]]:
-    """Make the distinct jobs of points, in the order in which they run, and a sentence for each thing that is wrong.
-
-    Args:
-        points: Name -> value, "photo" among them.
-        photos: Name -> what ``read_image`` takes.
-        fixed: "load" and "clip": settings that the points change.
-        how: How photos are fitted: mode, focus, border.
-
-    Example:
-        >>> fixed = {"load": LoadSettings(), "clip": ClipSettings()}
-        >>> jobs, _ = make_jobs([{"photo": "cat", "fps": 9}], photos={"cat": "cat"}, fixed=fixed, how={})
-        >>> jobs[0].clip.fps, jobs[0].frame.width
-        (9, 128)
-    """
+    """Make the distinct jobs of points, in the order in which they run, and a sentence for each thing that is wrong."""
     maker = _Maker(photos, fixed, how)
     jobs = _ordered(maker.make(points))
     return jobs, list(dict.fromkeys(maker.problems))

@@ -75,25 +75,7 @@ def run_ray(
     workers: int | None = None,
     runner: Callable[[], Runner] = Runner,
 ) -> Iterator[Outcome]:
-    """Run tasks on a Ray cluster; every task has exactly one outcome, in the order in which they end.
-
-    Args:
-        tasks: In the order of a plan. Those that share a denoise go to one worker.
-        work: Folder for temporary folders, on the driver's machine.
-        photos: SHA-256 of a fitted photo -> PNG.
-        timeout_seconds: For one run, and for one load.
-        address: Of the cluster; None starts Ray on this machine.
-        workers: How many; None for one a GPU or, where there is none, one a CPU.
-        runner: What makes the clips.
-
-    Raises:
-        PipelineError: Ray is not installed, or there is no cluster at the address.
-        DiskFullError: There is no room for files, here or on a worker.
-
-    Example:
-        >>> for outcome in run_ray(tasks, work=work, photos=photos, timeout_seconds=600):  # doctest: +SKIP
-        ...     results.commit(*outcome)
-    """
+    """Run tasks on a Ray cluster; every task has exactly one outcome, in the order in which they end."""
     ray, is_ours = _connect(address)
     try:
         yield from _Pool(ray, photos, timeout_seconds, runner=runner, workers=workers).run(tasks, work)

@@ -81,12 +81,7 @@ def made(task: Task, clip: Clip, *, seconds: Mapping[str, float], memory: Mappin
 
 
 def failed(task: Task, error: BaseException | tuple[str, str], *, status: str = "", started_at: str = "") -> Record:
-    """Make the row of a run that failed: "oom" for an error that means so, else "error", unless a status is given.
-
-    Example:
-        >>> failed(task, ("Timeout", "no answer in 60 s"), status="timeout").status  # doctest: +SKIP
-        'timeout'
-    """
+    """Make the row of a run that failed: "oom" for an error that means so, else "error", unless a status is given."""
     kind, message = error if isinstance(error, tuple) else (type(error).__name__, str(error))
     if isinstance(error, BaseException) and not status:
         from svdkit.pipeline.device import is_out_of_memory
@@ -146,13 +141,6 @@ class Results:
         work: For temporary folders, on the same disk; new at each start, so that it tells this folder from a later one
             of the same name.
         finished: Run id -> record of every run that has ended, well or not.
-
-    Raises:
-        SvdkitError: Another sweep writes there, or the folder cannot be written.
-
-    Example:
-        >>> with Results("bench_results/motion") as results:  # doctest: +SKIP
-        ...     results.commit(record, results.work / "3f0c")
     """
 
     def __init__(self, folder: str | Path) -> None:

@@ -41,13 +41,7 @@ _SECONDS_BETWEEN_LINES = 30.0  # of a log file
 
 
 class Display:
-    """One line, rewritten on a terminal and in a notebook; in a log one line in 30 s, and one for each failure.
-
-    Example:
-        >>> with Display(runs, finished) as display:  # doctest: +SKIP
-        ...     display.ended(record)
-        12/60 runs, 1 failed, about 2 min left
-    """
+    """One line, rewritten on a terminal and in a notebook; in a log one line in 30 s, and one for each failure."""
 
     def __init__(
         self, runs: Sequence[tuple[Mapping[str, Any], Job]], finished: Mapping[str, Record], *, shown: bool = True

@@ -30,13 +30,7 @@ if TYPE_CHECKING:
 
 
 class Runner:
-    """Makes clips with one model. The output of each stage is kept until a run needs another one.
-
-    Example:
-        >>> runner = Runner()  # doctest: +SKIP
-        >>> runner.load(task)  # doctest: +SKIP
-        >>> record = runner.run(task, folder=Path("work/3f0c"), photo=png)  # doctest: +SKIP
-    """
+    """Makes clips with one model. The output of each stage is kept until a run needs another one."""
 
     def __init__(self) -> None:
         self._pipe: Any = None
@@ -69,16 +63,7 @@ class Runner:
             )
 
     def run(self, task: Task, *, folder: Path, photo: bytes | None = None) -> Record:
-        """Make a clip, and its files in a new folder; a failure is a record too.
-
-        Args:
-            task: What to make; its model is loaded.
-            folder: Where to; it must not exist, its parent must.
-            photo: PNG of the fitted photo; needed when it is another one than that of the run before.
-
-        Raises:
-            DiskFullError: There is no room for the files.
-        """
+        """Make a clip, and its files in a new folder; a failure is a record too."""
         started_at = now()
         try:
             record = self._make(task, folder, photo, started_at=started_at)
@@ -213,21 +198,7 @@ class Outcome(NamedTuple):
 def run_local(
     tasks: Sequence[Task], *, work: Path, photos: Mapping[str, bytes], timeout_seconds: float
 ) -> Iterator[Outcome]:
-    """Run tasks one after the other; every task has exactly one outcome.
-
-    Args:
-        tasks: In the order of a plan.
-        work: Folder for temporary folders.
-        photos: SHA-256 of a fitted photo -> PNG.
-        timeout_seconds: For one run, and for one load; then the worker is killed.
-
-    Raises:
-        DiskFullError: There is no room for the files.
-
-    Example:
-        >>> for outcome in run_local(tasks, work=work, photos=photos, timeout_seconds=600):  # doctest: +SKIP
-        ...     results.commit(*outcome)
-    """
+    """Run tasks one after the other; every task has exactly one outcome."""
     for _, group in itertools.groupby(tasks, key=lambda task: task["load"]):
         with contextlib.closing(_Worker(work, photos, timeout_seconds)) as worker:
             reason = None

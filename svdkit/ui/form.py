@@ -89,15 +89,7 @@ class _Form:
 
 
 class PhotoForm(_Form):
-    """Choose a photo (upload, path, address, sample) and how it is fitted; shows what will be cut.
-
-    Args:
-        info: Of the model, for its sizes.
-        words: Texts.
-        on_size: Called with height and width when a size was chosen.
-        on_error: Called with an error of reading; None when a photo was read.
-        background: Whether an address is fetched on a thread, for that may take a while.
-    """
+    """Choose a photo (upload, path, address, sample) and how it is fitted; shows what will be cut."""
 
     def __init__(
         self,
@@ -229,16 +221,7 @@ class PhotoForm(_Form):
 
 
 class SettingsForm(_Form):
-    """The settings of a clip, to be looked at and changed.
-
-    Args:
-        info: Of the model: what is open is filled with its own.
-        words: Texts.
-        on_change: Called after a change, once for a preset.
-
-    Raises:
-        SettingsError: From ``settings``, when values do not go together.
-    """
+    """The settings of a clip, to be looked at and changed."""
 
     def __init__(self, info: ModelInfo, words: Words, *, on_change: Callable[[], object]) -> None:
         import ipywidgets as w

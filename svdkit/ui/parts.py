@@ -34,19 +34,7 @@ def texts() -> dict[str, Any]:
 
 
 class Words:
-    """The texts in the language of now; what was bound is written again when that changes.
-
-    Args:
-        language: ``"en"`` or ``"zh"``.
-
-    Raises:
-        SettingsError: There is no such language.
-
-    Example:
-        >>> words = Words("en")
-        >>> words("waiting", place=2)
-        'waiting: 2 ahead of you'
-    """
+    """The texts in the language of now; what was bound is written again when that changes."""
 
     def __init__(self, language: str = "en") -> None:
         self._bound: list[Callable[[], object]] = []
@@ -153,11 +141,7 @@ def set_tooltip(widget: Any, text: str) -> None:
 
 
 def read_upload(widget: Any) -> bytes:
-    """Give the newest file in a FileUpload, and empty the widget, so that no notebook keeps it.
-
-    Raises:
-        ImageError: The file arrived empty, which is what becomes of one that is too large for the connection.
-    """
+    """Give the newest file in a FileUpload, and empty the widget, so that no notebook keeps it."""
     files = widget.value  # a tuple of files; in ipywidgets 7 a dict by name, of metadata and content
     entry = list(files.values() if isinstance(files, dict) else files)[-1]
     about, data = entry.get("metadata", entry), bytes(entry["content"] or b"")

@@ -62,14 +62,7 @@ class Made:
 
 
 class Results:
-    """Shows what was made.
-
-    Args:
-        words: Texts.
-        picture: What covers the player while a clip is being made.
-        folder: Where clips are saved; None offers the download only.
-        on_finish: Called with a draft that the user wants at full quality.
-    """
+    """Shows what was made."""
 
     def __init__(self, words: Words, *, picture: Any, folder: Path | None, on_finish: Callable[[Made], object]) -> None:
         import ipywidgets as w

@@ -30,15 +30,7 @@ _KEPT = 20  # clips whose seconds calibrate the forecast
 
 
 class Outlook:
-    """Seconds, memory and money of the settings that stand in the form.
-
-    Args:
-        info: Of the model.
-        words: Texts.
-        currency: ISO 4217 code of the price.
-        hourly_price: To begin with; 0 for none.
-        on_apply: Called with settings that fit, when the user asks for them.
-    """
+    """Seconds, memory and money of the settings that stand in the form."""
 
     def __init__(
         self,
@@ -147,11 +139,6 @@ class Runner:
     In the background a run is a thread, and Stop works between steps. In the foreground, for Colab, where updates of
     widgets from a thread do not show (github.com/googlecolab/colabtools/issues/3373), it happens inside the click, and
     interrupting the kernel stops it.
-
-    Args:
-        words: Texts.
-        background: Whether runs are threads.
-        on_idle: Called when a run has ended, however.
     """
 
     def __init__(self, words: Words, *, background: bool, on_idle: Callable[[], object] = lambda: None) -> None:

@@ -76,16 +76,6 @@ class Studio:
         info: What is known of the model.
         load: The settings it will be loaded with; once it is, those of now.
         loaded: Whether it is.
-
-    Args:
-        pipe: A ``StableVideoDiffusionPipeline``, or what ``svdkit.load`` takes: a name, a folder, LoadSettings.
-
-    Raises:
-        ModelError: There is no such model.
-
-    Example:
-        >>> Studio("micro").info.num_frames
-        14
     """
 
     def __init__(self, pipe: Any = "micro") -> None:
@@ -131,18 +121,7 @@ class Studio:
             return pipe
 
     def run(self, frame: Frame, settings: ClipSettings, *, tell: Tell, stop: threading.Event) -> Clip:
-        """Make one clip, after all that were asked for before.
-
-        Args:
-            frame: The fitted photo.
-            settings: Of the clip.
-            tell: Called with news, in the thread that runs.
-            stop: Set it to stop between denoising steps or decoded chunks, or while waiting.
-
-        Raises:
-            Cancelled: ``stop`` was set.
-            SvdkitError: As ``svdkit.generate`` and ``svdkit.load``.
-        """
+        """Make one clip, after all that were asked for before."""
 
         def check() -> None:
             if stop.is_set():
@@ -251,15 +230,7 @@ _GONE = "the process that holds the model has ended; start `svdkit app` again"
 
 
 class RemoteStudio:
-    """Stands for a studio in another process; see ``Studio`` for what its parts are.
-
-    Args:
-        port: Of the studio, on this machine.
-        key: That the studio asks for.
-
-    Raises:
-        PipelineError: Nobody answers there.
-    """
+    """Stands for a studio in another process; see ``Studio`` for what its parts are."""
 
     def __init__(self, *, port: int, key: bytes) -> None:
         self._where = {"address": ("127.0.0.1", port), "authkey": key}
