@@ -58,7 +58,7 @@ def ratio(new: Parts, old: Parts) -> Interval:
 
 
 def percentiles(parts: Parts) -> tuple[float, float]:
-    """10th and 90th percentile of the seconds of one clip; NaN for several parts: their repeats do not belong together."""
+    """10th and 90th percentile of the seconds of one clip; NaN for several parts, which do not belong together."""
     if len(parts) != 1:
         return math.nan, math.nan
     low, high = np.quantile(parts[0], [0.1, 0.9])
