@@ -22,7 +22,7 @@ from matplotlib import font_manager
 from PIL import Image
 
 import svdkit.clip
-from svdkit.clip import Clip, side_by_side
+from svdkit.clip import Clip
 from svdkit.clip.display import contact_sheet, lettering
 from svdkit.clip.formats import read_png
 from svdkit.errors import ClipError, SvdkitWarning
@@ -335,24 +335,6 @@ class TestDisplay:
         evil = micro_clip(provenance=provenance(settings={"seed": '"><script>alert(1)</script>'}))
         assert "<script" not in evil._repr_html_()
         assert "&quot;&gt;&lt;script&gt;" in evil._repr_html_()
-        assert "<b>" not in side_by_side([evil], ["<b>"])._repr_html_()
-
-    def test_side_by_side_shows_every_clip_with_its_label(self):
-        shown = side_by_side([micro_clip(), micro_clip(fps=14)], ["calm", "lively"])._repr_html_()
-        assert shown.count("<video") == 2
-        assert shown.index(">calm</figcaption>") < shown.index(">lively</figcaption>")
-        assert re.findall(r'id="([^"]+)"', shown) == re.findall(r'getElementById\("([^"]+)"\)', shown)
-
-    def test_side_by_side_takes_the_clips_own_labels(self):
-        assert f">{micro_clip().label}</figcaption>" in side_by_side([micro_clip()])._repr_html_()
-
-    def test_side_by_side_refuses_what_does_not_match(self):
-        with pytest.raises(ClipError, match="2 labels for 1 clips; give one label a clip"):
-            side_by_side([micro_clip()], ["a", "b"])
-        with pytest.raises(ClipError, match="shows Clip objects only"):
-            side_by_side(["walk.mp4"])  # type: ignore[list-item]
-        with pytest.raises(ClipError, match="there is nothing to show; give at least one Clip"):
-            side_by_side([])
 
 
 def make_font(path: Path, letters: str) -> None:

@@ -47,7 +47,7 @@ def test_it_opens_on_colab_by_a_badge() -> None:
 
 def test_each_heading_is_a_question() -> None:
     headings = re.findall(r"^## (.+)$", "\n".join(cell["source"] for cell in cells()), re.MULTILINE)
-    assert len(headings) == 14
+    assert len(headings) == 13
     assert all(heading.endswith("?") for heading in headings)
 
 
@@ -59,8 +59,14 @@ def test_after_a_result_there_is_something_to_notice() -> None:
         for cell, after in itertools.pairwise(shown)
         if cell["cell_type"] == "code" and cell["id"] not in {"install", "parameters"}
     }
-    assert len(followers) == 11
+    assert len(followers) == 10
     assert [name for name, text in followers.items() if not text.startswith("**Things to notice**")] == []
+
+
+def test_the_first_clip_comes_soon() -> None:
+    before = list(itertools.takewhile(lambda cell: cell["id"] != "clip", cells()))
+    assert sum(cell["cell_type"] == "code" for cell in before) < 4
+    assert len(" ".join(cell["source"] for cell in before if cell["cell_type"] == "markdown").split()) < 250
 
 
 def test_it_is_honest_about_micro() -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from svdkit.clip.display import contact_sheet, figure_html, row_html
+from svdkit.clip.display import contact_sheet, figure_html
 from svdkit.clip.formats import Frames, check_size
 from svdkit.clip.provenance import Document, Provenance, check_fps
 from svdkit.clip.storage import read_clip, resize, write_clip
 from svdkit.errors import ClipError
 from svdkit.units import format_count
 
-__all__ = ["Provenance", "Clip", "side_by_side"]
+__all__ = ["Provenance", "Clip"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -168,32 +167,6 @@ class Clip:
 
     def _repr_html_(self) -> str:
         return figure_html(self.frames, fps=self.fps, caption=self.label)
-
-
-@dataclass(frozen=True)
-class _Html:
-    text: str = field(repr=False)  # else the notebook's text copy holds the whole video once more
-
-    def _repr_html_(self) -> str:
-        return self.text
-
-
-def side_by_side(clips: Sequence[Clip], labels: Sequence[str] | None = None) -> _Html:
-    """Show clips next to one another, started together, each with a caption: the labels, or the clips' own.
-
-    Example:
-        >>> side_by_side([calm, lively], ["bucket 60", "bucket 180"])  # doctest: +SKIP
-    """
-    clips = tuple(clips)
-    if not clips:
-        raise ClipError("there is nothing to show; give at least one Clip")
-    if not all(isinstance(clip, Clip) for clip in clips):
-        raise ClipError("side_by_side shows Clip objects only; read files with Clip.read first")
-    texts = [clip.label for clip in clips] if labels is None else labels
-    if len(texts) != len(clips):
-        raise ClipError(f"{len(texts)} labels for {len(clips)} clips; give one label a clip")
-    pairs = zip(clips, texts, strict=True)
-    return _Html(row_html([figure_html(clip.frames, fps=clip.fps, caption=str(text)) for clip, text in pairs]))
 
 
 def _check_frames(frames: object) -> None:

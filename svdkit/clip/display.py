@@ -7,7 +7,6 @@ import contextlib
 import html
 import io
 import math
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,14 +22,6 @@ _SHORTEST, _LONGEST = 480, 768  # CSS pixels of the longer side on screen
 # Colours are inherited and only dimmed, so that text is readable in light and dark notebooks.
 _CAPTION_STYLE = "font:13px/1.5 system-ui,sans-serif;opacity:.8;margin-top:4px"
 _VIDEO_STYLE = "display:block;width:100%;height:auto;image-rendering:auto;border-radius:4px"
-_ROW_STYLE = "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(240px,100%),1fr));gap:0 16px"
-
-# Without this script the players still run, each from the moment it is ready.
-_START_TOGETHER = (
-    '<script>(()=>{const v=[...document.getElementById("%s").querySelectorAll("video")];'
-    'Promise.all(v.map(x=>x.readyState>2?0:new Promise(ok=>x.addEventListener("canplay",ok,{once:true}))))'
-    ".then(()=>v.forEach(x=>{x.currentTime=0;x.play()}))})()</script>"
-)
 
 
 def figure_html(frames: Frames, *, fps: float, caption: str) -> str:
@@ -48,12 +39,6 @@ def figure_html(frames: Frames, *, fps: float, caption: str) -> str:
         f'poster="data:image/jpeg;base64,{poster}" src="data:video/mp4;base64,{video}"></video>'
         f'<figcaption style="{_CAPTION_STYLE}">{text}</figcaption></figure>'
     )
-
-
-def row_html(figures: Sequence[str]) -> str:
-    """Return figures next to one another, started together."""
-    name = f"svdkit-{uuid.uuid4().hex}"  # one output may be shown twice in a page
-    return f'<div id="{name}" style="{_ROW_STYLE}">{"".join(figures)}</div>{_START_TOGETHER % name}'
 
 
 def contact_sheet(frames: Frames, *, caption: str, columns: int) -> Image.Image:
