@@ -22,10 +22,10 @@ import svdkit
 from svdkit.cli import app, make
 from svdkit.cli import notebook as commands
 from svdkit.cli.options import (
-    CLIP_HELP,
+    CLIP,
     FAILED,
     INTERRUPTED,
-    LOAD_HELP,
+    LOAD,
     WRONG_INPUT,
     RefusedInput,
     describe,
@@ -159,17 +159,17 @@ def test_wrong_usage(words: list[str]) -> None:
 
 def test_there_is_an_option_for_every_setting() -> None:
     """The settings are the list; `preset` of LoadSettings can only be None yet, and the command's is another."""
-    assert CLIP_HELP.keys() == ClipSettings().to_dict().keys()
-    assert LOAD_HELP.keys() == LoadSettings().to_dict().keys() - {"preset"}
+    assert {*CLIP} == ClipSettings().to_dict().keys()
+    assert {*LOAD} == LoadSettings().to_dict().keys() - {"preset"}
     text = run("animate", "--help").stdout
-    for name in (*CLIP_HELP, *LOAD_HELP):
+    for name in (*CLIP, *LOAD):
         assert f"--{name.replace('_', '-')} " in text
     assert "Default: 127." in text
 
 
 def test_options_have_the_types_of_the_settings() -> None:
-    made = {option.name: option for option in settings_options(ClipSettings, CLIP_HELP, panel="x")}
-    made |= {option.name: option for option in settings_options(LoadSettings, LOAD_HELP, panel="x")}
+    made = {option.name: option for option in settings_options(ClipSettings, CLIP, panel="x")}
+    made |= {option.name: option for option in settings_options(LoadSettings, LOAD, panel="x")}
     kinds = {name: option.annotation.__origin__ for name, option in made.items()}
     assert kinds["fps"] == int | None
     assert kinds["playback_fps"] == float | None

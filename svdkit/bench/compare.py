@@ -98,7 +98,8 @@ def compare(
         SettingsError: No row is in both, or hardware or versions differ; every difference is named.
 
     Example:
-        >>> print(compare(read_records("before"), read_records("after")))  # doctest: +SKIP
+        >>> [change.time for change in compare(read_records("before"), read_records("after")).changes]
+        ['unknown']
     """
     old_records, new_records = (check_records(given, who="compare") for given in (old_records, new_records))
     records = completed([*old_records, *new_records])  # both together, so that a row that fails now is found

@@ -181,7 +181,7 @@ def write_record(path: str | Path, record: Record) -> None:
         record: What to append.
 
     Example:
-        >>> write_record("bench_results/mine", record)  # doctest: +SKIP
+        >>> write_record("bench_results/mine", record)
     """
     file = records_file(path)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +215,7 @@ def read_records(path: str | Path) -> list[Record]:
         SvdkitError: There is no such file, or another line is broken; the line is named.
 
     Example:
-        >>> records = read_records("bench_results/mine")  # doctest: +SKIP
+        >>> records = read_records("bench_results/mine")
     """
     advice = "give a results folder with records.jsonl in it, or a .jsonl file"
     try:

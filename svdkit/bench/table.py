@@ -64,7 +64,8 @@ def table(records: Sequence[Record], *, baseline: Record | str | None = None) ->
         SettingsError: No records, or a baseline that is not among them or has no seconds.
 
     Example:
-        >>> table(read_records("bench_results/mine"))  # doctest: +SKIP
+        >>> table(read_records("bench_results/mine"))["status"].tolist()
+        ['ok']
     """
     import pandas as pd
 
@@ -218,7 +219,8 @@ def to_markdown(frame: pd.DataFrame) -> str:
     """Write a table as Markdown: what holds for all rows above it, the best of a column in bold and by word.
 
     Example:
-        >>> print(to_markdown(table(records)))  # doctest: +SKIP
+        >>> "| model |" in to_markdown(table(records))
+        True
     """
     names, rows = _layout(frame)
     lines = [f"- {name}: {_markdown(text)}" for name, text in frame.attrs.get("about", ())]
@@ -232,7 +234,8 @@ def to_html(frame: pd.DataFrame) -> str:
     """Write a table as HTML that needs nothing else: like the Markdown, the best and the failed in colour too.
 
     Example:
-        >>> IPython.display.HTML(to_html(table(records)))  # doctest: +SKIP
+        >>> to_html(table(records)).count("<table")
+        1
     """
     names, rows = _layout(frame)
     about = "".join(f"<li>{html.escape(name)}: {html.escape(text)}</li>" for name, text in frame.attrs.get("about", ()))
@@ -251,7 +254,8 @@ def to_csv(frame: pd.DataFrame) -> str:
     A text that a spreadsheet would run as a formula, such as a photo's name ``=1+1.jpg``, gets a ``'`` in front.
 
     Example:
-        >>> Path("table.csv").write_text(to_csv(table(records)), encoding="utf-8-sig")  # doctest: +SKIP
+        >>> to_csv(table(records)).startswith("model,")
+        True
     """
     return str(frame.rename(columns=_harmless).map(_harmless).to_csv(index=False, lineterminator="\n"))
 

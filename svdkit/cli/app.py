@@ -53,9 +53,6 @@ def main() -> None:
 
     Raises:
         SystemExit: always; ``outcome`` says with which codes.
-
-    Example:
-        >>> main()  # doctest: +SKIP
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a pipe on Windows takes few characters: print "?" for the others

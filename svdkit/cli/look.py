@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from svdkit.cli.options import CLIP_HELP, FAILED, LOAD_HELP, chosen, judging_input, settings_options, takes
+from svdkit.cli.options import FAILED, chosen, judging_input, settings_options, takes
 from svdkit.settings import ClipSettings, LoadSettings
 
 if TYPE_CHECKING:
@@ -74,11 +74,11 @@ def _print_finding(finding: Finding, *, width: int) -> None:
     typer.echo("\n".join([f"{status}{finding.name:<16}{lines[0]}", *(f"{indent}{line}" for line in lines[1:])]))
 
 
-_CLIP = {name: text for name, text in CLIP_HELP.items() if name in {
+_CLIP = (
     *("height", "width", "num_frames", "num_inference_steps", "min_guidance_scale", "max_guidance_scale"),
     "decode_chunk_size",
-}}  # fmt: skip
-_LOAD = {name: LOAD_HELP[name] for name in ("dtype", "memory", "forward_chunking", "two_pass_guidance", "compile")}
+)
+_LOAD = ("dtype", "memory", "forward_chunking", "two_pass_guidance", "compile")
 
 
 @takes(

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from svdkit.cli.options import (
-    CLIP_HELP,
+    CLIP,
     FAILED,
-    LOAD_HELP,
+    LOAD,
     RefusedInput,
     chosen,
     judging_input,
@@ -71,8 +71,8 @@ _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the file's na
 
 
 @takes(
-    settings_options(ClipSettings, CLIP_HELP, panel="The clip"),
-    settings_options(LoadSettings, LOAD_HELP, panel="The model"),
+    settings_options(ClipSettings, CLIP, panel="The clip"),
+    settings_options(LoadSettings, LOAD, panel="The model"),
 )
 def animate(
     photo: _Source,
@@ -101,7 +101,7 @@ def animate(
 
     with judging_input():
         settings, seeds = _clip_settings(given, preset=preset)
-        load_settings = LoadSettings(**chosen(given, LOAD_HELP))
+        load_settings = LoadSettings(**chosen(given, LOAD))
         info = find_model(load_settings.model)
         image = read_image(photo)
         size = {"height": settings.height or info.height, "width": settings.width or info.width}
@@ -162,12 +162,7 @@ def replay(
 
 
 def compare(new: Clip, old: Clip) -> str:
-    """Say in one sentence how a clip made again compares with the one that was read from a file.
-
-    Example:
-        >>> compare(clip, clip)  # doctest: +SKIP
-        'the frames are those of the file, bit for bit'
-    """
+    """Say in one sentence how a clip made again compares with the one that was read from a file."""
     import numpy as np
 
     if new.frames.shape != old.frames.shape:
@@ -203,7 +198,7 @@ def check_target(path: Path, *, overwrite: bool, settings: Any = None, scale: fl
 
 def _clip_settings(given: dict[str, Any], *, preset: str | None) -> tuple[ClipSettings, list[int] | None]:
     """Build the settings, and check every seed before the first clip is begun."""
-    values = chosen(given, CLIP_HELP)
+    values = chosen(given, CLIP)
     seeds = list(dict.fromkeys(values.pop("seed", []))) or None
     settings = (ClipSettings() if preset is None else clip_preset(preset)).replace(**values)
     for seed in seeds or []:

@@ -14,7 +14,7 @@ import dataclasses
 import inspect
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, TextIO, TypeVar, get_type_hints
 
@@ -22,7 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 from svdkit.errors import Cancelled, ImageError, SettingsError, SvdkitError, SvdkitWarning
-from svdkit.settings import ClipSettings, LoadSettings  # noqa: TC001 - typer reads annotations at run time
+from svdkit.settings import ClipSettings, LoadSettings
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -105,33 +105,8 @@ def _show_warning(usual: Any) -> Any:
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
-CLIP_HELP = {
-    "height": "Pixels, a multiple of 8; the model's own when left out.",
-    "width": "Pixels, a multiple of 8; the model's own when left out.",
-    "num_frames": "Length of the clip; the model's own when left out.",
-    "num_inference_steps": "Denoising steps: more take longer and show more detail.",
-    "motion_bucket_id": "Amount of motion, usually 1 to 255.",
-    "fps": "Frames a second that the motion is made for, 1 to 60.",
-    "playback_fps": "Frames a second at which the file plays; as --fps when left out.",
-    "seed": "Where chance begins: the same seed gives the same clip. Several give variations: --seed 1 --seed 2.",
-    "noise_aug_strength": "Noise on the photo: more lets go of it.",
-    "min_guidance_scale": "Guidance at the first frame.",
-    "max_guidance_scale": "Guidance at the last frame.",
-    "decode_chunk_size": "Frames decoded at once: fewer take less memory.",
-}
-LOAD_HELP = {
-    "model": "micro, svd, svd-xt, svd-xt-1.1, a folder in diffusers layout, or a hub id.",
-    "weights": "trained, or random: full size without a download; real time and memory, no picture.",
-    "dtype": "fp32, fp16, bf16, fp8 or auto.",
-    "memory": "resident, offload, group-offload, sequential or auto.",
-    "device": "cpu, cuda, cuda:1, mps or auto.",
-    "forward_chunking": "Feed-forward layers in slices: less memory.",
-    "two_pass_guidance": "Guidance as two passes: less memory.",
-    "compile": "Compile first: minutes once, then faster.",
-    "source": "Where weights come from: hub, modelscope, folder or auto.",
-    "revision": "Branch, tag or commit of the model.",
-    "random_seed": "Seed of random weights.",
-}
+CLIP = tuple(ClipSettings.__dataclass_fields__)
+LOAD = tuple(name for name in LoadSettings.__dataclass_fields__ if name != "preset")
 
 
 def takes(*groups: list[inspect.Parameter]) -> Callable[[Command], Command]:
@@ -157,32 +132,32 @@ def takes(*groups: list[inspect.Parameter]) -> Callable[[Command], Command]:
 
 
 def settings_options(
-    kind: type[ClipSettings | LoadSettings], words: Mapping[str, str], *, panel: str
+    kind: type[ClipSettings | LoadSettings], names: Iterable[str], *, panel: str
 ) -> list[inspect.Parameter]:
-    """Make an option of each setting in ``words``: ``motion_bucket_id`` becomes ``--motion-bucket-id``.
+    """Make an option of each setting: ``motion_bucket_id`` becomes ``--motion-bucket-id``; its help is the field's.
 
     An option that is not given is None (a switch: False), so that a preset's value can stand; the seed is a list.
     """
-    types = get_type_hints(kind)
-    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
-    return [_option(name, types[name], defaults[name], text=text, panel=panel) for name, text in words.items()]
+    types, fields = get_type_hints(kind), kind.__dataclass_fields__
+    return [_option(fields[name], types[name], panel=panel) for name in names]
 
 
-def chosen(given: Mapping[str, Any], words: Mapping[str, str]) -> dict[str, Any]:
+def chosen(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Pick from a command's ``**given`` the settings of one kind that the user gave."""
-    return {name: given[name] for name in words if given.get(name) is not None}
+    return {name: given[name] for name in names if given.get(name) is not None}
 
 
-def _option(name: str, kind: Any, default: Any, *, text: str, panel: str) -> inspect.Parameter:
+def _option(field: dataclasses.Field[Any], kind: Any, *, panel: str) -> inspect.Parameter:
+    text = field.metadata["help"][0].upper() + field.metadata["help"][1:]
     is_switch = kind is bool
-    if name == "seed":
-        kind, text = list[int] | None, f"{text} Drawn and recorded when left out."
-    elif default is not None and not is_switch:
-        text += f" Default: {default}."
-    option = typer.Option(f"--{name.replace('_', '-')}", help=text, rich_help_panel=panel)
-    kind = kind if is_switch or name == "seed" else kind | None
+    if field.name == "seed":
+        kind, text = list[int] | None, f"{text} Several give variations: --seed 1 --seed 2."
+    elif field.default is not None and not is_switch:
+        text += f" Default: {field.default}."
+    option = typer.Option(f"--{field.name.replace('_', '-')}", help=text, rich_help_panel=panel)
+    kind = kind if is_switch or field.name == "seed" else kind | None
     return inspect.Parameter(
-        name,
+        field.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=False if is_switch else None,
         annotation=Annotated[kind, option],

@@ -181,7 +181,7 @@ def encode(
         SettingsError: when the settings ask for another size than the frame has.
 
     Example:
-        >>> encoded = encode(pipe, fit("rocket", height=72, width=128), ClipSettings(seed=1))  # doctest: +SKIP
+        >>> encoded = encode(pipe, fit("rocket", height=72, width=128), ClipSettings(seed=1))
     """
     import torch
 
@@ -225,7 +225,7 @@ def denoise(
         Cancelled: when ``on_step`` said so; ``finished`` is the encoded photo.
 
     Example:
-        >>> wild = denoise(pipe, encoded, settings.replace(motion_bucket_id=220))  # doctest: +SKIP
+        >>> wild = denoise(pipe, encoded, settings.replace(motion_bucket_id=220))
     """
     import torch
 
@@ -277,7 +277,7 @@ def decode(
         SettingsError: when ``denoised`` was made for other settings or another model; it names the difference.
 
     Example:
-        >>> clip = decode(pipe, denoised)  # doctest: +SKIP
+        >>> clip = decode(pipe, denoised)
     """
     now = resolve_like(pipe, settings, denoised)
     starts = range(0, now.num_frames, now.decode_chunk_size)

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from svdkit.errors import SettingsError, shown
 from svdkit.given import bare, finite, whole
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Check = tuple[str, Callable[[object], object]]
+T = TypeVar("T")
 
 
 def setting(default: Any, check: Check, *, aliases: Iterable[str] = (), meaning: str = "") -> Any:
@@ -27,6 +28,14 @@ def setting(default: Any, check: Check, *, aliases: Iterable[str] = (), meaning:
     rule = f"must be {rule} or None" if default is None else f"must be {rule}"
     metadata = {"rule": rule, "read": read, "aliases": tuple(aliases), "help": meaning}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def explained(cls: type[T]) -> type[T]:
+    """Write what the fields mean into the docstring of a class of settings: they are explained where they stand."""
+    about = ((item.name, item.metadata) for item in dataclasses.fields(cls) if item.metadata["help"])  # type: ignore[arg-type]
+    lines = "".join(f"        {name}: {how['help']} It {how['rule']}.\n" for name, how in about)
+    cls.__doc__ = (cls.__doc__ or "").replace("    Raises:", f"    Attributes:\n{lines}\n    Raises:", 1)
+    return cls
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from svdkit.errors import SettingsError, shown
-from svdkit.settings.base import FLAG, Settings, choice, nearest, number, setting, text
+from svdkit.settings.base import FLAG, Settings, choice, explained, nearest, number, setting, text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,28 +31,10 @@ class Conditioning:
         return dataclasses.asdict(self)
 
 
+@explained
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipSettings(Settings):
     """What one call can change; the names are those of diffusers' ``StableVideoDiffusionPipeline``.
-
-    Attributes:
-        height: Pixels, a multiple of 8 (what the VAE shrinks by) from 16 to 2048; None for the model's own.
-        width: Pixels, like height. The full models were trained at height 576, width 1024.
-        num_frames: 2 to 256; None for the model's own (14 or 25). With one frame alone diffusers' guidance fails.
-        num_inference_steps: 1 to 1000 denoising steps; None for the model's own (25 for SVD, as in diffusers).
-        min_guidance_scale: 0 to 100, at the first frame; a straight line runs from it to the last frame's.
-        max_guidance_scale: 0 to 100, at the last frame; None for the model's own (3 for SVD, as in diffusers). 1 or
-            less switches guidance off, which halves the work; between 1 and 1.01 nothing is allowed, since half
-            precision rounds it to 1.
-        fps: 1 to 60 frames a second that the motion is made for, not those at which the file plays (playback_fps).
-            The UNet receives fps − 1; Stability's own script warns when that is below 5 or above 30.
-        motion_bucket_id: 0 to 1023, more is more motion. Stability's own script warns above 255.
-        noise_aug_strength: 0 to 10, standard deviation of noise added to the photo, whose pixels run from −1 to 1;
-            0.02 to 0.1 is usual, more lets go of the photo.
-        decode_chunk_size: Frames decoded at once, 1 to num_frames; None lets svdkit choose, at most 8 (diffusers' own
-            None means all frames, which needs 32 GB or more for 25 frames at 576 × 1024).
-        seed: 0 to 2**63 − 1; None draws one, which is then recorded.
-        playback_fps: 0.1 to 240 frames a second at which the file plays; None for fps.
 
     Raises:
         SettingsError: Unknown names, bad values or an impossible combination; all are listed.
@@ -62,19 +44,23 @@ class ClipSettings(Settings):
         9
     """
 
-    height: int | None = setting(None, number(16, 2048, step=8), meaning="pixels, a multiple of 8")
-    width: int | None = setting(None, number(16, 2048, step=8), meaning="pixels, a multiple of 8")
+    height: int | None = setting(
+        None, number(16, 2048, step=8), meaning="pixels, a multiple of 8; the model's own when left out."
+    )
+    width: int | None = setting(
+        None, number(16, 2048, step=8), meaning="pixels, a multiple of 8; the model's own when left out."
+    )
     num_frames: int | None = setting(
         None,
         number(2, 256, step=1),
         aliases=("frames", "video_frames"),
-        meaning="frames of the clip. Far from what the model was trained on, it falls apart.",
+        meaning="frames of the clip; the model's own when left out. Far from what it was trained on, it falls apart.",
     )
     num_inference_steps: int | None = setting(
         None,
         number(1, 1000, step=1),
         aliases=("steps", "num_steps"),
-        meaning="denoising time grows with it, one for one. 25 is usual; after that little changes.",
+        meaning="steps of denoising; its time grows with them, one for one. 25 is usual; after that little changes.",
     )
     min_guidance_scale: float = setting(
         1.0,
@@ -86,7 +72,7 @@ class ClipSettings(Settings):
         None,
         number(0, 100),
         aliases=("guidance_scale", "cfg"),
-        meaning="the same for the last frame. 1 for both switches guidance off and halves the denoising.",
+        meaning="how strictly the last frame follows the photo. 1 for both switches guidance off: half the work.",
     )
     fps: int = setting(
         7,
@@ -98,28 +84,31 @@ class ClipSettings(Settings):
         127,
         number(0, 1023, step=1),
         aliases=("motion", "motion_bucket"),
-        meaning="how much should move. High values also break more.",
+        meaning="how much should move, usually 1 to 255. High values also break more.",
     )
     noise_aug_strength: float = setting(
         0.02,
         number(0, 10),
         aliases=("cond_aug", "augmentation_level"),
-        meaning="noise on the photo before the network sees it. More lets go of the photo and moves more.",
+        meaning="noise on the photo, whose pixels run from −1 to 1, before the network sees it. More "
+        "lets go of the photo and moves more.",
     )
     decode_chunk_size: int | None = setting(
         None,
         number(1, 256, step=1),
         aliases=("decoding_t", "chunk_size"),
-        meaning="frames decoded at once. Smaller needs less memory, and looks the same but for flicker.",
+        meaning="frames decoded at once. Smaller needs less memory, and looks the same but for flicker. "
+        "svdkit chooses when it is left out.",
     )
     seed: int | None = setting(
         None,
         number(0, 2**63 - 1, step=1),
         aliases=("generator",),
-        meaning="where chance begins. Another seed often changes more than any setting; try three.",
+        meaning="where chance begins. Another seed often changes more than any setting; try three. Drawn "
+        "and recorded when left out.",
     )  # int64
     playback_fps: float | None = setting(
-        None, number(0.1, 240), meaning="how fast the file plays. It does not reach the network."
+        None, number(0.1, 240), meaning="how fast the file plays; as fps when left out. It does not reach the network."
     )
 
     @property
@@ -291,25 +280,10 @@ def _refuse(_: object) -> NoReturn:
     raise ValueError
 
 
+@explained
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoadSettings(Settings):
     """What a change of needs the model to be loaded again.
-
-    Attributes:
-        model: A name of the catalogue (``"micro"``, ``"svd"``, ``"svd-xt"``, ``"svd-xt-1.1"``), a folder in
-            diffusers' layout, or a hub id.
-        weights: ``"trained"``, or ``"random"``: full size and seeded, for time and memory without a download.
-        dtype: ``"fp32"``, ``"fp16"``, ``"bf16"``, ``"fp8"`` (computed in half precision), or ``"auto"``: by the device.
-        memory: ``"resident"`` (all on the device), ``"offload"`` (one model at a time), ``"group-offload"``
-            (one block at a time), ``"sequential"`` (one layer at a time), or ``"auto"``: by the free memory.
-        forward_chunking: Run feed-forward layers in chunks: less memory, a little slower, same maths.
-        two_pass_guidance: Run the two halves of the guidance batch one by one: half the activations, same maths.
-        compile: Compile the UNet and the decoder: minutes once, then faster.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, or ``"auto"``: the best one here.
-        revision: Branch, tag or commit of the hub repository; None for its main branch.
-        source: ``"hub"``, ``"modelscope"``, ``"folder"``, or ``"auto"``.
-        random_seed: Seed of random weights, 0 to 2**63 − 1.
-        preset: Kept for acceleration presets; only None is allowed now.
 
     Raises:
         SettingsError: Unknown names, bad values or an impossible combination; all are listed.
@@ -319,17 +293,49 @@ class LoadSettings(Settings):
         'auto'
     """
 
-    model: str = setting("micro", text("a name such as 'svd-xt', a folder or a hub id"), aliases=("checkpoint",))
-    weights: str = setting("trained", choice("trained", "random"))
-    dtype: str = setting("auto", _DTYPE, aliases=("torch_dtype", "precision", "variant"))
-    memory: str = setting("auto", _MEMORY, aliases=("enable_model_cpu_offload",))
-    forward_chunking: bool = setting(default=False, check=FLAG)
-    two_pass_guidance: bool = setting(default=False, check=FLAG)
-    compile: bool = setting(default=False, check=FLAG)
-    device: str = setting("auto", _DEVICE)
-    revision: str | None = setting(None, text("a branch, tag or commit", pattern=r"\S+"))
-    source: str = setting("auto", _SOURCE)
-    random_seed: int = setting(0, number(0, 2**63 - 1, step=1), aliases=("seed",))
+    model: str = setting(
+        "micro",
+        text("a name such as 'svd-xt', a folder or a hub id"),
+        aliases=("checkpoint",),
+        meaning="a name (micro, svd, svd-xt, svd-xt-1.1), a folder in diffusers' layout, or a hub id.",
+    )
+    weights: str = setting(
+        "trained",
+        choice("trained", "random"),
+        meaning="which weights: trained, or random: full size without a download; real time and memory, no picture.",
+    )
+    dtype: str = setting(
+        "auto",
+        _DTYPE,
+        aliases=("torch_dtype", "precision", "variant"),
+        meaning="precision: fp32, fp16, bf16, fp8 (UNet stored in 8 bits, half precision), or auto: by the device.",
+    )
+    memory: str = setting(
+        "auto",
+        _MEMORY,
+        aliases=("enable_model_cpu_offload",),
+        meaning="what is on the device: resident (all), offload (one model at a time), group-offload "
+        "(one block), "
+        "sequential (one layer), or auto: by the free memory.",
+    )
+    forward_chunking: bool = setting(
+        default=False, check=FLAG, meaning="feed-forward layers in slices: less memory, a little slower, same maths."
+    )
+    two_pass_guidance: bool = setting(
+        default=False, check=FLAG, meaning="guidance as two passes: half the activations, same maths."
+    )
+    compile: bool = setting(
+        default=False, check=FLAG, meaning="compile UNet and decoder: minutes at the first clip of a size, then faster."
+    )
+    device: str = setting("auto", _DEVICE, meaning="what computes: cpu, cuda, cuda:1, mps, or auto: the best one here.")
+    revision: str | None = setting(
+        None, text("a branch, tag or commit", pattern=r"\S+"), meaning="branch, tag or commit of the hub's repository."
+    )
+    source: str = setting("auto", _SOURCE, meaning="where weights come from: hub, modelscope, folder or auto.")
+    random_seed: int = setting(
+        0, number(0, 2**63 - 1, step=1), aliases=("seed",), meaning="where chance begins, for random weights."
+    )
+    # Kept for acceleration presets, and in every record.
     preset: str | None = setting(None, ("left out (this version has no acceleration presets)", _refuse))
 
     @classmethod

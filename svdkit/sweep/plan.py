@@ -175,7 +175,7 @@ def read_sweep(path: str | Path) -> dict[str, Any]:
         SettingsError: It cannot be read, or has names that are not arguments.
 
     Example:
-        >>> plan = plan_sweep(**read_sweep("motion.yaml"))  # doctest: +SKIP
+        >>> plan = plan_sweep(**read_sweep("motion.yaml"), forecast=False)
     """
     path, takes = user_path(path), inspect.signature(plan_sweep).parameters
     try:

@@ -81,7 +81,8 @@ def sync_player(
         SvdkitWarning: All together are above 8 MiB.
 
     Example:
-        >>> sync_player([calm, lively], labels=["bucket 60", "bucket 180"])  # doctest: +SKIP
+        >>> sync_player([calm, lively], labels=["bucket 60", "bucket 180"]).num_clips
+        2
     """
     read = [clip if isinstance(clip, Clip) else Clip.read(clip) for clip in clips]
     if not read:
