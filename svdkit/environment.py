@@ -105,12 +105,10 @@ def summary(*, gpu: bool | None = None, device: str = "auto") -> dict[str, Any]:
 
 def machine(device: str = "auto") -> dict[str, Any]:
     """``summary``, gathered once a device: it does not change while Python runs, unless torch is imported."""
-    return dict(_machine(device, torch="torch" in sys.modules))
+    return dict(_summary(gpu="torch" in sys.modules, device=device))
 
 
-@functools.cache
-def _machine(device: str, *, torch: bool) -> dict[str, Any]:
-    return summary(gpu=torch, device=device)
+_summary = functools.cache(summary)
 
 
 def notebook_kind() -> str:

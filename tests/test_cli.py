@@ -370,7 +370,7 @@ def test_models() -> None:
 
 
 def findings(monkeypatch: pytest.MonkeyPatch, *found: Finding) -> None:
-    monkeypatch.setattr("svdkit.environment", lambda: found)
+    monkeypatch.setattr("svdkit.environment.doctor", lambda: found)
 
 
 def test_doctor_is_a_table_with_cures(monkeypatch: pytest.MonkeyPatch) -> None:

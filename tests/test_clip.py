@@ -18,8 +18,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 from PIL import Image
 
-from svdkit.clip import Clip
-from svdkit.clip.display import contact_sheet, lettering
+from svdkit.clip import Clip, contact_sheet, lettering
 from svdkit.clip.formats import read_png
 from svdkit.errors import ClipError, SvdkitWarning
 from tests.clips import micro_clip, moving, provenance

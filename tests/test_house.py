@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "svdkit").rglob("*.py"))
-LONGEST_FILE = 400
+LONGEST_FILE = 450
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 

@@ -17,7 +17,7 @@ from svdkit.generate import generate, generate_batch
 from svdkit.generate import run as ladder_module
 from svdkit.generate.run import _next_step, run_stage
 from svdkit.pipeline import active_techniques, undo_technique
-from svdkit.pipeline.device import is_out_of_memory
+from svdkit.pipeline.memory import is_out_of_memory
 from svdkit.settings import ClipSettings
 from tests.toy import toy_pipeline
 

@@ -28,7 +28,7 @@ from svdkit.models import random_pipeline
 from svdkit.models.costs import svd_network
 from svdkit.models.folder import STEMS, fingerprint
 from svdkit.pipeline import LoadReport, active_techniques, load, loading
-from svdkit.pipeline import device as devices
+from svdkit.pipeline import memory as devices
 from svdkit.pipeline.memory import PLANS, choose_memory
 from svdkit.settings import LoadSettings
 from tests.hub_server import COMMIT, serve

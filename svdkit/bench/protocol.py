@@ -36,7 +36,7 @@ from svdkit.generate import decode, denoise, encode, generate
 from svdkit.generate.loop import execution_device
 from svdkit.generate.stages import describe_model, resolve
 from svdkit.pipeline import LoadReport
-from svdkit.pipeline.device import is_out_of_memory
+from svdkit.pipeline.memory import is_out_of_memory
 from svdkit.settings import ClipSettings
 
 if TYPE_CHECKING:

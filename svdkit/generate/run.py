@@ -20,7 +20,7 @@ from svdkit.generate.progress import Report, Shown, reporter
 from svdkit.generate.stages import OnStep, decode, denoise, encode, in_line, resolve
 from svdkit.image import Frame, fit, size_advice
 from svdkit.pipeline import active_techniques, apply_technique
-from svdkit.pipeline.device import is_out_of_memory
+from svdkit.pipeline.memory import is_out_of_memory
 from svdkit.settings import ClipSettings
 
 if TYPE_CHECKING:

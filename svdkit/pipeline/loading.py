@@ -17,15 +17,18 @@ from svdkit.models.costs import Network, network_of, svd_network
 from svdkit.models.folder import STEMS, fingerprint, half_precision, quiet
 from svdkit.models.info import describe_folder
 from svdkit.models.weights import check_ram
-from svdkit.pipeline.device import (
+from svdkit.pipeline.memory import (
+    Need,
+    Rung,
     choose_device,
     choose_dtype,
+    choose_memory,
     cuda_capability,
     free_bytes,
     is_out_of_memory,
+    possible_plans,
     torch_dtype,
 )
-from svdkit.pipeline.memory import Need, Rung, choose_memory, possible_plans
 from svdkit.pipeline.techniques import apply_technique
 from svdkit.settings import LoadSettings
 from svdkit.units import format_seconds

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from svdkit.clip.display import lettering, wrapped
+from svdkit.clip import lettering, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from svdkit.errors import PipelineError, SettingsError, SvdkitError, shown
+from svdkit.forecast.predict import Price
 from svdkit.given import bare, read_values, user_path
 from svdkit.models.costs import NotCountedError
 from svdkit.settings import ClipSettings, LoadSettings
-from svdkit.settings.base import FLAG, Settings, choice, nearest, number, setting, text
+from svdkit.settings.base import FLAG, choice, nearest, number, setting, text
 from svdkit.sweep.points import AXES, MODES, MOST, STAGES, Job, expand, judge, listed, make_jobs
 from svdkit.units import format_bytes, format_count, format_money, format_seconds
 
@@ -67,7 +68,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Options(Settings):
+class _Options(Price):
     """The plain arguments of a plan, judged as settings are."""
 
     mode: str = setting("grid", choice(*MODES))
@@ -75,8 +76,6 @@ class _Options(Settings):
     seed: int | None = setting(None, number(0, 2**63 - 1, step=1))
     results: str | None = setting(None, text("a folder", pattern=".*"))
     forecast: bool = setting(default=True, check=FLAG)
-    hourly_price: float | None = setting(None, number(0, 10**9))
-    currency: str = setting("USD", text("three letters such as 'USD'", pattern="[A-Za-z]{3}"))
 
 
 def plan_sweep(

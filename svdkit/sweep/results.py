@@ -84,7 +84,7 @@ def failed(task: Task, error: BaseException | tuple[str, str], *, status: str = 
     """Make the row of a run that failed: "oom" for an error that means so, else "error", unless a status is given."""
     kind, message = error if isinstance(error, tuple) else (type(error).__name__, str(error))
     if isinstance(error, BaseException) and not status:
-        from svdkit.pipeline.device import is_out_of_memory
+        from svdkit.pipeline.memory import is_out_of_memory
 
         status = "oom" if is_out_of_memory(error) else ""
     return Record(
