@@ -26,7 +26,7 @@ from svdkit.cli import web
 from svdkit.cli.notebook import run_notebook
 from svdkit.cli.options import RefusedInput
 from svdkit.cli.tabs import MOST, Tabs
-from svdkit.cli.web import absolute, check_access, free_port, is_loopback, shown_host, write_page
+from svdkit.cli.web import _check_access, _free_port, _shown_host, absolute, is_loopback, write_page
 from tests.test_cli import run as invoke
 
 TOKEN = "open-sesame"
@@ -38,7 +38,7 @@ def test_the_browser_is_led_by_a_file_so_that_no_process_shows_the_token(
 ) -> None:
     opened = list[str]()
     monkeypatch.setattr(webbrowser, "open", opened.append)
-    way_in = web.write_way_in(tmp_path, 'http://127.0.0.1:1/?token=a"b&c')
+    way_in = web._write_way_in(tmp_path, 'http://127.0.0.1:1/?token=a"b&c')
     with socket.create_server(("127.0.0.1", 0)) as answering:
         web.open_browser("127.0.0.1", answering.getsockname()[1], way_in)
     assert opened == [way_in.as_uri()]
@@ -72,30 +72,30 @@ def test_the_notebook_of_an_installed_svdkit_runs_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("host", "own"), [("127.0.0.1", True), ("localhost", True), ("::1", True)])
 def test_this_machine_needs_no_token(host: str, own: bool) -> None:
     assert is_loopback(host) is own
-    check_access(host, None)
+    _check_access(host, None)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "example.org", "::"])
 def test_another_host_needs_a_token_and_says_why(host: str) -> None:
     assert not is_loopback(host)
     with pytest.raises(RefusedInput, match=r"whoever reaches the page can use this machine's GPU, read pictures on it"):
-        check_access(host, None)
-    check_access(host, "a-long-random-word")
+        _check_access(host, None)
+    _check_access(host, "a-long-random-word")
 
 
 def test_a_port_in_use_is_refused_before_a_model_is_loaded() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(RefusedInput, match=rf"cannot listen on 127.0.0.1:{port} .* give another --port, or 0"):
-            free_port("127.0.0.1", port)
-    assert free_port("127.0.0.1", 0) > 0
+            _free_port("127.0.0.1", port)
+    assert _free_port("127.0.0.1", 0) > 0
 
 
 @pytest.mark.parametrize(
     ("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("box", "box")]
 )
 def test_the_address_can_be_opened(host: str, shown: str) -> None:
-    assert shown_host(host) == shown
+    assert _shown_host(host) == shown
 
 
 def test_without_voila_the_command_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +147,7 @@ def test_tabs_are_as_many_as_a_machine_bears(monkeypatch: pytest.MonkeyPatch) ->
 def serving(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Run `svdkit app` on micro in a folder, with a folder for temporary files in that; give it and its port."""
     (folder / "tmp").mkdir()
-    port = free_port("127.0.0.1", 0)
+    port = _free_port("127.0.0.1", 0)
     command = [sys.executable, "-m", "svdkit", "app", "--model", "micro", "--port", str(port), "--token", TOKEN]
     environment = {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder / "tmp"), "BROWSER": "true"}
     (other := folder / "jupyter" / "kernels" / "python3").mkdir(parents=True)  # as another project may have left one

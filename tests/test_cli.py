@@ -479,7 +479,7 @@ def notebook(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pat
         path = here / "notebooks" / "tiny.ipynb"
         path.parent.mkdir()
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
-        monkeypatch.setattr(commands, "NOTEBOOK", path)
+        monkeypatch.setattr(commands, "_NOTEBOOK", path)
         return path
 
     return write
@@ -538,7 +538,7 @@ def test_a_dead_kernel_fails_the_demo(notebook: Callable[[str], Path]) -> None:
 
 
 def test_demo_without_the_notebooks_makes_the_clip(toy: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "NOTEBOOK", here / "not" / "there.ipynb")
+    monkeypatch.setattr(commands, "_NOTEBOOK", here / "not" / "there.ipynb")
     result = run("demo", "--model", toy, "-o", "out")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("the notebooks are not installed with the package (they are in its repository): ")

@@ -26,9 +26,9 @@ from svdkit.forecast import find_card, predict
 from svdkit.forecast import forecast as make_forecast
 from svdkit.forecast.calibration import (
     Job,
-    cache_folder,
+    _cache_folder,
+    _device_name,
     clip_flops,
-    device_name,
     from_records,
     nominal_seconds,
     published,
@@ -416,7 +416,7 @@ def test_records_of_something_else_are_passed_over(other):
 
 def test_a_card_svdkit_does_not_know_is_forecast_from_its_own_records():
     mine = record(gpu="Brand New GPU", stages={"unet": 30.0})
-    assert device_name(mine.environment) == "Brand New GPU"
+    assert _device_name(mine.environment) == "Brand New GPU"
     of = job(num_inference_steps=50)
     found = from_records(
         [mine], job=of, model="svd-xt", network=svd_network(), card=card_of("Brand New GPU"), what="own"
@@ -469,11 +469,11 @@ def test_the_very_machine_has_the_published_timings_of_its_card(monkeypatch):
     facts = Facts(gpus=(Gpu("Tesla T4", 15_828_320_256, None, (7, 5)),), driver="570.86.15")
     monkeypatch.setattr("svdkit.environment.gather", lambda **_: facts)
     assert forecast("svd-xt").source == forecast("svd-xt", gpu="T4").source
-    assert predict.this_machine("cpu")[1] == "cpu"
+    assert predict._this_machine("cpu")[1] == "cpu"
 
 
 def test_a_cpu_without_records_has_no_seconds_and_says_how_to_get_them(monkeypatch):
-    monkeypatch.setattr(predict, "this_machine", lambda _device: (of_memory("Some CPU", 16.0), "cpu"))
+    monkeypatch.setattr(predict, "_this_machine", lambda _device: (of_memory("Some CPU", 16.0), "cpu"))
     found = forecast("micro")
     assert (found.gpu, found.load.dtype, found.load.device, found.seconds) == ("Some CPU", "fp32", "cpu", None)
     assert found.fits is True
@@ -481,7 +481,7 @@ def test_a_cpu_without_records_has_no_seconds_and_says_how_to_get_them(monkeypat
 
 
 def test_this_machine_is_described():
-    card, device = predict.this_machine()
+    card, device = predict._this_machine()
     assert card.name
     assert device in {"cpu", "cuda", "mps"}
 
@@ -555,7 +555,7 @@ def test_the_cache_is_where_the_platform_wants_it(tmp_path, monkeypatch, platfor
     monkeypatch.delenv("SVDKIT_CACHE")
     monkeypatch.setattr("sys.platform", platform)
     monkeypatch.setenv(variable, str(tmp_path))
-    assert cache_folder() == tmp_path / "svdkit"
+    assert _cache_folder() == tmp_path / "svdkit"
 
 
 def test_two_steps_and_a_chunk_calibrate_this_machine():

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from svdkit.bench.record import records_file
-from svdkit.cli.notebook import make_folder
+from svdkit.cli.notebook import _make_folder
 from svdkit.given import finite, read_values, user_path, whole
 from svdkit.image import read_image
 from svdkit.models import find_model
@@ -97,7 +97,7 @@ def empty_sweep(path: str) -> Path:
     [
         user_path,
         lambda path: records_file(path).parent,
-        lambda path: make_folder(Path(path)),
+        lambda path: _make_folder(Path(path)),
         lambda path: find_model(path).folder,
         lambda path: user_path(path) if read_image(f"{path}/a.png") is not None else Path(),
         lambda path: read_sweep(f"{path}/a.yaml") and user_path(path),

@@ -195,7 +195,7 @@ def test_no_part_of_an_answer_may_take_longer(path: str, server: str, monkeypatc
 
 
 def test_no_answer(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read, "ANSWER_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(read, "_ANSWER_TIMEOUT_SECONDS", 0.2)
     with pytest.raises(ImageError, match=r"cannot be reached \(.*timed out\)"):
         read_image(f"{server}/silent")
 

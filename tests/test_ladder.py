@@ -15,7 +15,7 @@ import torch
 from svdkit.errors import OutOfMemoryError, SvdkitWarning
 from svdkit.generate import generate, generate_batch
 from svdkit.generate import run as ladder_module
-from svdkit.generate.run import _next_step, run_stage
+from svdkit.generate.run import _next_step, _run_stage
 from svdkit.pipeline import active_techniques, undo_technique
 from svdkit.pipeline.memory import is_out_of_memory
 from svdkit.settings import ClipSettings
@@ -170,7 +170,7 @@ def test_the_whole_ladder_of_a_gpu(stage: str, steps: list[str], monkeypatch: py
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.warns(SvdkitWarning), pytest.raises(OutOfMemoryError, match=f"^{stage} ran out of memory at height=64"):
-        run_stage(gpu_pipe(), stage, attempt, RESOLVED, step_down=True, notes=[])
+        _run_stage(gpu_pipe(), stage, attempt, RESOLVED, step_down=True, notes=[])
     assert on == [step for step in steps if step != "smaller"]
     assert len(tried) == len(steps) + 1
     assert tried[-1] == (1 if stage == "decode" else 4)
@@ -255,12 +255,12 @@ def test_a_failed_attempt_holds_no_tensors(step_down: bool) -> None:
 
     if step_down:
         with pytest.warns(SvdkitWarning, match="decode_chunk_size=2"):
-            result, settings = run_stage(pipe, "decode", attempt, RESOLVED, step_down=True, notes=[])
+            result, settings = _run_stage(pipe, "decode", attempt, RESOLVED, step_down=True, notes=[])
         assert (result, settings.decode_chunk_size) == ("done", 2)
         assert seen == [0, 0]
     else:
         with pytest.raises(OutOfMemoryError) as caught:
-            run_stage(pipe, "decode", attempt, RESOLVED, step_down=False, notes=[])
+            _run_stage(pipe, "decode", attempt, RESOLVED, step_down=False, notes=[])
         assert caught.value.__cause__ is not None
         assert alive[0]() is None
 

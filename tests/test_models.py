@@ -12,7 +12,7 @@ import pytest
 
 from svdkit.errors import IncompleteModelError, ModelError, UnsafeWeightsError, VariantError
 from svdkit.models import ModelInfo, catalogue, check_folder, find_model
-from svdkit.models.folder import allow_patterns, fingerprint, half_precision, weight_files
+from svdkit.models.folder import _weight_files, allow_patterns, fingerprint, half_precision
 from svdkit.models.info import describe_folder
 from tests.toy import write_hub_folder
 
@@ -206,11 +206,13 @@ def test_patterns_of_full_precision_leave_fp16():
 
 
 def test_weight_files_of_one_file(original):
-    assert [file.name for file in weight_files(original, "image_encoder", variant="fp16")] == ["model.fp16.safetensors"]
+    assert [file.name for file in _weight_files(original, "image_encoder", variant="fp16")] == [
+        "model.fp16.safetensors"
+    ]
 
 
 def test_weight_files_of_shards(sharded):
-    files = weight_files(sharded, "unet", variant="fp16")
+    files = _weight_files(sharded, "unet", variant="fp16")
     assert len(files) > 1
     assert all(file.is_file() for file in files)
 
@@ -219,7 +221,7 @@ def test_an_index_cannot_point_out_of_the_folder(sharded, tmp_path):
     copy = shutil.copytree(sharded, tmp_path / "copy")
     index = copy / "vae" / "diffusion_pytorch_model.safetensors.index.fp16.json"
     index.write_text(json.dumps({"weight_map": {"a": "../../../secret.safetensors"}}), encoding="utf-8")
-    assert weight_files(copy, "vae", variant="fp16") == [copy / "vae" / "secret.safetensors"]
+    assert _weight_files(copy, "vae", variant="fp16") == [copy / "vae" / "secret.safetensors"]
 
 
 def test_fingerprint_follows_the_weights(original, folder):
@@ -310,7 +312,7 @@ def test_a_missing_file_is_named(folder, name):
 
 def test_a_missing_shard_is_named(sharded, tmp_path):
     copy = shutil.copytree(sharded, tmp_path / "copy")
-    shard = weight_files(copy, "unet", variant="fp16")[1]
+    shard = _weight_files(copy, "unet", variant="fp16")[1]
     shard.unlink()
     with pytest.raises(IncompleteModelError, match=f"unet/{shard.name}"):
         check_folder(copy)

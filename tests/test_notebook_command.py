@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from svdkit.cli import notebook as command
-from svdkit.cli.notebook import TakesPairs, check_parameters, find_notebook, notebook, strip_file
+from svdkit.cli.notebook import TakesPairs, _check_parameters, _find_notebook, _strip_file, notebook
 from svdkit.cli.options import Commands, RefusedInput
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def run(*words: object) -> Result:
 
 
 def checked(source: Path, **given: str) -> dict[str, Any]:
-    return check_parameters(source, [*given.items()], output_folder=None)[0]
+    return _check_parameters(source, [*given.items()], output_folder=None)[0]
 
 
 def test_values_have_the_types_of_the_defaults(here: Path) -> None:
@@ -126,32 +126,32 @@ def test_everything_wrong_is_refused_at_once(here: Path) -> None:
 
 def test_a_notebook_is_found_by_path_or_by_name(here: Path) -> None:
     write(here / "mine.ipynb")
-    assert find_notebook("mine") == Path("mine.ipynb")
-    assert find_notebook("01_quickstart").parent == command.FOLDER
+    assert _find_notebook("mine") == Path("mine.ipynb")
+    assert _find_notebook("01_quickstart").parent == command.FOLDER
     with pytest.raises(RefusedInput, match=r"there is no notebook 'other'; give a file, or .* 01_quickstart"):
-        find_notebook("other")
+        _find_notebook("other")
     (here / "README.md").write_text("no notebook", encoding="utf-8")
     with pytest.raises(RefusedInput, match=r"there is no notebook 'README.md'"):
-        find_notebook("README.md")
+        _find_notebook("README.md")
     with pytest.raises(RefusedInput, match=r"README.md cannot be a folder for the results: File exists"):
-        command.make_folder(here / "README.md")
+        command._make_folder(here / "README.md")
 
 
 def test_the_folder_is_the_notebooks_own_or_the_one_given(here: Path) -> None:
     """The results of the notebook land where its copies do."""
     source = write(here / "a.ipynb")
-    assert check_parameters(source, [], output_folder=None) == ({}, Path("outputs/mine"))
-    assert check_parameters(source, [("results", "r")], output_folder=None) == ({"results": "r"}, Path("r"))
-    assert check_parameters(source, [], output_folder=Path("o")) == ({"results": "o"}, Path("o"))
-    assert check_parameters(source, [("results", "~/r")], output_folder=None)[1] == Path.home() / "r"
-    assert check_parameters(source, [], output_folder=Path("~/o")) == (
+    assert _check_parameters(source, [], output_folder=None) == ({}, Path("outputs/mine"))
+    assert _check_parameters(source, [("results", "r")], output_folder=None) == ({"results": "r"}, Path("r"))
+    assert _check_parameters(source, [], output_folder=Path("o")) == ({"results": "o"}, Path("o"))
+    assert _check_parameters(source, [("results", "~/r")], output_folder=None)[1] == Path.home() / "r"
+    assert _check_parameters(source, [], output_folder=Path("~/o")) == (
         {"results": str(Path.home() / "o")},
         Path.home() / "o",
     )
     computed = write(here / "c.ipynb", parameters="results = f'{1}'")
-    assert check_parameters(computed, [], output_folder=None) == ({}, Path("outputs/c"))
+    assert _check_parameters(computed, [], output_folder=None) == ({}, Path("outputs/c"))
     plain = write(here / "b.ipynb", parameters="steps = 3")
-    assert check_parameters(plain, [], output_folder=None) == ({}, Path("outputs/b"))
+    assert _check_parameters(plain, [], output_folder=None) == ({}, Path("outputs/b"))
 
 
 def test_copies_and_results_land_together(here: Path) -> None:
@@ -272,7 +272,7 @@ def change(source: Path, **values: Any) -> bytes:
 def test_odd_notebooks_run(here: Path, changed: Any) -> None:
     source = write(here / "a.ipynb", "print(1)")
     source.write_bytes(changed(source))
-    assert check_parameters(source, [], output_folder=None)
+    assert _check_parameters(source, [], output_folder=None)
     assert run("a", "-o", "out").exit_code == 0
     assert json.loads(Path("out/notebook.ipynb").read_text(encoding="utf-8"))["metadata"]["kernelspec"] == {
         "display_name": "Python 3",
@@ -338,7 +338,7 @@ def test_a_large_output_of_text_is_named_and_left_out(here: Path) -> None:
         nbformat.v4.new_output("stream", text="hello"),
     ]
     nbformat.write(made, here / "a.ipynb")
-    strip_file(here / "a.ipynb", source="b.ipynb")
+    _strip_file(here / "a.ipynb", source="b.ipynb")
     outputs = nbformat.read(here / "a.ipynb", as_version=4).cells[0].outputs
     assert outputs[0].data["text/html"] == "(an output of 400,000 characters, left out of this copy)"
     assert outputs[0].data["text/plain"] == "short"

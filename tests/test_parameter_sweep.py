@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from svdkit.bench.record import read_records
-from svdkit.cli.notebook import check_parameters, run_notebook
+from svdkit.cli.notebook import _check_parameters, run_notebook
 from tests.test_quickstart import ROOT, cells, faults, text_of
 from tests.test_quickstart import source as quickstart_source
 
@@ -69,7 +69,7 @@ def test_the_command_for_terminals_takes_its_parameters() -> None:
     line = re.search(r"`svdkit notebook 02_parameter_sweep (.+)`", source("parameters-why"))
     assert line is not None
     pairs = re.findall(r"-p (\w+) '?([^'`]+?)'?(?= -p|$)", line.group(1))
-    values, folder = check_parameters(SWEEP, pairs, output_folder=None)
+    values, folder = _check_parameters(SWEEP, pairs, output_folder=None)
     assert values == {"seeds": [1, 2, 3, 4, 5], "num_inference_steps": 25}
     assert folder == Path("outputs/motion")
 

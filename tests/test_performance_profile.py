@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from svdkit import read_records
-from svdkit.cli.notebook import check_parameters, run_notebook
+from svdkit.cli.notebook import _check_parameters, run_notebook
 from svdkit.forecast import find_card
 from svdkit.models import find_model
 from tests.test_quickstart import COLAB, ROOT, cells, children_seconds, faults, source, text_of, workplace
@@ -88,7 +88,7 @@ def test_its_parameters_are_those_that_change_a_profile() -> None:
 def test_its_parameters_can_be_given_in_the_terminal(tmp_path: Path) -> None:
     """`svdkit notebook` reads lists, and puts the records where everything else goes."""
     pairs = [("num_inference_steps", "[2, 25]"), ("dtype", "[fp16, bf16]"), ("budget_seconds", "900")]
-    values, folder = check_parameters(NOTEBOOK, pairs, output_folder=tmp_path)
+    values, folder = _check_parameters(NOTEBOOK, pairs, output_folder=tmp_path)
     assert folder == tmp_path
     assert values == {
         "num_inference_steps": [2, 25],

@@ -29,7 +29,7 @@ from svdkit.models.costs import svd_network
 from svdkit.models.folder import STEMS, fingerprint
 from svdkit.pipeline import LoadReport, active_techniques, load, loading
 from svdkit.pipeline import memory as devices
-from svdkit.pipeline.memory import PLANS, choose_memory
+from svdkit.pipeline.memory import _PLANS, choose_memory
 from svdkit.settings import LoadSettings
 from tests.hub_server import COMMIT, serve
 from tests.toy import toy_pipeline, write_hub_folder
@@ -409,7 +409,7 @@ def test_what_was_let_go_of_is_collected_before_memory_is_looked_at(folder, monk
 # Plans
 
 
-@pytest.mark.parametrize("memory", PLANS[1:])
+@pytest.mark.parametrize("memory", _PLANS[1:])
 def test_offload_plans_on_a_cpu_say_what_to_do(folder, memory):
     with pytest.raises(PipelineError) as caught:
         load(folder, memory=memory)

@@ -9,7 +9,7 @@ import pytest
 from svdkit.errors import PipelineError
 from svdkit.models import find_model
 from svdkit.models.costs import network_of, svd_network
-from svdkit.pipeline.memory import GIB, PLANS, Need, Rung, choose_memory, plan, possible_plans
+from svdkit.pipeline.memory import _PLANS, GIB, Need, Rung, choose_memory, plan, possible_plans
 
 SVD = {"unet": int(2.84 * GIB), "image_encoder": int(1.18 * GIB), "vae": int(0.18 * GIB)}
 TINY = dict.fromkeys(SVD, 2**20)
@@ -19,7 +19,7 @@ def peak(memory, *, two=False, chunked=False, chunk=5, **clip):
     return Need(**{"weight_bytes": SVD, **clip}).peak(Rung(memory, two, chunked, chunk))
 
 
-def choose(gib, *, need=None, plans=PLANS, memory="auto", **switches):
+def choose(gib, *, need=None, plans=_PLANS, memory="auto", **switches):
     asked = Rung(memory, **switches)
     return choose_memory(need or Need(weight_bytes=SVD), free_bytes=int(gib * GIB), asked=asked, plans=plans)
 
@@ -49,11 +49,11 @@ def test_a_chunk_is_never_larger_than_the_clip():
 
 @pytest.mark.parametrize(("two", "chunked"), list(itertools.product([False, True], repeat=2)))
 def test_every_plan_down_the_ladder_needs_less(two, chunked):
-    needs = [peak(plan, two=two, chunked=chunked) for plan in PLANS]
+    needs = [peak(plan, two=two, chunked=chunked) for plan in _PLANS]
     assert needs == sorted(needs, reverse=True)
 
 
-@pytest.mark.parametrize("memory", PLANS)
+@pytest.mark.parametrize("memory", _PLANS)
 def test_every_technique_needs_less_or_the_same(memory):
     plain = peak(memory, chunk=1)
     assert peak(memory, chunk=1, two=True) <= plain
@@ -132,7 +132,7 @@ def test_cards(gib, memory, two, chunked, chunk):
 def test_the_choice_only_goes_down_as_memory_does():
     """Chunks last, plans before them; sequential only when nothing else is left."""
     rungs = [choose(gib / 4)[0] for gib in range(100, 8, -1)]
-    ranks = [(rung.memory == "sequential", -rung.decode_chunk_size, PLANS.index(rung.memory)) for rung in rungs]
+    ranks = [(rung.memory == "sequential", -rung.decode_chunk_size, _PLANS.index(rung.memory)) for rung in rungs]
     assert ranks == sorted(ranks)
 
 
@@ -167,7 +167,7 @@ def test_auto_adds_to_what_was_asked_for():
 
 def test_only_possible_plans_are_chosen():
     assert choose(1, plans=("resident",))[0].memory == "resident"
-    assert choose(3.6, plans=PLANS[:2])[0].memory == "offload"
+    assert choose(3.6, plans=_PLANS[:2])[0].memory == "offload"
 
 
 def test_reasons_say_what_would_have_been_faster():
@@ -196,8 +196,8 @@ def possible(device="cuda", *, memory="auto", dtype="fp16", compiled=False):
 
 
 def test_possible_plans():
-    assert possible() == PLANS
-    assert possible("cuda:1", memory="sequential") == PLANS
+    assert possible() == _PLANS
+    assert possible("cuda:1", memory="sequential") == _PLANS
     assert possible("mps") == ("resident",)
     assert possible(compiled=True) == ("resident",)
     assert possible(dtype="fp8") == ("resident", "offload", "group-offload")

@@ -16,7 +16,7 @@ from svdkit.bench import profile as profile_module
 from svdkit.bench import protocol
 from svdkit.bench.measure import Measurement
 from svdkit.bench.profile import agreement, profile
-from svdkit.bench.protocol import Protocol, add_up, step_seconds, stretch
+from svdkit.bench.protocol import Protocol, _add_up, _step_seconds, stretch
 from svdkit.bench.record import Record, read_records
 from svdkit.errors import Cancelled, ModelError, SettingsError
 from svdkit.image import fit
@@ -54,7 +54,7 @@ def denoised(*calls: float, each: int = 1, freeing: float = 0.0) -> Measurement:
 def test_a_denoising_is_stretched_to_more_steps() -> None:
     """The first step fetches the weights and the end frees them: once, however many steps there are."""
     measured = denoised(5.0, 1.0, 1.2, freeing=0.5)
-    assert step_seconds(measured) == pytest.approx(1.1)
+    assert _step_seconds(measured) == pytest.approx(1.1)
     longer = stretch(measured, 10)
     assert longer["unet"] == pytest.approx(5.0 + 9 * 1.1 + 0.5)
     assert longer["scheduler"] == pytest.approx(0.1)
@@ -65,18 +65,18 @@ def test_a_denoising_is_stretched_to_more_steps() -> None:
 
 def test_guidance_in_two_passes_has_two_calls_a_step() -> None:
     measured = denoised(2.0, 3.0, 1.0, 1.5, 1.0, 1.5, each=2)
-    assert step_seconds(measured) == pytest.approx(2.5)
+    assert _step_seconds(measured) == pytest.approx(2.5)
     assert stretch(measured, 4)["unet"] == pytest.approx(5.0 + 3 * 2.5)
 
 
 def test_a_single_step_is_only_itself() -> None:
-    assert step_seconds(denoised(2.0)) == 2.0
+    assert _step_seconds(denoised(2.0)) == 2.0
     assert stretch(denoised(2.0), 1)["unet"] == pytest.approx(2.0)
 
 
 def test_parts_add_up_and_the_total_is_their_sum() -> None:
     parts = ({"vae_encode": 1.0, "total": 1.1, "unattributed": 0.1}, {"unet": 2.0, "total": 2.2, "unattributed": 0.2})
-    assert add_up(*parts) == pytest.approx({"vae_encode": 1.0, "unet": 2.0, "unattributed": 0.3, "total": 3.3})
+    assert _add_up(*parts) == pytest.approx({"vae_encode": 1.0, "unet": 2.0, "unattributed": 0.3, "total": 3.3})
 
 
 def test_a_grid_is_composed_of_few_runs_and_a_cell_is_measured_whole(

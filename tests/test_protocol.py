@@ -14,7 +14,16 @@ import torch
 
 from svdkit.bench import protocol as module
 from svdkit.bench.measure import Measurement
-from svdkit.bench.protocol import Protocol, Trial, compile_cost, describe, interleave, record_of, samples_of, whole_clip
+from svdkit.bench.protocol import (
+    Protocol,
+    _compile_cost,
+    _interleave,
+    _record_of,
+    _samples_of,
+    _Trial,
+    _whole_clip,
+    describe,
+)
 from svdkit.bench.record import Record
 from svdkit.errors import SettingsError
 from svdkit.image import fit
@@ -59,7 +68,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
         yield m
         m.seconds = {"unet": taken[0], "total": taken[0]}
 
-    def trial(name: str, *seconds: float) -> Trial:
+    def trial(name: str, *seconds: float) -> _Trial:
         left = iter(seconds)
         last = seconds[-1]
 
@@ -67,15 +76,15 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
             ran.append(name)
             taken.append(next(left, last))
 
-        return Trial(run)
+        return _Trial(run)
 
     monkeypatch.setattr(module, "measure", scripted)
     monkeypatch.setattr(module, "execution_device", lambda _pipe: CPU)
     return SimpleNamespace(trial=trial, ran=ran)
 
 
-def quietly(*trials: Trial, **how: Any) -> None:
-    interleave(None, trials, Protocol(memory=False, **how), lambda _text: None)
+def quietly(*trials: _Trial, **how: Any) -> None:
+    _interleave(None, trials, Protocol(memory=False, **how), lambda _text: None)
 
 
 def totals(runs: list[Measurement]) -> list[float]:
@@ -124,7 +133,7 @@ def test_an_error_ends_one_cell_and_not_the_others(script: Any) -> None:
     def fail() -> None:
         raise RuntimeError("broken")
 
-    good, bad = script.trial("a", 1.0), Trial(fail)
+    good, bad = script.trial("a", 1.0), _Trial(fail)
     quietly(bad, good)
     assert len(good.timed) == 5
     assert (str(bad.error), bad.timed) == ("broken", [])
@@ -153,9 +162,9 @@ def test_an_interrupt_in_the_memory_pass_leaves_no_half_of_it(pipe: Any) -> None
         if trial.timed:
             raise KeyboardInterrupt
 
-    trial = Trial(run)
+    trial = _Trial(run)
     with pytest.raises(KeyboardInterrupt):
-        interleave(pipe, [trial], dataclasses.replace(QUICK, max_repeats=2), lambda _text: None)
+        _interleave(pipe, [trial], dataclasses.replace(QUICK, max_repeats=2), lambda _text: None)
     assert trial.memory == {}
 
 
@@ -167,7 +176,7 @@ def test_after_each_timed_run_nvml_is_asked_for_energy_and_state(script: Any, mo
     trial = script.trial("a", 1.0)
     quietly(trial)
     assert trial.cost == {"sm_clock_mhz": [1980] * 5, "temperature_celsius": [61] * 5, "energy_joules": [10.0] * 5}
-    record = module.record_of(trial, header(), load_seconds=0.5)
+    record = module._record_of(trial, header(), load_seconds=0.5)
     assert record.cost["energy_joules"] == 10.0
     assert record.cost["sm_clock_mhz"] == [1980] * 5
 
@@ -196,7 +205,7 @@ def test_compiling_is_told_apart(script: Any) -> None:
 
 def test_where_nothing_was_compiled_the_compiler_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
-    assert compile_cost() == {"compile_seconds": 0.0, "graph_breaks": 0}
+    assert _compile_cost() == {"compile_seconds": 0.0, "graph_breaks": 0}
 
 
 def test_a_protocol_without_repeats_is_refused() -> None:
@@ -207,18 +216,18 @@ def test_a_protocol_without_repeats_is_refused() -> None:
 
 
 def test_samples_are_one_list_a_stage() -> None:
-    assert samples_of([{"unet": 1.0, "total": 2.0}, {"unet": 3.0, "total": 4.0}]) == {
+    assert _samples_of([{"unet": 1.0, "total": 2.0}, {"unet": 3.0, "total": 4.0}]) == {
         "unet": [1.0, 3.0],
         "total": [2.0, 4.0],
     }
-    assert samples_of([]) == {}
+    assert _samples_of([]) == {}
 
 
 def run_cells(pipe: Any, frame: Any, clips: list[ClipSettings], tell: Any = lambda _text: None) -> list[Record]:
     headers = [describe(pipe, frame, clip) for clip in clips]
-    trials = [whole_clip(pipe, frame, ClipSettings.from_dict(header["clip"])) for header in headers]
-    interleave(pipe, trials, QUICK, tell)
-    return [record_of(trial, header, load_seconds=0.5) for trial, header in zip(trials, headers, strict=True)]
+    trials = [_whole_clip(pipe, frame, ClipSettings.from_dict(header["clip"])) for header in headers]
+    _interleave(pipe, trials, QUICK, tell)
+    return [_record_of(trial, header, load_seconds=0.5) for trial, header in zip(trials, headers, strict=True)]
 
 
 def test_whole_cells_are_records_and_the_first_is_measured_twice(pipe: Any) -> None:
@@ -273,5 +282,5 @@ def test_a_whole_clip_does_not_step_down(monkeypatch: pytest.MonkeyPatch) -> Non
     """A clip that fitted only with a smaller chunk would be the record of another cell."""
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(module, "generate", lambda *_, **how: asked.append(how))
-    whole_clip(None, fit("rocket", height=64, width=64), ClipSettings()).run()
+    _whole_clip(None, fit("rocket", height=64, width=64), ClipSettings()).run()
     assert asked == [{"progress": False, "step_down": False}]

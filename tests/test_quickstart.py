@@ -38,7 +38,7 @@ def source(name: str) -> str:
 
 
 def test_the_notebook_of_the_demo_is_this_one() -> None:
-    assert notebook.NOTEBOOK == QUICKSTART
+    assert notebook._NOTEBOOK == QUICKSTART
 
 
 def test_it_opens_on_colab_by_a_badge() -> None:

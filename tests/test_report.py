@@ -15,7 +15,7 @@ from svdkit.bench.record import Record, run_id, write_record
 from svdkit.clip import Clip
 from svdkit.errors import SvdkitError
 from svdkit.sweep.figures import Run, curves
-from svdkit.sweep.report import text_of, write_report
+from svdkit.sweep.report import _text_of, write_report
 from tests.bench_records import CPU, VERSIONS
 from tests.browser import page_of
 
@@ -87,7 +87,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_values_that_differ_late_stay_apart_and_cameras_names_are_shown() -> None:
-    assert [text_of(rate) for rate in (23.976, 24.0, 0.02)] == ["23.976", "24", "0.02"]
+    assert [_text_of(rate) for rate in (23.976, 24.0, 0.02)] == ["23.976", "24", "0.02"]
     settings: list[dict[str, Any]] = [
         {"fps": fps, "image": image} for fps in (6, 7) for image in ("_DSC1.jpg", "_DSC2.jpg")
     ]

@@ -27,7 +27,7 @@ from svdkit.errors import ClipError, SettingsError, SvdkitError
 from svdkit.sweep import results as results_module
 from svdkit.sweep import run_sweep, sweep, worker
 from svdkit.sweep.plan import Estimate
-from svdkit.sweep.run import Display
+from svdkit.sweep.run import _Display
 from tests.sweeps import DIES, FAILS_SECOND, FILLS, HANGS, LOSES_GPU, SLOW, WORKER, seeds, tasks_of
 
 if TYPE_CHECKING:
@@ -210,13 +210,13 @@ def test_a_results_folder_that_is_removed_stops_the_sweep(
 ) -> None:
     folder, ended = tmp_path / "results", []
 
-    def remove(self: Display, record: Any) -> None:
+    def remove(self: _Display, record: Any) -> None:
         ended.append(record.status)
         shutil.rmtree(folder)
         if then == "an empty folder":
             folder.mkdir()
 
-    monkeypatch.setattr(Display, "ended", remove)
+    monkeypatch.setattr(_Display, "ended", remove)
     with pytest.raises(SvdkitError, match="is gone: the folder was removed or moved, its disk dropped off, or another"):
         run_sweep(seeds(1, 2, 3), results=folder)
     assert ended == ["ok"]
@@ -252,12 +252,12 @@ def test_the_plan_is_printed_where_the_output_is_ascii(tmp_path: Path, monkeypat
 
 
 def test_an_interrupt_ends_the_worker_and_keeps_what_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(self: Display, record: Any) -> None:
+    def interrupt(self: _Display, record: Any) -> None:
         raise KeyboardInterrupt
 
     children = watch_children(monkeypatch)
     with monkeypatch.context() as patch:
-        patch.setattr(Display, "ended", interrupt)
+        patch.setattr(_Display, "ended", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(seeds(1, 2), tmp_path)
     assert children[0]._process.poll() is not None
@@ -301,7 +301,7 @@ def test_time_left_comes_from_measured_stages() -> None:
     axes = {"motion_bucket_id": [1, 2, 3, 4], "decode_chunk_size": [2, 7]}
     plan = plan_sweep("rocket", axes=axes, forecast=False)
     runs = [*zip(tasks_of(plan), plan.jobs, strict=True)]
-    display = Display(runs, {}, shown=False)
+    display = _Display(runs, {}, shown=False)
     assert str(display) == "0/8 runs, 0 failed"
     task = runs[0][0]
     seconds = {"encode": [1.0], "denoise": [10.0], "decode": [2.0]}

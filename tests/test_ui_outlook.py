@@ -30,11 +30,11 @@ MACHINE = "a machine of the tests"
 def _machine(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same machine everywhere, of which nothing was measured; no test reads or writes the user's cache."""
     monkeypatch.setenv("SVDKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(predict, "this_machine", lambda _device: (of_memory(MACHINE, 16), "cpu"))
+    monkeypatch.setattr(predict, "_this_machine", lambda _device: (of_memory(MACHINE, 16), "cpu"))
 
 
 def small_gpu(monkeypatch: pytest.MonkeyPatch, gib: float) -> None:
-    monkeypatch.setattr(predict, "this_machine", lambda _device: (of_memory("a small card", gib), "cuda"))
+    monkeypatch.setattr(predict, "_this_machine", lambda _device: (of_memory("a small card", gib), "cuda"))
 
 
 def outlook(model: str = "micro", **more: Any) -> Outlook:

@@ -42,7 +42,7 @@ def _machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     close_all()
     monkeypatch.setenv("SVDKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv(APP, raising=False)
-    monkeypatch.setattr(predict, "this_machine", lambda _device: (of_memory("a machine of the tests", 16), "cpu"))
+    monkeypatch.setattr(predict, "_this_machine", lambda _device: (of_memory("a machine of the tests", 16), "cpu"))
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from svdkit.settings import ClipSettings
 from svdkit.sweep.player import Player, asset
 from svdkit.ui import parts as module
 from svdkit.ui.form import _sizes_for
-from svdkit.ui.parts import Knob, Words, as_html, box, empty_upload, on_value, read_upload, safe, set_tooltip, texts
+from svdkit.ui.parts import Knob, Words, _set_tooltip, as_html, box, empty_upload, on_value, read_upload, safe, texts
 from tests.ui_toys import IPYWIDGETS, close_all, jpeg, put, state
 
 HAN = re.compile("[\u4e00-\u9fff]")
@@ -172,11 +172,11 @@ class TestKnob:
 def test_tooltips_are_called_differently() -> None:
     """By version, and in version 7 by widget."""
     button, text = ipywidgets.Button(), ipywidgets.Text()
-    set_tooltip(button, "press me")
-    set_tooltip(text, "write here")
+    _set_tooltip(button, "press me")
+    _set_tooltip(text, "write here")
     assert button.tooltip == "press me"
     assert getattr(text, "tooltip" if IPYWIDGETS >= 8 else "description_tooltip") == "write here"
-    set_tooltip(ipywidgets.VBox(), "no place for it in version 7, and no error")
+    _set_tooltip(ipywidgets.VBox(), "no place for it in version 7, and no error")
 
 
 def test_actions_get_what_they_need() -> None:

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from svdkit.bench.record import Record
 
 
-HATCHES = ("//", "\\\\", "xx", "--", "++", "||", "////", "")  # dots and circles make heavy SVG files
+_HATCHES = ("//", "\\\\", "xx", "--", "++", "||", "////", "")  # dots and circles make heavy SVG files
 MARKERS, LINES = "osD^vP*X", ("-", "--", ":", "-.")
-COLOURS = ("#0b6fa4", "#c2571a", "#3b7d3c", "#7a4a9e", "#8a6d00", "#b03060", "#444444", "#00807a")
-FILLS = ("#9ecae1", "#fdd0a2", "#c7e9c0", "#dadaeb", "#fff2ae", "#fbb4c9", "#d9d9d9", "#b2e2e2")
+_COLOURS = ("#0b6fa4", "#c2571a", "#3b7d3c", "#7a4a9e", "#8a6d00", "#b03060", "#444444", "#00807a")
+_FILLS = ("#9ecae1", "#fdd0a2", "#c7e9c0", "#dadaeb", "#fff2ae", "#fbb4c9", "#d9d9d9", "#b2e2e2")
 
 
-def empty_figure(records: Sequence[Record], *, height: float = 4.2, hidden: Sequence[str] = ()) -> tuple[Figure, Axes]:
+def _empty_figure(records: Sequence[Record], *, height: float = 4.2, hidden: Sequence[str] = ()) -> tuple[Figure, Axes]:
     """Make an empty figure whose title says what was measured on what; no global state of pyplot is touched."""
     from matplotlib.figure import Figure
 
@@ -58,9 +58,9 @@ def _settings_line(records: Sequence[Record], hidden: Sequence[str]) -> str:
     return ", ".join([*(text.format(same[name]) for name, text in words.items() if name in same), *composed])
 
 
-def series_of(records: Sequence[Record], *, along: str, free: Sequence[str] = ()) -> dict[str, list[Record]]:
+def _series_of(records: Sequence[Record], *, along: str, free: Sequence[str] = ()) -> dict[str, list[Record]]:
     """Group records by model and loading; hold their other clip settings at the most frequent value of each."""
-    records = [record for record in records if not math.isnan(setting_of(record, along))]
+    records = [record for record in records if not math.isnan(_setting_of(record, along))]
     names = dict.fromkeys(name for record in records for name in record.clip)
     for name in (name for name in names if name not in (along, "seed", *free)):
         kept = Counter(record.clip.get(name) for record in records).most_common(1)[0][0]
@@ -77,7 +77,7 @@ def series_of(records: Sequence[Record], *, along: str, free: Sequence[str] = ()
     return series
 
 
-def setting_of(record: Record, name: str) -> float:
+def _setting_of(record: Record, name: str) -> float:
     """A clip setting as a number for an axis; NaN when it is not known."""
     value = record.clip.get(name)
     return math.nan if value is None else float(value)
@@ -93,12 +93,12 @@ def stage_waterfall(record: Record) -> Figure:
     stages = [stage for stage in STAGES if stage not in ("load", "total") and timed.get(stage)]
     if not stages:
         raise SettingsError(f"stage_waterfall: record {record.id} has no timed stages; profile and measure give them")
-    figure, axes = empty_figure([record], height=1.6 + 0.42 * len(stages))
+    figure, axes = _empty_figure([record], height=1.6 + 0.42 * len(stages))
     seconds = np.array([median([timed[stage]]).value for stage in stages])
     ends = np.cumsum(seconds)
     starts, whole = ends - seconds, float(ends[-1])
     for row, (start, length) in enumerate(zip(starts, seconds, strict=True)):
-        look = {"color": FILLS[row % 8], "hatch": HATCHES[row % 8], "edgecolor": "#222", "linewidth": 0.8}
+        look = {"color": _FILLS[row % 8], "hatch": _HATCHES[row % 8], "edgecolor": "#222", "linewidth": 0.8}
         axes.barh(row, length, left=start, height=0.7, **look)
         is_late = start + length / 2 > whole / 2  # its text goes where there is room
         side, place = ("right", (start, row)) if is_late else ("left", (start + length, row))
@@ -119,16 +119,16 @@ def time_against_steps(records: Sequence[Record]) -> Figure:
     Clip settings other than the steps are held at their most frequent values, which the title names.
     """
     along = "num_inference_steps"
-    series = series_of([r for r in records if r.timed], along=along)
-    series = {name: found for name, found in series.items() if len({setting_of(r, along) for r in found}) > 1}
+    series = _series_of([r for r in records if r.timed], along=along)
+    series = {name: found for name, found in series.items() if len({_setting_of(r, along) for r in found}) > 1}
     if not series:
         raise SettingsError("time_against_steps: give timed records of at least two num_inference_steps")
-    figure, axes = empty_figure([record for found in series.values() for record in found])
+    figure, axes = _empty_figure([record for found in series.values() for record in found])
     for index, (name, found) in enumerate(series.items()):
-        steps = np.array([setting_of(record, along) for record in found])
+        steps = np.array([_setting_of(record, along) for record in found])
         low, middle, high = np.array([(s.low, s.value, s.high) for s in (median(r.timed) for r in found)]).T
         slope, fixed = np.polyfit(steps, middle, 1)
-        colour, ends = COLOURS[index % 8], np.array([0, steps.max()])
+        colour, ends = _COLOURS[index % 8], np.array([0, steps.max()])
         axes.plot(ends, fixed + slope * ends, LINES[index % 4], color=colour, linewidth=1.2)
         label = f"{name + ': ' if name else ''}{format_seconds(fixed)} + {format_seconds(slope)} a step"
         look = {"fmt": MARKERS[index % 8], "color": colour, "markersize": 7, "markerfacecolor": "white", "capsize": 3}
@@ -143,21 +143,21 @@ def time_against_steps(records: Sequence[Record]) -> Figure:
 def vram_against_chunk(records: Sequence[Record], *, limit_bytes: int | None = None) -> Figure:
     """Peak memory against the decode chunk: all kinds of bytes for one way of loading, one kind for several."""
     along, free = "decode_chunk_size", ("num_inference_steps",)
-    series = series_of([r for r in records if r.status == "ok" and any(r.peaks.values())], along=along, free=free)
+    series = _series_of([r for r in records if r.status == "ok" and any(r.peaks.values())], along=along, free=free)
     if not series:
         raise SettingsError("vram_against_chunk: give records that have decode_chunk_size and measured memory")
     shown = [record for found in series.values() for record in found]
-    figure, axes = empty_figure(shown, hidden=free)
+    figure, axes = _empty_figure(shown, hidden=free)
     kinds = [kind for kind in BYTES if any(r.peaks[kind] for r in shown)] if len(series) == 1 else [_kind(shown)]
     for index, (name, kind) in enumerate((name, kind) for name in series for kind in kinds):
         peaks: dict[float, float] = {}
         for record in series[name]:
             if size := record.peaks[kind]:
-                chunk = setting_of(record, along)
+                chunk = _setting_of(record, along)
                 peaks[chunk] = max(peaks.get(chunk, 0), size / _GIB)
         if not peaks:  # another kind of device, which has no bytes of this kind
             continue
-        look = {"marker": MARKERS[index % 8], "linestyle": LINES[index % 4], "color": COLOURS[index % 8]}
+        look = {"marker": MARKERS[index % 8], "linestyle": LINES[index % 4], "color": _COLOURS[index % 8]}
         label = name or _WORDS[kind]
         axes.plot(*zip(*sorted(peaks.items()), strict=True), label=label, markerfacecolor="white", **look)
     limit = limit_bytes or max((r.environment.get("vram_bytes") or 0 for r in records), default=0)
@@ -187,11 +187,11 @@ def time_memory_pareto(records: Sequence[Record]) -> Figure:
     good = [record for record in good if record.peaks[kind]]
     points = [((r.peaks[kind] or 0) / _GIB, median(r.timed).value) for r in good]
     frontier = _frontier(good, points)
-    figure, axes = empty_figure(good, height=4.2 + 0.17 * len(frontier))
+    figure, axes = _empty_figure(good, height=4.2 + 0.17 * len(frontier))
     axes.plot(*zip(*points, strict=True), "o", color="#777", markerfacecolor="white", label="run")
     line = list(zip(*(points[index] for index in frontier), strict=True))
-    axes.step(*line, where="post", color=COLOURS[0], linewidth=1.2)
-    axes.plot(*line, "s", color=COLOURS[0], markersize=7, label="frontier")
+    axes.step(*line, where="post", color=_COLOURS[0], linewidth=1.2)
+    axes.plot(*line, "s", color=_COLOURS[0], markersize=7, label="frontier")
     rows = [record.settings | record.model | {"method": record.method} for record in good]
     names, differ = [], varying(rows)
     for number, index in enumerate(frontier, start=1):
@@ -221,10 +221,10 @@ def run_order_drift(record: Record) -> Figure:
     middle, ends = float(np.median(seconds)), np.array([order.min(), order.max()])
     word = "beyond chance" if chance_of_trend(order, seconds) < 0.05 else "within chance"
     trend = f"trend {slope * np.ptp(ends) / middle:+.1%} from first to last, {word}"
-    figure, axes = empty_figure([record])
-    axes.plot(order, seconds, "o", color=COLOURS[0], markerfacecolor="white", markersize=7, label="clip")
+    figure, axes = _empty_figure([record])
+    axes.plot(order, seconds, "o", color=_COLOURS[0], markerfacecolor="white", markersize=7, label="clip")
     axes.axhline(middle, color="black", linewidth=1, linestyle="--", label=f"median {format_seconds(middle)}")
-    axes.plot(ends, start + slope * ends, "-", color=COLOURS[1], label=trend)
+    axes.plot(ends, start + slope * ends, "-", color=_COLOURS[1], label=trend)
     axes.set(xlabel="position in the run", ylabel="clip time, s")
     axes.locator_params(axis="x", integer=True)
     axes.margins(y=0.25)

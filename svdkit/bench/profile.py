@@ -63,14 +63,14 @@ class Group:
             whole=self.whole,
             composed=self.composed,
             protocol=self.protocol,
-            done=Counter((each.id, each.method) for each in read_all(self.results) if is_done(each, self.protocol)),
+            done=Counter((each.id, each.method) for each in _read_all(self.results) if _is_done(each, self.protocol)),
             keep=partial(write_record, self.results),
             tell=self.say,
         )
 
     def in_child(self) -> None:
         """Measure in a process of its own; if it does not come to the end, the cells not done are failed rows."""
-        old = read_all(self.results)
+        old = _read_all(self.results)
         heard: dict[str, Any] = {"headers": self._asked()}
         child = Child(_WORKER, grace_seconds=_GRACE_SECONDS)
         try:
@@ -109,7 +109,7 @@ class Group:
         """Write a row for each cell that has neither a good record nor one of this run."""
         values = {"status": heard.get("status", "error"), "error": heard["error"]}
         method = "composed" if self.composed else "measured"
-        there = [record for record in old if is_done(record, self.protocol)] + read_all(self.results)[len(old) :]
+        there = [record for record in old if _is_done(record, self.protocol)] + _read_all(self.results)[len(old) :]
         there_ids = {record.id for record in there if record.method == method}
         for header in heard["headers"]:
             if header["id"] not in there_ids:
@@ -131,13 +131,13 @@ def work(channel: Channel) -> None:
     channel.say({"done": True})
 
 
-def is_done(record: Record, protocol: Protocol) -> bool:
+def _is_done(record: Record, protocol: Protocol) -> bool:
     """Whether a record is as good as asked: it has its repeats and, where it is wanted, its memory."""
     enough = len(record.order) >= protocol.min_repeats and (record.memory or not protocol.memory)
     return record.status == "ok" and bool(enough)
 
 
-def read_all(results: Path) -> list[Record]:
+def _read_all(results: Path) -> list[Record]:
     """Read the records of a results folder; none where it has none yet."""
     return read_records(results) if records_file(results).is_file() else []
 
@@ -287,7 +287,7 @@ def _draw(loads: int, clips: int, *, count: int, seed: int) -> list[list[int]]:
 def _collect(folder: Path, ids: Sequence[str] | dict[str, None], protocol: Protocol) -> list[Record]:
     """The records of some cells, composed ones first; what failed or ended early only where nothing went better."""
     found: dict[tuple[str, str], list[Record]] = {}
-    for record in read_all(folder):
+    for record in _read_all(folder):
         found.setdefault((record.method, record.id), []).append(record)
     return [
         record
@@ -299,7 +299,7 @@ def _collect(folder: Path, ids: Sequence[str] | dict[str, None], protocol: Proto
 
 def _best(row: list[Record], protocol: Protocol) -> list[Record]:
     good = [record for record in row if record.status == "ok"]
-    enough = [record for record in good if is_done(record, protocol)]
+    enough = [record for record in good if _is_done(record, protocol)]
     return [record for record in enough if record.memory] or enough or good or row[-1:]
 
 

@@ -73,7 +73,7 @@ class Protocol:
 
 
 @dataclass
-class Trial:
+class _Trial:
     """Something that is run and timed again and again, and what came of it."""
 
     run: Callable[[], object]
@@ -97,13 +97,13 @@ class Trial:
         return found.high - found.low < 2 * half_width * found.value
 
 
-def interleave(pipe: Any, trials: Sequence[Trial], protocol: Protocol, tell: Callable[[str], object]) -> None:
+def _interleave(pipe: Any, trials: Sequence[_Trial], protocol: Protocol, tell: Callable[[str], object]) -> None:
     """Run trials in turn; what one raises ends that one. Interrupted, the trials have what was measured until then."""
     for number, trial in enumerate(trials, start=1):
         tell(f"cold run {number} of {len(trials)}")
-        before = compile_cost()
+        before = _compile_cost()
         _attempt(pipe, trial, trial.cold)
-        trial.cost |= {name: value - before[name] for name, value in compile_cost().items() if value > before[name]}
+        trial.cost |= {name: value - before[name] for name, value in _compile_cost().items() if value > before[name]}
     for number in range(1, protocol.max_warm_ups + 1):
         for trial in [each for each in _running(trials) if not each.is_warm(protocol.warm_up_difference)]:
             tell(f"warm-up {number}")
@@ -114,11 +114,11 @@ def interleave(pipe: Any, trials: Sequence[Trial], protocol: Protocol, tell: Cal
         _attempt(pipe, trial, None)
 
 
-def _running(trials: Sequence[Trial]) -> list[Trial]:
+def _running(trials: Sequence[_Trial]) -> list[_Trial]:
     return [trial for trial in trials if trial.error is None]
 
 
-def _repeat(pipe: Any, trials: Sequence[Trial], protocol: Protocol, tell: Callable[[str], object]) -> None:
+def _repeat(pipe: Any, trials: Sequence[_Trial], protocol: Protocol, tell: Callable[[str], object]) -> None:
     """Time all trials in turn until all are narrow or time is up; each round begins with another one."""
     nvml = open_nvml(execution_device(pipe))
     end, position = time.monotonic() + protocol.budget_seconds, 0
@@ -140,7 +140,7 @@ def _repeat(pipe: Any, trials: Sequence[Trial], protocol: Protocol, tell: Callab
                 _note(trial, nvml, since_joules=joules)
 
 
-def _note(trial: Trial, nvml: Nvml, *, since_joules: float | None) -> None:
+def _note(trial: _Trial, nvml: Nvml, *, since_joules: float | None) -> None:
     """Keep what NVML says right after a timed run, outside of it."""
     now = nvml.energy_joules()
     used = None if now is None or since_joules is None else now - since_joules
@@ -149,7 +149,7 @@ def _note(trial: Trial, nvml: Nvml, *, since_joules: float | None) -> None:
             trial.cost.setdefault(name, []).append(value)
 
 
-def _attempt(pipe: Any, trial: Trial, samples: list[Measurement] | None) -> None:
+def _attempt(pipe: Any, trial: _Trial, samples: list[Measurement] | None) -> None:
     """Run a trial once, timed, or for its memory; an error is kept, without the tensors that it holds."""
     try:
         if samples is None:
@@ -169,7 +169,7 @@ def _attempt(pipe: Any, trial: Trial, samples: list[Measurement] | None) -> None
         torch.cuda.empty_cache()
 
 
-def compile_cost() -> dict[str, float]:
+def _compile_cost() -> dict[str, float]:
     """Seconds that torch has compiled in this process, and graph breaks; nothing where it has never compiled."""
     if "torch._dynamo" not in sys.modules:
         return {"compile_seconds": 0.0, "graph_breaks": 0}
@@ -179,7 +179,7 @@ def compile_cost() -> dict[str, float]:
     return {"compile_seconds": float(seconds), "graph_breaks": sum(utils.counters["graph_break"].values())}
 
 
-def samples_of(measured: Iterable[dict[str, float]]) -> dict[str, list[float]]:
+def _samples_of(measured: Iterable[dict[str, float]]) -> dict[str, list[float]]:
     """Turn one dict of stages a run into one list of runs a stage."""
     runs = list(measured)
     return {stage: [run.get(stage, 0.0) for run in runs] for stage in (runs[0] if runs else ())}
@@ -217,19 +217,19 @@ def failure_of(error: Exception) -> dict[str, Any]:
     }
 
 
-def record_of(trial: Trial, header: dict[str, Any], *, load_seconds: float) -> Record:
+def _record_of(trial: _Trial, header: dict[str, Any], *, load_seconds: float) -> Record:
     """Make the record of a clip that was measured whole."""
     cost = {name: float(np.median(value)) if name == "energy_joules" else value for name, value in trial.cost.items()}
     phases = {"cold": trial.cold, "warm_up": trial.warm_up, "timed": trial.timed}
-    samples = {phase: samples_of(each.seconds for each in runs) for phase, runs in phases.items()}
+    samples = {phase: _samples_of(each.seconds for each in runs) for phase, runs in phases.items()}
     samples["cold"] = {"load": [load_seconds], **samples["cold"]}
     values = {"samples": samples, "order": trial.order, "memory": trial.memory, "cost": cost}
     return make_record(header, failure=trial.error, **values)
 
 
-def whole_clip(pipe: Any, frame: Frame, clip: ClipSettings) -> Trial:
+def _whole_clip(pipe: Any, frame: Frame, clip: ClipSettings) -> _Trial:
     """Make a trial of one clip, from the fitted photo to its frames; it does not step down when memory runs out."""
-    return Trial(lambda: generate(pipe, frame, clip, progress=False, step_down=False))
+    return _Trial(lambda: generate(pipe, frame, clip, progress=False, step_down=False))
 
 
 def measure_group(
@@ -251,16 +251,16 @@ def measure_group(
     for header in (headers[index] for index in whole):
         done[header["id"], "measured"] -= 1
         if done[header["id"], "measured"] < 0:
-            trials.append((whole_clip(pipe, frame, ClipSettings.from_dict(header["clip"])), header))
+            trials.append((_whole_clip(pipe, frame, ClipSettings.from_dict(header["clip"])), header))
     missing = [header for header in headers if composed and not done[header["id"], "composed"]]
     parts = Parts(pipe, frame, [ClipSettings.from_dict(header["clip"]) for header in missing])
     seconds = pipe.svdkit.load_seconds
     try:
-        interleave(pipe, [*(trial for trial, _ in trials), *parts.trials], protocol, tell)
+        _interleave(pipe, [*(trial for trial, _ in trials), *parts.trials], protocol, tell)
     finally:
         for trial, header in trials:
             if trial.error or len(trial.timed) >= protocol.min_repeats:
-                keep(record_of(trial, header, load_seconds=seconds))
+                keep(_record_of(trial, header, load_seconds=seconds))
         for header in missing:
             record = parts.record(header, load_seconds=seconds)
             if record.error or len(record.order) >= protocol.min_repeats:
@@ -278,9 +278,9 @@ class Parts:
         if lengths[1:]:  # of one step alone the first, which may fetch weights, cannot be told from the others
             lengths = [max(2, lengths[0]), lengths[-1]]
         self._lengths = itertools.cycle(lengths)
-        self.encode = Trial(partial(self._encode, *clips[:1]))
-        self.denoise = Trial(self._denoise, step_seconds)
-        self.decode = {chunk: Trial(partial(self._decode, chunk)) for chunk in {c.decode_chunk_size for c in clips}}
+        self.encode = _Trial(partial(self._encode, *clips[:1]))
+        self.denoise = _Trial(self._denoise, _step_seconds)
+        self.decode = {chunk: _Trial(partial(self._decode, chunk)) for chunk in {c.decode_chunk_size for c in clips}}
         self.trials = [self.encode, self.denoise, *self.decode.values()] if clips else []
 
     def _encode(self, clip: ClipSettings) -> None:
@@ -301,7 +301,7 @@ class Parts:
         last = self.decode[header["clip"]["decode_chunk_size"]]
         three = (self.encode, self.denoise, last)
         rounds = zip(*(trial.timed for trial in three), strict=False)
-        timed = [add_up(one.seconds, stretch(two, steps), three.seconds) for one, two, three in rounds]
+        timed = [_add_up(one.seconds, stretch(two, steps), three.seconds) for one, two, three in rounds]
         sizes: dict[str, Any] = {}
         if all(trial.memory for trial in three):
             sizes = {stage: value for trial in three for stage, value in trial.memory.items()}
@@ -310,7 +310,7 @@ class Parts:
             header,
             failure=next((trial.error for trial in three if trial.error), None),
             method="composed",
-            samples={"cold": {"load": [load_seconds]}, "timed": samples_of(timed)},
+            samples={"cold": {"load": [load_seconds]}, "timed": _samples_of(timed)},
             order=last.order[: len(timed)],
             memory=sizes,
         )
@@ -322,7 +322,7 @@ def _steps(measured: Measurement) -> tuple[list[float], int]:
     return calls, sum(stage == "scheduler" for stage, _ in measured.calls)
 
 
-def step_seconds(measured: Measurement) -> float:
+def _step_seconds(measured: Measurement) -> float:
     """Seconds of one UNet step after the first, which may fetch weights; the first where there is no other."""
     calls, count = _steps(measured)
     first = len(calls) // count
@@ -335,12 +335,12 @@ def stretch(measured: Measurement, steps: int) -> dict[str, float]:
     What is done once, the first step and what frees the device, stays; everything else is in proportion.
     """
     count = _steps(measured)[1]
-    once = measured.seconds["unet"] - (count - 1) * step_seconds(measured)
+    once = measured.seconds["unet"] - (count - 1) * _step_seconds(measured)
     seconds = {stage: value * steps / count for stage, value in measured.seconds.items()}
-    return {**seconds, "unet": once + (steps - 1) * step_seconds(measured)}
+    return {**seconds, "unet": once + (steps - 1) * _step_seconds(measured)}
 
 
-def add_up(*parts: dict[str, float]) -> dict[str, float]:
+def _add_up(*parts: dict[str, float]) -> dict[str, float]:
     """Add seconds by stage; the total is their sum."""
     names = [stage for stage in (*STAGES, "unattributed") if any(stage in part for part in parts)]
     seconds = {stage: sum(part.get(stage, 0.0) for part in parts) for stage in names}

@@ -33,7 +33,7 @@ _LARGEST_CLIPS = 32 * 2**20  # characters of all clips that stay in a copy, abou
 _VIDEO = re.compile(r"data:video/[\w.+-]+;base64,[A-Za-z0-9+/=\s]*")
 
 
-class NotebookError(SvdkitError):
+class _NotebookError(SvdkitError):
     """A cell of the notebook raised an error, or the notebook's kernel died."""
 
 
@@ -75,20 +75,20 @@ def notebook(
 
     Exit code 1 when a cell fails or the kernel dies; 2 for parameters that it does not have, before anything runs.
     """
-    source = find_notebook(name)
+    source = _find_notebook(name)
     pairs = [word.partition("=")[::2] for word in parameter or []]
-    values, folder = check_parameters(source, pairs, output_folder=output_folder)
-    make_folder(folder)
+    values, folder = _check_parameters(source, pairs, output_folder=output_folder)
+    _make_folder(folder)
     executed, page = folder / "notebook.ipynb", folder / "notebook.html"
-    if executed.exists() and (executed.samefile(source) or "papermill" not in read_notebook(executed).metadata):
+    if executed.exists() and (executed.samefile(source) or "papermill" not in _read_notebook(executed).metadata):
         raise RefusedInput(f"{executed} would be replaced by the executed copy: give another --output-folder")
     typer.echo(f"running {source.name}", err=True)
     run_notebook(source, executed, parameters=values)
-    write_page(read_notebook(executed), page, title=source.stem)
+    write_page(_read_notebook(executed), page, title=source.stem)
     typer.echo(f"{executed}\n{page}")
 
 
-def find_notebook(name: str) -> Path:
+def _find_notebook(name: str) -> Path:
     """Find a notebook by its path, or by the name of one of svdkit's own."""
     for path in (Path(name), Path(f"{name}.ipynb"), FOLDER / f"{name}.ipynb", FOLDER / name):
         if path.is_file() and path.suffix == ".ipynb":
@@ -97,7 +97,7 @@ def find_notebook(name: str) -> Path:
     raise RefusedInput(f"there is no notebook {name!r}; give a file, or one of svdkit's own: {own}")
 
 
-def read_notebook(path: Path) -> Any:
+def _read_notebook(path: Path) -> Any:
     """Read a notebook, as nbformat has it; RefusedInput for what is none, or not of Python."""
     import nbformat
 
@@ -117,7 +117,7 @@ def read_notebook(path: Path) -> Any:
     return found
 
 
-def make_folder(folder: Path) -> Path:
+def _make_folder(folder: Path) -> Path:
     """Make a folder for what a command leaves; RefusedInput where there cannot be one."""
     folder = user_path(folder)
     try:
@@ -127,7 +127,7 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def check_parameters(
+def _check_parameters(
     source: Path, given: Sequence[tuple[str, str]], *, output_folder: Path | None
 ) -> tuple[dict[str, Any], Path]:
     """Read parameters as YAML, and refuse names and types that the notebook's cell of parameters does not have."""
@@ -162,7 +162,7 @@ def run_notebook(notebook: Path, executed: Path, *, parameters: dict[str, Any]) 
 
     with tempfile.TemporaryDirectory(prefix="svdkit-") as folder:
         source = Path(folder, notebook.name)
-        nbformat.write(read_notebook(notebook), source)
+        nbformat.write(_read_notebook(notebook), source)
         try:
             return papermill.execute_notebook(
                 source,
@@ -178,15 +178,15 @@ def run_notebook(notebook: Path, executed: Path, *, parameters: dict[str, Any]) 
                 f"cell {error.exec_count} of {notebook.name} failed: {error.ename}: {error.evalue}. The notebook up to "
                 f"that cell, with the traceback, is {executed}"
             )
-            raise NotebookError(message) from error
+            raise _NotebookError(message) from error
         except (DeadKernelError, CellTimeoutError) as error:
             message = (
                 f"the kernel of {notebook.name} died, most often for want of memory: close other programs and try "
                 f"again. The notebook up to that cell is {executed}"
             )
-            raise NotebookError(message) from error
+            raise _NotebookError(message) from error
         finally:
-            strip_file(executed, source=notebook.name)
+            _strip_file(executed, source=notebook.name)
 
 
 def kernel() -> dict[str, Any]:
@@ -206,7 +206,7 @@ def write_page(executed: Any, path: Path, *, title: str = "svdkit quickstart") -
     path.write_text(page, encoding="utf-8")
 
 
-def strip_file(path: Path, *, source: str) -> None:
+def _strip_file(path: Path, *, source: str) -> None:
     """Take uploads, widgets, paths of this machine and too large clips out of an executed notebook, if it is there."""
     import nbformat
 
@@ -259,7 +259,7 @@ def _without_paths(text: str, folder: Path) -> str:
 
 def _parameters(source: Path) -> dict[str, Any]:
     """Give the names of the notebook's cell of parameters, each with its default, None for one that is computed."""
-    cells = read_notebook(source).cells
+    cells = _read_notebook(source).cells
     code = next((cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ())), "")
     code = re.sub(r"(?m)^[%!].*$", "", code)  # what is a command of the notebook is no Python
     try:
@@ -299,7 +299,7 @@ def _read(text: str, default: Any) -> tuple[Any, str]:
     return value, f"this is a {type(value).__name__}; give a {type(default).__name__}, such as {default!r}"
 
 
-NOTEBOOK = FOLDER / "01_quickstart.ipynb"
+_NOTEBOOK = FOLDER / "01_quickstart.ipynb"
 
 # Also in the notebook's own cell of parameters: what is left as it is needs no second cell with the same lines.
 PHOTO, MODEL, OUTPUT_FOLDER = "rocket", "micro", "outputs/quickstart"
@@ -327,9 +327,9 @@ def demo(
     with judging_input():
         read_image(photo)
         info = find_model(model)
-        output_folder = make_folder(output_folder)
+        output_folder = _make_folder(output_folder)
         check_target(output_folder / "clip.mp4", overwrite=True)
-    if NOTEBOOK.is_file():
+    if _NOTEBOOK.is_file():
         made = _run_notebook(info, photo=photo, model=model, folder=output_folder)
     else:
         made = _make_clip(info, photo=photo, model=model, folder=output_folder)
@@ -340,13 +340,13 @@ def demo(
 
 
 def _run_notebook(info: ModelInfo, *, photo: str, model: str, folder: Path) -> dict[str, Path]:
-    typer.echo(f"running {NOTEBOOK.name} with {info.name}{_usual_time(info)}")
-    executed, page = folder / NOTEBOOK.name, folder / f"{NOTEBOOK.stem}.html"
+    typer.echo(f"running {_NOTEBOOK.name} with {info.name}{_usual_time(info)}")
+    executed, page = folder / _NOTEBOOK.name, folder / f"{_NOTEBOOK.stem}.html"
     # Forward slashes on Windows too: the path becomes a line of Python in the notebook.
     parameters = {"photo": photo, "model": model, "output_folder": folder.as_posix()}
     usual = {"photo": PHOTO, "model": MODEL, "output_folder": OUTPUT_FOLDER}
     parameters = {name: value for name, value in parameters.items() if value != usual[name]}
-    write_page(run_notebook(NOTEBOOK, executed, parameters=parameters), page)
+    write_page(run_notebook(_NOTEBOOK, executed, parameters=parameters), page)
     return {"the clip": folder / "clip.mp4", "the notebook": executed, "as a page": page}
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from svdkit.child import Channel
     from svdkit.ui.studio import Studio
 
-EXPOSED = (
+_EXPOSED = (
     "whoever reaches the page can use this machine's GPU, read pictures on it by their path, and make it fetch "
     "addresses"
 )
@@ -64,13 +64,13 @@ def web(
     from svdkit.ui.parts import Words
     from svdkit.ui.studio import APP, Studio, serve
 
-    check_access(host, token)
+    _check_access(host, token)
     if importlib.util.find_spec("voila") is None:
         raise RefusedInput("the page is shown by Voila, which is not installed: pip install 'svdkit[app]'")
     with judging_input():
         Words(language)
-        studio = Studio(LoadSettings(model=absolute(model or usual_model()), weights=weights))
-    port = free_port(host, port)
+        studio = Studio(LoadSettings(model=absolute(model or _usual_model()), weights=weights))
+    port = _free_port(host, port)
     key = secrets.token_bytes(32)
     token = token or secrets.token_urlsafe(18)  # also on loopback: any page in the browser can reach an open port
     with Listener(("127.0.0.1", 0)) as listener, tempfile.TemporaryDirectory() as folder:
@@ -79,25 +79,25 @@ def web(
             threading.Thread(target=work, args=arguments, daemon=True).start()
         inner = {"port": listener.address[1], "key": key.hex(), "language": language}
         inner |= {"hourly_price": price, "currency": currency}
-        address = f"http://{shown_host(host)}:{port}/?token={quote(token)}"
+        address = f"http://{_shown_host(host)}:{port}/?token={quote(token)}"
         typer.echo(f"{studio.info.title}\n{address}")
         if not is_loopback(host):
-            typer.echo(f"{EXPOSED}. The token goes over the network as it is: only on networks you trust.", err=True)
+            typer.echo(f"{_EXPOSED}. The token goes over the network as it is: only on networks you trust.", err=True)
         if browser and is_loopback(host):
-            way_in = write_way_in(Path(folder), address)
+            way_in = _write_way_in(Path(folder), address)
             threading.Thread(target=open_browser, args=(host, port, way_in), daemon=True).start()
         asked = {"page": str(page), "folder": folder, "configuration": configuration(host=host, port=port, token=token)}
-        ended = show_page(asked, {APP: json.dumps(inner)})
+        ended = _show_page(asked, {APP: json.dumps(inner)})
     if ended:
         raise typer.Exit(FAILED)
 
 
-def check_access(host: str, token: str | None) -> None:
+def _check_access(host: str, token: str | None) -> None:
     """Refuse to serve other machines without a token."""
     if token or is_loopback(host):
         return
     raise RefusedInput(
-        f"--host {host} lets other machines in: {EXPOSED}. Add --token with a long random word, which visitors then "
+        f"--host {host} lets other machines in: {_EXPOSED}. Add --token with a long random word, which visitors then "
         "need; or leave --host out and come through an SSH tunnel"
     )
 
@@ -110,7 +110,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def usual_model() -> str:
+def _usual_model() -> str:
     """Choose the full model where there is an NVIDIA GPU, else micro; torch is not imported for it."""
     from svdkit.environment import gather
 
@@ -126,7 +126,7 @@ def absolute(model: str) -> str:
     return str(folder.resolve()) if is_folder else model
 
 
-def free_port(host: str, port: int) -> int:
+def _free_port(host: str, port: int) -> int:
     """Check that nobody uses a port; 0 finds one."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -145,7 +145,7 @@ def prepare(studio: Studio) -> None:
         studio.prepare(id)  # the news interest nobody yet
 
 
-def shown_host(host: str) -> str:
+def _shown_host(host: str) -> str:
     """Name the host as an address to open."""
     return "127.0.0.1" if host in {"0.0.0.0", ""} else f"[{host}]" if ":" in host else host  # noqa: S104 - compared
 
@@ -180,7 +180,7 @@ def configuration(*, host: str, port: int, token: str) -> dict[str, Any]:
     }
 
 
-def write_way_in(folder: Path, address: str) -> Path:
+def _write_way_in(folder: Path, address: str) -> Path:
     """Write a file that leads to the page: a browser's arguments, and so the token, everybody here may read."""
     file = folder / "svdkit.html"
     file.touch(mode=0o600)
@@ -201,7 +201,7 @@ def open_browser(host: str, port: int, way_in: Path) -> None:
         time.sleep(0.2)
 
 
-def show_page(asked: dict[str, Any], environment: Mapping[str, str]) -> int:
+def _show_page(asked: dict[str, Any], environment: Mapping[str, str]) -> int:
     """Run Voilà until it ends; return its exit code, 0 after Ctrl-C."""
     running = Child("svdkit.cli.web:serve_page", environment=environment, grace_seconds=60)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else a service that is stopped leaves the page behind
@@ -215,7 +215,7 @@ def show_page(asked: dict[str, Any], environment: Mapping[str, str]) -> int:
 
 
 def serve_page(channel: Channel) -> None:
-    """Be Voilà, in the process that ``show_page`` starts; at its end no kernel is left, and no file with the token."""
+    """Be Voilà, in the process that ``_show_page`` starts; at its end no kernel is left, and no file with the token."""
     import voila.app
     from traitlets.config import Config
 

@@ -31,7 +31,7 @@ _CAPTION_STYLE = "font:13px/1.5 system-ui,sans-serif;opacity:.8;margin-top:4px"
 _VIDEO_STYLE = "display:block;width:100%;height:auto;image-rendering:auto;border-radius:4px"
 
 
-def figure_html(frames: Frames, *, fps: float, caption: str) -> str:
+def _figure_html(frames: Frames, *, fps: float, caption: str) -> str:
     """Return a <figure> with an H.264 <video> and a JPEG poster, as data URIs, and the caption, plain text."""
     height, width = frames.shape[1:3]
     shown = round(width * min(max(_SHORTEST, height, width), _LONGEST) / max(height, width))
@@ -258,7 +258,7 @@ class Clip:
         return contact_sheet(self.frames, caption=caption, columns=columns)
 
     def _repr_html_(self) -> str:
-        return figure_html(self.frames, fps=self.fps, caption=self.label)
+        return _figure_html(self.frames, fps=self.fps, caption=self.label)
 
 
 def _check_frames(frames: object) -> None:

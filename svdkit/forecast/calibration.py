@@ -134,7 +134,7 @@ def _transfers(
     return {"image_encoder": encoder, "unet": max(weights["unet"] / link * unet_calls - seconds["unet"], 0.0)}
 
 
-PUBLISHED_FILE = Path(__file__).with_name("published_timings.csv")
+_PUBLISHED_FILE = Path(__file__).with_name("published_timings.csv")
 SHIPPED_FILE = Path(__file__).with_name("shipped_records.jsonl")  # not there until a GPU was measured for svdkit
 
 # Factors between the middle and the ends of the interval.
@@ -182,7 +182,7 @@ def from_records(
 ) -> Calibration | None:
     """Calibrate from records of the same device, precision and family of models; None if there are none."""
     found = [record for record in records if _is_like(record, job, model=model, device=card.name)]
-    same = [record for record in found if job_of(record) == job and record.model["name"] == model]
+    same = [record for record in found if _job_of(record) == job and record.model["name"] == model]
     used = same or found
     factors = [factor for record in used if "unet" in (factor := _factors(record, network, card))]
     if not factors:
@@ -230,12 +230,12 @@ def from_published(card: Card, *, job: Job, leave_out: str | None = None) -> Cal
 @functools.cache
 def published() -> tuple[Timing, ...]:
     """Published timings of SVD that state a card svdkit knows, steps and seconds."""
-    with PUBLISHED_FILE.open(encoding="utf-8", newline="") as stream:
+    with _PUBLISHED_FILE.open(encoding="utf-8", newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["steps"] and row["seconds"]]
     return tuple(_timing(row) for row in rows if row["gpu"] != "not stated")
 
 
-def device_name(environment: Mapping[str, Any]) -> str:
+def _device_name(environment: Mapping[str, Any]) -> str:
     """Name what computed, from a record's environment: the card's short name, else what torch or the system says."""
     gpu = environment.get("gpu")
     return card_of(str(gpu)).name if gpu else str(environment.get("cpu") or "CPU")
@@ -262,10 +262,10 @@ def _is_like(record: Record, job: Job, *, model: str, device: str) -> bool:
         return False
     same_family = record.model["name"] == model or {record.model["name"], model} <= {"svd", "svd-xt", "svd-xt-1.1"}
     same_load = record.load.get("dtype") == job.dtype and bool(record.load.get("compile")) == job.compiled
-    return same_family and same_load and device_name(record.environment) == device
+    return same_family and same_load and _device_name(record.environment) == device
 
 
-def job_of(record: Record) -> Job | None:
+def _job_of(record: Record) -> Job | None:
     """What a record ran, so far as time depends on it; None if it does not say."""
     load, names = record.load, ("height", "width", "num_frames", "num_inference_steps", "decode_chunk_size")
     if any(record.clip.get(name) is None for name in names):
@@ -286,7 +286,7 @@ def timed_part(clip: ClipSettings) -> ClipSettings:
 
 def _factors(record: Record, network: Network, card: Card) -> dict[str, float]:
     """Measured over nominal seconds of each stage; empty if it does not say what it ran."""
-    job = job_of(record)
+    job = _job_of(record)
     if job is None:
         return {}
     nominal = nominal_seconds(job, network, card)
@@ -348,14 +348,14 @@ def calibrate(pipe: Any, *, photo: Any = "rocket", save: bool = True) -> Record:
     )
     if save:
         try:
-            write_record(cache_folder() / _FILE, record)
+            write_record(_cache_folder() / _FILE, record)
         except OSError as error:
             text = f"the calibration is not kept ({error}); set SVDKIT_CACHE to a folder that can be written"
             warnings.warn(text, SvdkitWarning, stacklevel=2)
     return record
 
 
-def cache_folder() -> Path:
+def _cache_folder() -> Path:
     """Where svdkit keeps calibrations: ``SVDKIT_CACHE``, else the platform's cache folder."""
     if chosen := os.environ.get("SVDKIT_CACHE"):
         return user_path(chosen)
@@ -368,7 +368,7 @@ def cache_folder() -> Path:
 
 def own_calibrations() -> list[Record]:
     """Read what ``calibrate`` has kept; a broken file counts as none."""
-    file = cache_folder() / _FILE
+    file = _cache_folder() / _FILE
     try:
         return read_records(file) if file.is_file() else []
     except (SvdkitError, OSError):

@@ -298,7 +298,7 @@ def forecast(
     given = read_records(records) if isinstance(records, str | Path) else check_records(records, who="forecast")
     info = find_model(named.model)
     asked = load.replace(model=info.name)
-    card, device = this_machine(asked.device) if gpu is None else (find_card(gpu), "cuda")
+    card, device = _this_machine(asked.device) if gpu is None else (find_card(gpu), "cuda")
     dtype, _, _ = choose_dtype(asked.dtype, device=device, capability=card.capability if device == "cuda" else None)
     asked = asked.replace(dtype=dtype, device=device)
     run = _Clip(info, card, clip, asked)
@@ -334,7 +334,7 @@ def forecast(
     )
 
 
-def this_machine(asked: str = "auto") -> tuple[Card, str]:
+def _this_machine(asked: str = "auto") -> tuple[Card, str]:
     """Describe this machine's GPU, or its processor with main memory; and say what torch calls such a device."""
     from svdkit.environment import gather
 

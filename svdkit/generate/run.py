@@ -39,7 +39,7 @@ _STEPS = {
 }
 
 
-def run_stage(
+def _run_stage(
     pipe: Any, stage: str, attempt: Callable[[Any], T], settings: Resolved, *, step_down: bool, notes: list[str]
 ) -> tuple[T, Resolved]:
     """Run ``attempt(settings)`` until it fits; note each step down; return its result and the settings that fitted."""
@@ -215,7 +215,7 @@ def _make(
     notes: list[str] = []
 
     def run(stage: str, attempt: Any) -> Any:
-        return run_stage(pipe, stage, attempt, settings, step_down=step_down, notes=notes)
+        return _run_stage(pipe, stage, attempt, settings, step_down=step_down, notes=notes)
 
     encoded, _ = run("encode", lambda now: encode(pipe, frame, now, progress=report, reuse=reuse))
     denoised, _ = run("denoise", lambda now: denoise(pipe, encoded, now, progress=report, on_step=on_step))

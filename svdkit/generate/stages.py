@@ -120,7 +120,7 @@ def resolve(pipe: Any, settings: ClipSettings, frame: Frame, *, seed: int | None
     return settings
 
 
-def resolve_like(pipe: Any, settings: ClipSettings | None, earlier: Encoded | Denoised) -> Resolved:
+def _resolve_like(pipe: Any, settings: ClipSettings | None, earlier: Encoded | Denoised) -> Resolved:
     """Fill what is None from the stage before, and refuse settings that stage was not made for."""
     given, was = earlier.settings, dict(earlier.key)
     settings = settings or given
@@ -229,7 +229,7 @@ def denoise(
     """
     import torch
 
-    settings = resolve_like(pipe, settings, encoded)
+    settings = _resolve_like(pipe, settings, encoded)
     key = stage_key("denoise", settings, image_sha256=encoded.frame.sha256, model=model_identity(pipe))
     device = execution_device(pipe)
     generator = torch.Generator("cpu")
@@ -279,7 +279,7 @@ def decode(
     Example:
         >>> clip = decode(pipe, denoised)
     """
-    now = resolve_like(pipe, settings, denoised)
+    now = _resolve_like(pipe, settings, denoised)
     starts = range(0, now.num_frames, now.decode_chunk_size)
     device = execution_device(pipe)
     latents = denoised.latents.to(device)

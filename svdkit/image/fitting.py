@@ -60,7 +60,7 @@ class Frame:
     sha256: str = field(init=False)
 
     def __post_init__(self) -> None:
-        check_fit(height=self.height, width=self.width, mode=self.mode, focus=self.focus, border=self.border)
+        _check_fit(height=self.height, width=self.width, mode=self.mode, focus=self.focus, border=self.border)
         if self.image.mode != "RGB" or self.image.size != (self.width, self.height):
             raise ImageError(
                 f"a frame of {self.height} × {self.width} (height × width) needs an RGB image of that size, not "
@@ -109,7 +109,7 @@ class Frame:
         return frame
 
 
-def check_fit(*, height: Any, width: Any, mode: Any, focus: Any, border: Any) -> None:
+def _check_fit(*, height: Any, width: Any, mode: Any, focus: Any, border: Any) -> None:
     """Check the settings of a fit, before the photo is touched."""
     for name, value in (("height", height), ("width", width)):
         if not isinstance(value, int | np.integer) or not 8 <= value <= 8192:  # more would take 200 MB a frame
@@ -167,7 +167,7 @@ def fit(
         >>> fit("rocket", height=576, width=1024, focus=(0.5, 1.0)).box
         (0.0, 67.0, 640.0, 427.0)
     """
-    check_fit(height=height, width=width, mode=mode, focus=focus, border=border)
+    _check_fit(height=height, width=width, mode=mode, focus=focus, border=border)
     image = read_image(photo)
     height, width, focus = int(height), int(width), (float(focus[0]), float(focus[1]))  # may have been numpy's
     box: Box = (0.0, 0.0, float(image.width), float(image.height))
@@ -246,7 +246,7 @@ def preview_fit(
         >>> preview_fit("rocket", height=576, width=1024).size
         (640, 427)
     """
-    check_fit(height=height, width=width, mode=mode, focus=focus, border=border)
+    _check_fit(height=height, width=width, mode=mode, focus=focus, border=border)
     cuts = mode == "crop"
     image = read_image(photo) if cuts else fit(photo, height=height, width=width, mode=mode, border=border).image
     shown = image.copy()

@@ -27,7 +27,7 @@ MAX_PIXELS = 108_000_000
 MAX_FILE_BYTES = 2**30
 # A 100-megapixel photo is 20 to 60 MB as a JPEG; more than this is not a photo that a clip needs.
 MAX_DOWNLOAD_BYTES = 128 * 2**20
-ANSWER_TIMEOUT_SECONDS = 20.0
+_ANSWER_TIMEOUT_SECONDS = 20.0
 # A server that sends a byte now and then never runs into the timeout above, so the whole is limited too.
 DOWNLOAD_TIMEOUT_SECONDS = 120.0
 # Where a photo carries the name of its source, so that it reaches the clip's provenance.
@@ -206,7 +206,7 @@ def _fetch(url: str) -> bytes:
         address = quote(url, safe="%/:=&?~#+!$,;'@()*[]")
         headers = {"User-Agent": "Mozilla/5.0 (svdkit)"}  # urllib's own name is refused by many sites
         request = Request(address, headers=headers)  # noqa: S310 - read_image lets only http and https through
-        with build_opener(_Web(shown)).open(request, timeout=ANSWER_TIMEOUT_SECONDS) as response:
+        with build_opener(_Web(shown)).open(request, timeout=_ANSWER_TIMEOUT_SECONDS) as response:
             return _receive(response, shown)
     except HTTPError as error:
         error.close()
@@ -271,7 +271,7 @@ class _Limited(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(min(ANSWER_TIMEOUT_SECONDS, self._web.check(0)))
+        self._sock.settimeout(min(_ANSWER_TIMEOUT_SECONDS, self._web.check(0)))
         count = 0
         try:
             count = int(self._raw.readinto(buffer) or 0)

@@ -118,7 +118,7 @@ def allow_patterns(variant: str | None) -> list[str]:
     return ["model_index.json", *CONFIGURATIONS.values(), *names]
 
 
-def weight_files(folder: Path, network: str, *, variant: str | None) -> list[Path]:
+def _weight_files(folder: Path, network: str, *, variant: str | None) -> list[Path]:
     """The weight files of a network that must be there by its index or its name; they may be missing."""
     infix = f".{variant}" if variant else ""
     single = folder / network / f"{STEMS[network]}{infix}.safetensors"
@@ -134,7 +134,7 @@ def weight_files(folder: Path, network: str, *, variant: str | None) -> list[Pat
 
 def half_precision(folder: Path) -> list[str]:
     """The networks whose fp16 variant is in the folder; `from_pretrained` reads the others in full precision."""
-    return [name for name in STEMS if all(file.is_file() for file in weight_files(folder, name, variant="fp16"))]
+    return [name for name in STEMS if all(file.is_file() for file in _weight_files(folder, name, variant="fp16"))]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def _check_classes(index: dict[str, Any]) -> None:
 
 
 def _check_network(folder: Path, *, network: str, variant: str | None) -> None:
-    files = weight_files(folder, network, variant=variant)
+    files = _weight_files(folder, network, variant=variant)
     missing = [file.name for file in files if not file.is_file()]
     if missing and len(files) == 1:  # weights of another kind make a more telling error
         _check_others(folder, network=network, missing=missing[0], variant=variant)
@@ -195,7 +195,7 @@ def _check_network(folder: Path, *, network: str, variant: str | None) -> None:
 
 def _check_others(folder: Path, *, network: str, missing: str, variant: str | None) -> None:
     asked, other = ("the fp16 variant", None) if variant else ("full-precision weights", "fp16")
-    others = weight_files(folder, network, variant=other)
+    others = _weight_files(folder, network, variant=other)
     if all(file.is_file() for file in others):
         raise VariantError(
             f"{network}/ has no {missing} ({asked}), only {others[0].name}: load with variant={other!r}, or fetch the "

@@ -131,7 +131,7 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 GIB = 1 << 30
-PLANS = ("resident", "offload", "group-offload", "sequential")
+_PLANS = ("resident", "offload", "group-offload", "sequential")
 
 # What counting cannot see. Of activations: fragments that the allocator keeps [estimate]. Of the card: the CUDA
 # context, about 0.5 GB. Copies that cuDNN makes in its workspace are in the counts.
@@ -229,7 +229,7 @@ def clip_calls(
 
 
 def plan(
-    need: Need, *, free_bytes: int | None = None, asked: Rung | None = None, plans: tuple[str, ...] = PLANS
+    need: Need, *, free_bytes: int | None = None, asked: Rung | None = None, plans: tuple[str, ...] = _PLANS
 ) -> tuple[Plan, ...]:
     """List the ways to run a clip in the order in which they are tried, each needing less than all before it.
 
@@ -251,7 +251,7 @@ def plan(
 
 
 def choose_memory(
-    need: Need, *, free_bytes: int, asked: Rung, plans: tuple[str, ...] = PLANS
+    need: Need, *, free_bytes: int, asked: Rung, plans: tuple[str, ...] = _PLANS
 ) -> tuple[Rung, tuple[str, ...]]:
     """Choose the first of `plan` that is expected to fit, and say why; the smallest, and why, if nothing does."""
     ladder = plan(need, free_bytes=free_bytes, asked=asked, plans=plans)
@@ -267,14 +267,14 @@ def describe(rung: Rung) -> str:
 
 def possible_plans(device: str, *, memory: str, dtype: str, compiled: bool) -> tuple[str, ...]:
     """The memory plans that work with the other settings; a PipelineError if the one asked for is not among them."""
-    possible: tuple[str, ...] = PLANS
+    possible: tuple[str, ...] = _PLANS
     why = ""
     if not device.startswith("cuda"):
         possible, why = ("resident",), f"needs a CUDA GPU to move weights to, and the device is {device}"
     elif compiled:
         possible, why = ("resident",), "cannot be combined with compile=True, which needs the weights to stay"
     elif dtype == "fp8":
-        possible, why = PLANS[:3], "keeps one layer on the GPU, where 8-bit storage saves nothing and does not work"
+        possible, why = _PLANS[:3], "keeps one layer on the GPU, where 8-bit storage saves nothing and does not work"
     if compiled and dtype == "fp8":
         raise PipelineError("dtype='fp8' raises weights layer by layer, which compile=True cannot trace: choose one")
     if memory not in {"auto", *possible}:

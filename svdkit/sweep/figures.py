@@ -39,7 +39,7 @@ class Run(NamedTuple):
     label: str
 
 
-class Curve(NamedTuple):
+class _Curve(NamedTuple):
     """A plot: a title, an SVG element, and in a sentence what it shows."""
 
     title: str
@@ -47,7 +47,7 @@ class Curve(NamedTuple):
     text: str
 
 
-def curves(runs: Sequence[Run], axes: Sequence[str]) -> list[Curve]:
+def curves(runs: Sequence[Run], axes: Sequence[str]) -> list[_Curve]:
     """Draw what the runs can show: each plot needs a setting that differs and a number that was measured."""
     numeric = [name for name in axes if _numeric(runs, name)]
 
@@ -92,7 +92,7 @@ def _points(runs: Sequence[Run], number: Callable[[Run], Any]) -> list[tuple[Run
     return [(run, float(value)) for run, value in pairs if value is not None and math.isfinite(value)]
 
 
-def _curve(runs: Sequence[Run], what: str, x: str, label: str, number: Callable[[Run], Any]) -> Curve | None:
+def _curve(runs: Sequence[Run], what: str, x: str, label: str, number: Callable[[Run], Any]) -> _Curve | None:
     """Draw one number against a setting: a dot a run, a line through the medians, a band from lowest to highest."""
     points = [(run.settings[x], value, str(run.settings.get("image"))) for run, value in _points(runs, number)]
     at, photos = sorted({place for place, _, _ in points}), sorted({photo for _, _, photo in points})
@@ -118,10 +118,10 @@ def _curve(runs: Sequence[Run], what: str, x: str, label: str, number: Callable[
     first, last = (np.median([value for place, value, _ in points if place == end]) for end in (at[0], at[-1]))
     text = f"{label}: median {first:.3g} at {at[0]:g}, {last:.3g} at {at[-1]:g}."
     more = f"{text} A dot is a run, the band runs from lowest to highest."
-    return Curve(f"{what} against {x.replace('_', ' ')}", _svg(draw, f"{what} against {x}. {text}"), more)
+    return _Curve(f"{what} against {x.replace('_', ' ')}", _svg(draw, f"{what} against {x}. {text}"), more)
 
 
-def _pareto(runs: Sequence[Run]) -> Curve | None:
+def _pareto(runs: Sequence[Run]) -> _Curve | None:
     """Draw quality against time, with a line through the runs that no other beats in both."""
     name, label, high = _quality(runs)
     points = [(run.seconds, value, run) for run, value in _points(runs, lambda run: run.quality.get(name))]
@@ -140,7 +140,7 @@ def _pareto(runs: Sequence[Run]) -> Curve | None:
 
     names = "; ".join(point[2].label for point in best[:4]) + ("; …" if len(best) > 4 else ".")
     text = f"On the line is what no other run beats in both: {names}"
-    return Curve("Quality against time (Pareto)", _svg(draw, text), text)
+    return _Curve("Quality against time (Pareto)", _svg(draw, text), text)
 
 
 def _svg(draw: Callable[[Axes], None], text: str) -> str:

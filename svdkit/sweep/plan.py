@@ -155,7 +155,7 @@ def plan_sweep(
     estimate = None
     if forecast and not problems:
         money = {name: options[name] for name in ("hourly_price", "currency")}
-        estimate, problems = estimate_sweep(jobs, gpu=gpu, records=records, **money)
+        estimate, problems = _estimate_sweep(jobs, gpu=gpu, records=records, **money)
     if problems:
         raise SettingsError.of("sweep", problems)
     asked: dict[str, Any] = {"photos": names, "axes": _public(axes), "mode": mode, "count": options["count"]}
@@ -308,7 +308,7 @@ class Estimate:
         return f"forecast: about {format_seconds(self.seconds)}{money} on one {self.gpu} {alone}; {self.source}"
 
 
-def estimate_sweep(
+def _estimate_sweep(
     jobs: Sequence[Job], *, gpu: str | None, hourly_price: float | None, currency: str, records: Any = None
 ) -> tuple[Estimate, list[str]]:
     """Forecast every distinct kind of run, and add up; also a sentence for each kind that cannot work."""

@@ -38,7 +38,7 @@ SHOWN = {  # numbers of quality in the page's table, under short headings; all a
     "first_frame_psnr_db": "frame\u00a00, dB",
     "reference_psnr_db": "to reference, dB",
 }
-MEANINGS = {
+_MEANINGS = {
     "time": "seconds of one clip, from the fitted photo to its frames; median of the timed clips",
     "memory": "peak that torch allocated on the GPU; on a CPU the peak of the process",
     "cost": "of one clip by its own seconds, at the hourly price that the sweep was given",
@@ -96,7 +96,7 @@ class Row:
         return about | {"height": settings.get("height")}
 
 
-def make_rows(folder: Path, records: Sequence[Record], *, order: Sequence[str]) -> tuple[list[Row], list[str]]:
+def _make_rows(folder: Path, records: Sequence[Record], *, order: Sequence[str]) -> tuple[list[Row], list[str]]:
     """Make rows, and name the settings that differ: those of ``order`` first; without any of them, all that differ."""
     settings = [{**record.load, **record.settings, "photo": record.settings["image"]} for record in records]
     differ = [name for name in varying(settings) if name != "image"]
@@ -106,7 +106,7 @@ def make_rows(folder: Path, records: Sequence[Record], *, order: Sequence[str]) 
 
 
 def _row(folder: Path, record: Record, settings: dict[str, Any], axes: Sequence[str], *, priced: bool) -> Row:
-    values = {short(name): text_of(settings.get(name)) for name in axes}
+    values = {short(name): _text_of(settings.get(name)) for name in axes}
     label = " · ".join(f"{name} {text}" for name, text in values.items()) or record.id
     reason = f"{record.status}: {record.error['type']}: {record.error['message']}" if record.error else ""
     seconds, sizes = median(record.timed).value, record.peaks
@@ -132,7 +132,9 @@ def _row(folder: Path, record: Record, settings: dict[str, Any], axes: Sequence[
 
 def _setting(name: str, value: Any) -> Cell:
     is_number = type(value) in {int, float}
-    return Cell(short(name), value if is_number else text_of(value), text_of(value), "number" if is_number else "words")
+    return Cell(
+        short(name), value if is_number else _text_of(value), _text_of(value), "number" if is_number else "words"
+    )
 
 
 def _results(record: Record, seconds: float, memory: int | None) -> list[Cell]:
@@ -142,17 +144,17 @@ def _results(record: Record, seconds: float, memory: int | None) -> list[Cell]:
     numbers = [(heading, record.quality.get(name), QUALITY[name]) for name, heading in SHOWN.items()]
     return [
         Cell("status", record.status, record.status, "words"),
-        Cell("time", seconds if timed else "", time if timed else "–", meaning=MEANINGS["time"], ratio=True),
-        Cell("memory", memory or "", format_bytes(memory or math.nan), meaning=MEANINGS["memory"], ratio=True),
-        *(Cell(name, "" if n is None else n, text_of(n, digits=3), meaning=text) for name, n, text in numbers),
-        Cell("flags", flags, flags or "–", "words", MEANINGS["flags"]),
+        Cell("time", seconds if timed else "", time if timed else "–", meaning=_MEANINGS["time"], ratio=True),
+        Cell("memory", memory or "", format_bytes(memory or math.nan), meaning=_MEANINGS["memory"], ratio=True),
+        *(Cell(name, "" if n is None else n, _text_of(n, digits=3), meaning=text) for name, n, text in numbers),
+        Cell("flags", flags, flags or "–", "words", _MEANINGS["flags"]),
     ]
 
 
 def _cost(record: Record) -> Cell:
     money = record.cost.get("money")
     text = "–" if money is None else format_money(money, record.cost.get("currency", "USD"))
-    return Cell("cost", "" if money is None else money, text, meaning=MEANINGS["cost"], ratio=True)
+    return Cell("cost", "" if money is None else money, text, meaning=_MEANINGS["cost"], ratio=True)
 
 
 def inside(folder: Path, name: str | None) -> Path | None:
@@ -166,12 +168,12 @@ def short(name: str) -> str:
     return _SHORT.get(name, name)
 
 
-def text_of(value: Any, *, digits: int = 6) -> str:
+def _text_of(value: Any, *, digits: int = 6) -> str:
     """Write any plain value for a reader; of a setting with all its digits, else 23.976 and 24 would be one."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
     if isinstance(value, dict):
-        return ", ".join(f"{name} {text_of(one)}" for name, one in value.items())
+        return ", ".join(f"{name} {_text_of(one)}" for name, one in value.items())
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
@@ -218,7 +220,7 @@ def render(
         commands="\n".join(dict.fromkeys(row.record.command for row in rows if row.record.command)),
         environment=[_told(*item) for item in environment.items() if item[1] not in (None, "", {}, [])],
         asked=json.dumps(asked, indent=1, ensure_ascii=False) if asked else "",
-        meanings={**MEANINGS, **QUALITY},
+        meanings={**_MEANINGS, **QUALITY},
     )
 
 
@@ -239,7 +241,7 @@ def _player(rows: Sequence[Row], axes: Sequence[Mapping[str, Any]]) -> dict[str,
 
 def _values(rows: Sequence[Row], name: str) -> list[str]:
     """Give the texts of a setting's values, each once: numbers by size, all else as it comes."""
-    found: dict[str, Any] = {text_of(row.settings.get(name)): row.settings.get(name) for row in rows}
+    found: dict[str, Any] = {_text_of(row.settings.get(name)): row.settings.get(name) for row in rows}
     is_numeric = all(type(value) in {int, float} for value in found.values())
     return sorted(found, key=lambda text: found[text]) if is_numeric else list(found)
 
@@ -259,7 +261,7 @@ def _facts(rows: Sequence[Row], environment: Mapping[str, Any]) -> list[tuple[st
 def _told(name: str, value: Any) -> tuple[str, str]:
     if name.endswith("_bytes") and type(value) in {int, float}:
         return name.removesuffix("_bytes"), format_bytes(value)
-    return name, text_of(value)
+    return name, _text_of(value)
 
 
 def write_report(folder: str | Path, *, baseline: str | None = None) -> Path:
@@ -290,7 +292,7 @@ def write_report(folder: str | Path, *, baseline: str | None = None) -> Path:
     frame, described = table(records, baseline=baseline), _read_json(folder / "sweep.json")
     asked = described.get("asked", described)  # what a sweep writes, or what a user wrote by hand
     axes = asked.get("axes") if isinstance(asked, dict) else None
-    rows, axes = make_rows(folder, records, order=list(axes) if isinstance(axes, dict) else [])
+    rows, axes = _make_rows(folder, records, order=list(axes) if isinstance(axes, dict) else [])
     posters = [inside(folder, row.record.artifacts.get("poster")) for row in rows]
     sheet = contact_sheet(list(zip(posters, (row.title for row in rows), strict=True)))
     overview = io.BytesIO()

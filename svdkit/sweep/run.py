@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_LINES = 30.0  # of a log file
 
 
-class Display:
+class _Display:
     """One line, rewritten on a terminal and in a notebook; in a log one line in 30 s, and one for each failure."""
 
     def __init__(
@@ -229,7 +229,7 @@ def run_sweep(
         place.describe("environment.json", summary())
         try_room(place.work, max((_num_bytes(job.clip, scale) for job in plan.jobs), default=0))
         left = [task for task in tasks if task["id"] not in place.finished]
-        display = stack.enter_context(Display([*zip(tasks, plan.jobs, strict=True)], place.finished, shown=progress))
+        display = stack.enter_context(_Display([*zip(tasks, plan.jobs, strict=True)], place.finished, shown=progress))
         pictures = {sha256: _png(frame) for sha256, frame in photos.items()}
         how: dict[str, Any] = {"work": place.work, "photos": pictures, "timeout_seconds": timeout_seconds}
         _commit_all(_engine(engine, left, how, address=address, workers=workers), place, display)
@@ -304,7 +304,7 @@ def _writing(folder: str | Path) -> Iterator[None]:
         raise SvdkitError(text) from error
 
 
-def _commit_all(outcomes: Iterator[Outcome], place: Results, display: Display) -> None:
+def _commit_all(outcomes: Iterator[Outcome], place: Results, display: _Display) -> None:
     try:
         for outcome in outcomes:
             place.commit(*outcome)

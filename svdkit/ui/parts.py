@@ -71,7 +71,7 @@ class Words:
         def write() -> None:
             widget.description = self(name, **values)
             if (tip := f"{name}_tip") in texts()["texts"]:
-                set_tooltip(widget, self(tip, **values))
+                _set_tooltip(widget, self(tip, **values))
 
         self.bind(write)
         return widget
@@ -125,7 +125,7 @@ class Knob:
         """Write the label and the tooltip."""
         self.field.description = text
         for widget in (self.field, self.slider):
-            set_tooltip(widget, tip or text)
+            _set_tooltip(widget, tip or text)
 
 
 def on_value(widget: Any, action: Callable[[Any], object]) -> None:
@@ -133,7 +133,7 @@ def on_value(widget: Any, action: Callable[[Any], object]) -> None:
     widget.observe(lambda change: action(change["new"]), "value")
 
 
-def set_tooltip(widget: Any, text: str) -> None:
+def _set_tooltip(widget: Any, text: str) -> None:
     """Give a widget a tooltip; ipywidgets 7 calls it description_tooltip, but for buttons."""
     name = "tooltip" if widget.has_trait("tooltip") else "description_tooltip"
     if widget.has_trait(name):
