@@ -27,7 +27,7 @@ def test_it_is_small_enough_to_ship():
 def test_it_holds_safetensors_and_nothing_pickled():
     """Weights in half precision under the hub's names."""
     suffixes = {file.suffix for file in FOLDER.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
-    assert suffixes == {".json", ".md", ".py", ".safetensors"}
+    assert suffixes == {".json", ".md", ".safetensors"}
     assert len([*FOLDER.glob("*/*.fp16.safetensors")]) == 3
 
 
