@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for svdkit where it is not installed
 
 from svdkit.models import find_model, random_pipeline  # noqa: E402 - behind the line above
-from svdkit.models.costs import COSTS_FILE, Call, Cost, Network, fingerprint, terms  # noqa: E402
+from svdkit.models.costs import COSTS_FILE, Call, Cost, Network, network_fingerprint, terms  # noqa: E402
 from svdkit.models.folder import STEMS  # noqa: E402
 from svdkit.models.random_weights import configurations  # noqa: E402
 
@@ -92,7 +92,10 @@ def count(name: str) -> dict[str, Any]:
         print(
             name, kind, *(f"{field} {error:.2%}" for field, error in zip(Cost._fields, errors, strict=True)), sep=", "
         )
-    return {"fingerprint": fingerprint(configurations(info)), **network._replace(coefficients=coefficients)._asdict()}
+    return {
+        "fingerprint": network_fingerprint(configurations(info)),
+        **network._replace(coefficients=coefficients)._asdict(),
+    }
 
 
 def main(names: Sequence[str]) -> None:

@@ -72,7 +72,7 @@ class Child:
             inherited = {"close_fds": False}
         with there, contextlib.ExitStack() as opened:
             self._process = subprocess.Popen(
-                command("svdkit.child:serve", str(handle), str(grace_seconds), target),
+                command("svdkit.child:run_child", str(handle), str(grace_seconds), target),
                 stdin=subprocess.DEVNULL,
                 stdout=opened.enter_context(Path(log).open("ab")) if log else 2,
                 stderr=subprocess.STDOUT,
@@ -152,7 +152,7 @@ class Channel:
         os._exit(0)
 
 
-def serve() -> None:
+def run_child() -> None:
     """Call, in the new process, the target of a ``Child``."""
     handle, grace, sys.argv[1:] = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
     if sys.platform == "win32":

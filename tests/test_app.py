@@ -25,8 +25,8 @@ from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelMana
 from svdkit.cli import web
 from svdkit.cli.notebook import run_notebook
 from svdkit.cli.options import RefusedInput
-from svdkit.cli.tabs import MOST, Tabs
-from svdkit.cli.web import _check_access, _free_port, _shown_host, absolute, is_loopback, write_page
+from svdkit.cli.tabs import MOST_TABS, Tabs
+from svdkit.cli.web import _check_access, _free_port, _shown_host, absolute, is_loopback, write_app_notebook
 from tests.test_cli import run as invoke
 
 TOKEN = "open-sesame"
@@ -64,7 +64,7 @@ def test_the_notebook_runs_by_itself(tmp_path: Path) -> None:
 
 
 def test_the_notebook_of_an_installed_svdkit_runs_too(tmp_path: Path) -> None:
-    page = write_page(tmp_path)
+    page = write_app_notebook(tmp_path)
     executed = run_notebook(page, tmp_path / "executed.ipynb", parameters={})
     assert "svdkit.panel(folder=None)" in nbformat.writes(executed)
 
@@ -133,14 +133,14 @@ def test_tabs_are_as_many_as_a_machine_bears(monkeypatch: pytest.MonkeyPatch) ->
     async def visits() -> list[Any]:
         found = Tabs()
         one = await asyncio.gather(found.start_kernel(bad=True), return_exceptions=True)
-        many = await asyncio.gather(*(found.start_kernel() for _ in range(MOST + 2)), return_exceptions=True)
+        many = await asyncio.gather(*(found.start_kernel() for _ in range(MOST_TABS + 2)), return_exceptions=True)
         return [*one, *many]
 
     failed, *came = asyncio.run(visits())
     assert isinstance(failed, OSError)
-    assert len({one for one in came if isinstance(one, str)}) == MOST
+    assert len({one for one in came if isinstance(one, str)}) == MOST_TABS
     refused = [(one.status_code, one.reason) for one in came if not isinstance(one, str)]
-    assert refused == [(503, "20 tabs are open, and there is room for no more; close one and try again")] * 2
+    assert refused == [(503, "20 tabs are open, which is all there is room for; close one and try again")] * 2
 
 
 @contextlib.contextmanager

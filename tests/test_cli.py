@@ -28,7 +28,7 @@ from svdkit.cli.options import (
     LOAD,
     WRONG_INPUT,
     RefusedInput,
-    describe,
+    error_text,
     exit_code,
     settings_options,
     takes,
@@ -341,7 +341,7 @@ def test_replay_of_the_very_folder(here: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_clip_of_another_size_is_not_compared() -> None:
     small, large = Clip(np.zeros((2, 8, 8, 3), np.uint8), fps=7), Clip(np.zeros((2, 16, 16, 3), np.uint8), fps=7)
-    assert make.compare(small, large) == "the file's frames were saved in another size, so they are not compared"
+    assert make.compare_frames(small, large) == "the file's frames were saved in another size, so they are not compared"
 
 
 def test_replay_refuses_what_it_cannot_make_again(here: Path) -> None:
@@ -433,7 +433,7 @@ def test_an_unexpected_error_has_no_traceback_either(monkeypatch: pytest.MonkeyP
 
 
 def test_an_import_error_leads_to_the_doctor() -> None:
-    assert "; svdkit doctor tells whether the installation is sound; " in describe(ImportError("no torch"))
+    assert "; svdkit doctor tells whether the installation is sound; " in error_text(ImportError("no torch"))
 
 
 @pytest.mark.parametrize("words", [["--debug", "models"], ["models", "--debug"]])

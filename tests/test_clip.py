@@ -18,7 +18,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 from PIL import Image
 
-from svdkit.clip import Clip, contact_sheet, lettering
+from svdkit.clip import Clip, frame_sheet, lettering
 from svdkit.clip.formats import read_png
 from svdkit.errors import ClipError, SvdkitWarning
 from tests.clips import micro_clip, moving, provenance
@@ -382,13 +382,13 @@ class TestContactSheet:
         font, texts = lettering(["photo 猫.jpg · bucket 1", "狗\n a"], size=14)
         assert texts == drawn
         assert ("chinese" in str(font.path)) == ("猫" in drawn[0])
-        cat, dog = (contact_sheet(moving(2), caption=name, columns=1) for name in ("猫", "狗"))
+        cat, dog = (frame_sheet(moving(2), caption=name, columns=1) for name in ("猫", "狗"))
         assert cat.tobytes() != dog.tobytes()
 
     def test_wide_letters_are_wrapped_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         make_font(tmp_path / "chinese.ttf", "猫")
         monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(tmp_path / "chinese.ttf")])
-        sheet = np.asarray(contact_sheet(moving(2), caption="猫" * 40, columns=1))
+        sheet = np.asarray(frame_sheet(moving(2), caption="猫" * 40, columns=1))
         assert sheet[:, -4:].min() == 255
         assert (sheet.shape[1] - 16) // 14 < 40 < 4 * (sheet.shape[1] - 16) // 14
 

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from svdkit.clip import Clip
-from svdkit.clip.formats import encode
+from svdkit.clip.formats import encode_file
 from svdkit.clip.provenance import Document, Provenance
 from svdkit.errors import ClipError
 from svdkit.generate import remake, replay
@@ -151,7 +151,7 @@ def test_sidecars_with_one_odd_value(folder: Path, key: str, value: Any):
     """The video itself is whole, so it is always read."""
     plain = folder / "plain.gif"
     if not plain.exists():
-        plain.write_bytes(encode(moving(3, height=16, width=24), suffix=".gif", fps=7))
+        plain.write_bytes(encode_file(moving(3, height=16, width=24), suffix=".gif", fps=7))
     (folder / "plain.json").write_text(json.dumps(DOCUMENT | {key: value}))
     assert read(plain) is not None
     read(folder / "plain.json")

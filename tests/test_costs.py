@@ -10,7 +10,7 @@ import torch
 from benchmarks.count_costs import _meter, fit, measure_call
 from svdkit.errors import ModelError
 from svdkit.models import find_model, random_pipeline
-from svdkit.models.costs import COSTS_FILE, Call, Cost, NotCountedError, fingerprint, network_of
+from svdkit.models.costs import COSTS_FILE, Call, Cost, NotCountedError, network_fingerprint, network_of
 from svdkit.models.random_weights import configurations
 from svdkit.pipeline.memory import GIB
 from tests.toy import write_hub_folder
@@ -160,12 +160,12 @@ def test_a_downloaded_folder_is_the_architecture_that_it_is(svd):
     whole = {name: json.loads(json.dumps(dict(getattr(svd, name).config))) for name in ("unet", "vae")}
     whole["image_encoder"] = svd.image_encoder.config.to_dict()
     assert (
-        fingerprint(whole)
-        == fingerprint(configurations(find_model("svd")))
-        == fingerprint(configurations(find_model("svd-xt")))
+        network_fingerprint(whole)
+        == network_fingerprint(configurations(find_model("svd")))
+        == network_fingerprint(configurations(find_model("svd-xt")))
     )
     whole["unet"]["block_out_channels"] = [320, 640, 1280, 640]
-    assert fingerprint(whole) != fingerprint(configurations(find_model("svd")))
+    assert network_fingerprint(whole) != network_fingerprint(configurations(find_model("svd")))
 
 
 def test_other_networks_are_not_guessed(tmp_path):

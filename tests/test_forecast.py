@@ -25,7 +25,7 @@ from svdkit.forecast import calibrate as own
 from svdkit.forecast import find_card, predict
 from svdkit.forecast import forecast as make_forecast
 from svdkit.forecast.calibration import (
-    Job,
+    ClipJob,
     _cache_folder,
     _device_name,
     clip_flops,
@@ -60,7 +60,7 @@ def _own_cache(tmp_path, monkeypatch):
 def job(*, dtype="fp16", compiled=False, rung=None, **clip):
     settings = ClipSettings(seed=0, **clip).resolve(**SIZE)
     rung = rung or Rung("resident", decode_chunk_size=settings.decode_chunk_size or 1)
-    return Job(dtype, compiled, rung, settings)
+    return ClipJob(dtype, compiled, rung, settings)
 
 
 def calls(of):

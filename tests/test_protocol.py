@@ -22,7 +22,7 @@ from svdkit.bench.protocol import (
     _samples_of,
     _Trial,
     _whole_clip,
-    describe,
+    describe_run,
 )
 from svdkit.bench.record import Record
 from svdkit.errors import SettingsError
@@ -224,7 +224,7 @@ def test_samples_are_one_list_a_stage() -> None:
 
 
 def run_cells(pipe: Any, frame: Any, clips: list[ClipSettings], tell: Any = lambda _text: None) -> list[Record]:
-    headers = [describe(pipe, frame, clip) for clip in clips]
+    headers = [describe_run(pipe, frame, clip) for clip in clips]
     trials = [_whole_clip(pipe, frame, ClipSettings.from_dict(header["clip"])) for header in headers]
     _interleave(pipe, trials, QUICK, tell)
     return [_record_of(trial, header, load_seconds=0.5) for trial, header in zip(trials, headers, strict=True)]
@@ -275,7 +275,7 @@ def test_out_of_memory_and_errors_are_rows(error: Exception, status: str, monkey
 def test_a_pipeline_of_unknown_origin_is_refused() -> None:
     frame = fit("rocket", height=64, width=64)
     with pytest.raises(SettingsError, match=r"does not say what it was loaded from; make it with svdkit.load\(...\)"):
-        describe(toy_pipeline(), frame, ClipSettings(seed=1))
+        describe_run(toy_pipeline(), frame, ClipSettings(seed=1))
 
 
 def test_a_whole_clip_does_not_step_down(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from svdkit.errors import SettingsError
 from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.sweep import plan_sweep, read_sweep
 from svdkit.sweep.plan import _names
-from svdkit.sweep.points import AXES, expand, judge
+from svdkit.sweep.points import AXES, expand, judge_value
 
 
 def problems(*photos: object, **what: object) -> tuple[str, ...]:
@@ -30,7 +30,7 @@ def problems(*photos: object, **what: object) -> tuple[str, ...]:
 
 
 def points(axes: dict[str, list[object]], **how: object) -> list[dict[str, object]]:
-    values = {"mode": "grid", "count": None, "seed": 0, "exclude": (), "known": AXES, "judge": judge, **how}
+    values = {"mode": "grid", "count": None, "seed": 0, "exclude": (), "known": AXES, "judge": judge_value, **how}
     found, wrong = expand({"photo": ["cat"], **axes}, **values)  # type: ignore[arg-type]
     assert wrong == []
     return [{name: value for name, value in point.items() if name != "photo"} for point in found]

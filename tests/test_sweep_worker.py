@@ -18,7 +18,7 @@ import torch
 
 from svdkit.child import Child
 from svdkit.clip import Clip
-from svdkit.clip.formats import encode
+from svdkit.clip.formats import encode_file
 from svdkit.errors import ClipError, SvdkitError
 from svdkit.generate import generate
 from svdkit.pipeline import load
@@ -190,7 +190,7 @@ def test_ffmpeg_says_that_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> N
     done = SimpleNamespace(returncode=1, stderr=b"av_interleaved_write_frame(): No space left on device", stdout=b"")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     with pytest.raises(ClipError, match="the disk is full; free some space") as caught:
-        encode(np.zeros((2, 8, 8, 3), np.uint8), suffix=".mp4", fps=7)
+        encode_file(np.zeros((2, 8, 8, 3), np.uint8), suffix=".mp4", fps=7)
     assert is_disk_full(caught.value)
 
 

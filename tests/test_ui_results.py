@@ -25,7 +25,7 @@ from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.sweep import plan_sweep, read_sweep
 from svdkit.ui.form import Photo
 from svdkit.ui.parts import Words, as_html
-from svdkit.ui.results import Made, Results, _python_code, _sweep_file, _video_bytes
+from svdkit.ui.results import ClipHistory, Made, _python_code, _sweep_file, _video_bytes
 from tests.clips import SETTINGS, micro_clip, provenance
 from tests.ui_toys import close_all, state, tree
 
@@ -48,8 +48,8 @@ def of(name: str) -> Photo:
     return Photo(sample_photo("cat"), name, "crop", FOCUS)
 
 
-def results(folder: Path | None = None, *, words: Words | None = None, on_finish: Any = id) -> Results:
-    return Results(words or Words(), picture=as_html("svdkit-picture"), folder=folder, on_finish=on_finish)
+def results(folder: Path | None = None, *, words: Words | None = None, on_finish: Any = id) -> ClipHistory:
+    return ClipHistory(words or Words(), picture=as_html("svdkit-picture"), folder=folder, on_finish=on_finish)
 
 
 def shown(part: Any) -> bool:
@@ -319,7 +319,7 @@ class TestChosen:
 
         one = results(tmp_path)
         with monkeypatch.context() as patch:
-            patch.setattr(sys.modules[Results.__module__], "_video_bytes", full)
+            patch.setattr(sys.modules[ClipHistory.__module__], "_video_bytes", full)
             with pytest.raises(kind):
                 one.add(made(seed=4))
             one.list.children[0].value = True

@@ -15,7 +15,7 @@ from svdkit.errors import Cancelled, SettingsError
 from svdkit.generate import Progress
 from svdkit.ui import run as module
 from svdkit.ui.parts import Words
-from svdkit.ui.run import Runner
+from svdkit.ui.run import RunControl
 from svdkit.ui.studio import News
 from tests.ui_toys import plain, wait_for
 
@@ -33,8 +33,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def runner(*, background: bool = True, language: str = "en", on_idle: Callable[[], object] = lambda: None) -> Runner:
-    return Runner(Words(language), background=background, on_idle=on_idle)
+def runner(
+    *, background: bool = True, language: str = "en", on_idle: Callable[[], object] = lambda: None
+) -> RunControl:
+    return RunControl(Words(language), background=background, on_idle=on_idle)
 
 
 def at(step: int, *, steps: int = 100, stage: str = "denoise", left: float | None = 6.0) -> News:
@@ -42,13 +44,13 @@ def at(step: int, *, steps: int = 100, stage: str = "denoise", left: float | Non
     return News(kind="progress", progress=progress)
 
 
-def finish(one: Runner) -> None:
+def finish(one: RunControl) -> None:
     assert one.thread is not None
     one.thread.join(10)
     assert not one.thread.is_alive()
 
 
-def run(work: Any, *, background: bool = False) -> Runner:
+def run(work: Any, *, background: bool = False) -> RunControl:
     """Run to the end."""
     one = runner(background=background)
     assert one.start(work)
@@ -436,7 +438,7 @@ def test_taking_an_error_away_does_not_say_ready_during_a_run() -> None:
 
 def test_another_language() -> None:
     words = Words()
-    one = Runner(words, background=True)
+    one = RunControl(words, background=True)
     words.switch("zh")
     assert (one.stop.description, plain(one.state.value)) == ("停止", "就绪。")
     one.start(fail(ValueError("odd")))

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from svdkit.clip import Clip, formats
-from svdkit.clip.formats import Decoded, Tags, check_size, decode, encode
+from svdkit.clip.formats import Decoded, Tags, check_size, decode_file, encode_file
 from svdkit.errors import ClipError, SvdkitWarning
 from tests.clips import micro_clip, moving
 
@@ -55,7 +55,7 @@ class TestPlayability:
     @pytest.mark.parametrize(("height", "width"), [(72, 128), (71, 127), (2, 2), (1, 1)])
     def test_mp4_is_what_browsers_play(self, height: int, width: int, tmp_path: Path):
         """H.264, 4:2:0, even sizes, colours and rate declared."""
-        path = write(tmp_path / "a.mp4", encode(moving(14, height=height, width=width), suffix=".mp4", fps=7))
+        path = write(tmp_path / "a.mp4", encode_file(moving(14, height=height, width=width), suffix=".mp4", fps=7))
         said = ffmpeg_says(path)
         size = f"{width + width % 2}x{height + height % 2}"
         assert re.search(rf"Video: h264 .*yuv420p\(tv, bt709/bt709/iec61966-2-1, progressive\), {size}\b", said)
@@ -63,17 +63,17 @@ class TestPlayability:
         assert "Duration: 00:00:02.00" in said
 
     def test_mp4_has_its_index_in_front(self):
-        assert boxes(encode(moving(), suffix=".mp4", fps=7)) == ["ftyp", "moov", "free", "mdat"]
+        assert boxes(encode_file(moving(), suffix=".mp4", fps=7)) == ["ftyp", "moov", "free", "mdat"]
 
     def test_webm_is_vp9(self, tmp_path: Path):
-        said = ffmpeg_says(write(tmp_path / "a.webm", encode(moving(14), suffix=".webm", fps=7)))
+        said = ffmpeg_says(write(tmp_path / "a.webm", encode_file(moving(14), suffix=".webm", fps=7)))
         assert re.search(r"Video: vp9 .*yuv420p\(tv, bt709/bt709/iec61966-2-1, progressive\), 48x32", said)
         assert "Duration: 00:00:02.00" in said
 
     @pytest.mark.parametrize("suffix", [".gif", ".webp"])
     def test_animations_loop_forever_and_last_as_long_as_the_clip(self, suffix: str):
         """A gif counts in 1/100 s and 7 fps is 14.29 of them: delays alternate instead of drifting."""
-        with Image.open(io.BytesIO(encode(moving(14), suffix=suffix, fps=7))) as image:
+        with Image.open(io.BytesIO(encode_file(moving(14), suffix=suffix, fps=7))) as image:
             assert image.info["loop"] == 0
             delays = [still.convert("RGB").info["duration"] for still in ImageSequence.Iterator(image)]
         assert sum(delays) == 2000
@@ -82,17 +82,17 @@ class TestPlayability:
     @pytest.mark.parametrize("fps", [0.1, 6.5, 29.97, 240])
     def test_unusual_rates(self, fps: float, tmp_path: Path):
         for suffix in (".mp4", ".webm", ".webp"):
-            path = write(tmp_path / f"a{suffix}", encode(moving(), suffix=suffix, fps=fps))
-            assert decode(path).fps == pytest.approx(fps, rel=0.05)
-            assert decode(path).at(fps).shape[0] == 4
+            path = write(tmp_path / f"a{suffix}", encode_file(moving(), suffix=suffix, fps=fps))
+            assert decode_file(path).fps == pytest.approx(fps, rel=0.05)
+            assert decode_file(path).at(fps).shape[0] == 4
 
     def test_a_gif_that_browsers_would_slow_down_is_refused(self):
         with pytest.raises(ClipError, match=r"a gif shows at most 50 frames a second, not 60; save as .mp4 or .webp"):
-            encode(moving(), suffix=".gif", fps=60)
+            encode_file(moving(), suffix=".gif", fps=60)
 
     def test_the_display_quality_is_smaller(self):
         frames = moving(14, height=144, width=256)
-        assert len(encode(frames, suffix=".mp4", fps=7, crf=30)) < len(encode(frames, suffix=".mp4", fps=7))
+        assert len(encode_file(frames, suffix=".mp4", fps=7, crf=30)) < len(encode_file(frames, suffix=".mp4", fps=7))
 
 
 class TestColour:
@@ -104,17 +104,17 @@ class TestColour:
         """A wrong matrix or range shifts them by 10 levels and more."""
         frames = np.full((3, 64, 64, 3), colour, np.uint8)
         frames[:, :8] = 128  # a picture of one colour would hide a codec that only keeps the mean
-        read = decode(write(tmp_path / f"a{suffix}", encode(frames, suffix=suffix, fps=7))).frames
+        read = decode_file(write(tmp_path / f"a{suffix}", encode_file(frames, suffix=suffix, fps=7))).frames
         assert np.abs(read[0, 20:-4, 4:-4].astype(int) - colour).max() <= 4
 
     @pytest.mark.parametrize("suffix", [".mp4", ".webm", ".webp"])
     def test_smooth_content_is_near(self, suffix: str, tmp_path: Path):
         frames = moving(6, height=144, width=256)
-        read = decode(write(tmp_path / f"a{suffix}", encode(frames, suffix=suffix, fps=7))).frames
+        read = decode_file(write(tmp_path / f"a{suffix}", encode_file(frames, suffix=suffix, fps=7))).frames
         assert np.abs(read.astype(int) - frames).mean() < 2
 
     def test_a_gif_has_one_palette(self):
-        data = encode(moving(6), suffix=".gif", fps=7)
+        data = encode_file(moving(6), suffix=".gif", fps=7)
         with Image.open(io.BytesIO(data)) as image:
             palettes = {bytes(still.palette.getdata()[1]) for still in ImageSequence.Iterator(image) if still.palette}
         assert len(palettes) <= 1
@@ -143,15 +143,15 @@ class TestMetadata:
     def test_a_gif_comment_of_any_length(self, length: int, tmp_path: Path):
         """It is stored in blocks of 255 bytes."""
         comment = "0123456789" * 2400
-        data = encode(moving(), suffix=".gif", fps=7, tags=Tags(comment=comment[:length]))
-        read = decode(write(tmp_path / "a.gif", data))
+        data = encode_file(moving(), suffix=".gif", fps=7, tags=Tags(comment=comment[:length]))
+        read = decode_file(write(tmp_path / "a.gif", data))
         assert (read.comment or "", len(read.frames)) == (comment[:length], 4)
 
     @pytest.mark.parametrize("suffix", [".mp4", ".webm", ".gif", ".webp"])
     def test_signs_that_need_escaping(self, suffix: str, tmp_path: Path):
         comment = '{"a": "x=1; #2 \\\\ \\n \\u00e9 \'q\' \\"Q\\" % $HOME"}'
-        data = encode(moving(), suffix=suffix, fps=7, tags=Tags(comment=comment))
-        assert decode(write(tmp_path / f"a{suffix}", data)).comment == comment
+        data = encode_file(moving(), suffix=suffix, fps=7, tags=Tags(comment=comment))
+        assert decode_file(write(tmp_path / f"a{suffix}", data)).comment == comment
 
 
 class TestLimits:
@@ -164,32 +164,32 @@ class TestLimits:
 
     @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
     def test_a_film_is_not_decoded_to_its_end(self, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        path = write(tmp_path / f"film{suffix}", encode(moving(30), suffix=suffix, fps=7))
+        path = write(tmp_path / f"film{suffix}", encode_file(moving(30), suffix=suffix, fps=7))
         monkeypatch.setattr(formats, "MAX_BYTES", 20_000)
         with pytest.raises(
             ClipError, match=rf"film{suffix} is longer than svdkit reads \(20,000 bytes of raw frames\)"
         ):
-            decode(path)
+            decode_file(path)
 
     @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
     def test_huge_pictures_are_not_decoded(self, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        path = write(tmp_path / f"huge{suffix}", encode(moving(), suffix=suffix, fps=7))
+        path = write(tmp_path / f"huge{suffix}", encode_file(moving(), suffix=suffix, fps=7))
         monkeypatch.setattr(formats, "MAX_PIXELS", 100)
         with pytest.raises(ClipError, match=rf"huge{suffix}"):
-            decode(path)
+            decode_file(path)
 
     @pytest.mark.parametrize("suffix", [".gif", ".webp"])
     def test_animations_stop_at_the_limit(self, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        path = write(tmp_path / f"a{suffix}", encode(moving(5), suffix=suffix, fps=7))
+        path = write(tmp_path / f"a{suffix}", encode_file(moving(5), suffix=suffix, fps=7))
         monkeypatch.setattr(formats, "MAX_BYTES", 4 * 32 * 48 * 3)
         with pytest.raises(ClipError, match="5 frames of 48x32: 4 fit"):
-            decode(path)
+            decode_file(path)
 
     def test_a_gif_that_declares_a_huge_canvas(self, tmp_path: Path):
-        data = bytearray(encode(moving(), suffix=".gif", fps=7))
+        data = bytearray(encode_file(moving(), suffix=".gif", fps=7))
         data[6:10] = b"\xff\xff\xff\xff"
         with pytest.raises(ClipError, match=r"65535|exceeds limit"):
-            decode(write(tmp_path / "bomb.gif", bytes(data)))
+            decode_file(write(tmp_path / "bomb.gif", bytes(data)))
 
     def test_delays_that_would_fill_the_memory(self):
         slow = Decoded(frames=np.zeros((2, 500, 500, 3), np.uint8), fps=100, delays=(10.0, 655_350.0))
@@ -200,10 +200,10 @@ class TestLimits:
         def hang(*_: Any, timeout: float, **__: Any) -> None:
             raise subprocess.TimeoutExpired("ffmpeg", timeout)
 
-        path = write(tmp_path / "slow.mp4", encode(moving(), suffix=".mp4", fps=7))
+        path = write(tmp_path / "slow.mp4", encode_file(moving(), suffix=".mp4", fps=7))
         monkeypatch.setattr(subprocess, "run", hang)
         with pytest.raises(ClipError, match=r"slow.mp4: ffmpeg was stopped after 120 s; try a smaller clip"):
-            decode(path)
+            decode_file(path)
 
 
 class TestFailures:
@@ -213,17 +213,17 @@ class TestFailures:
 
         monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", missing)
         with pytest.raises(ClipError, match=r"ffmpeg cannot be started \(No ffmpeg .*run: pip install imageio-ffmpeg"):
-            encode(moving(), suffix=".mp4", fps=7)
+            encode_file(moving(), suffix=".mp4", fps=7)
         monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: "/nowhere/ffmpeg")
         with pytest.raises(ClipError, match="ffmpeg cannot be started"):
-            encode(moving(), suffix=".mp4", fps=7)
+            encode_file(moving(), suffix=".mp4", fps=7)
 
     def test_no_folder_for_temporary_files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
         with pytest.raises(
             ClipError, match=r"temporary files cannot be used \(No such file .*free space or set TMPDIR"
         ):
-            encode(moving(), suffix=".mp4", fps=7)
+            encode_file(moving(), suffix=".mp4", fps=7)
 
     def test_a_full_disk_under_ffmpeg(self, monkeypatch: pytest.MonkeyPatch):
         full = subprocess.CompletedProcess(
@@ -231,16 +231,16 @@ class TestFailures:
         )
         monkeypatch.setattr(subprocess, "run", lambda *_, **__: full)
         with pytest.raises(ClipError, match=r"a .mp4 file: ffmpeg failed \(.*No space left.*the disk is full"):
-            encode(moving(), suffix=".mp4", fps=7)
+            encode_file(moving(), suffix=".mp4", fps=7)
 
     @pytest.mark.parametrize("suffix", [".mp4", ".webm", ".gif", ".webp"])
     @pytest.mark.parametrize("kept", [0, 4, 13, 100, 300])
     def test_files_that_were_cut_short(self, suffix: str, kept: int, tmp_path: Path):
-        data = encode(moving(6), suffix=suffix, fps=7)[:kept]
+        data = encode_file(moving(6), suffix=suffix, fps=7)[:kept]
         with pytest.raises(
             ClipError, match=r"^part(\.| ).*(is not an mp4|ffmpeg failed|cannot be read|holds no video)"
         ):
-            decode(write(tmp_path / f"part{suffix}", data))
+            decode_file(write(tmp_path / f"part{suffix}", data))
 
     def test_an_mp4_of_sound_alone(self, tmp_path: Path):
         path = tmp_path / "song.mp4"
@@ -248,7 +248,7 @@ class TestFailures:
         with pytest.raises(
             ClipError, match=r"song.mp4: ffmpeg failed \(.+\); it may be cut short: save or download it again"
         ):
-            decode(path)
+            decode_file(path)
 
     def test_frames_of_changing_size(self):
         def ppm(width: int) -> bytes:
@@ -261,13 +261,13 @@ class TestFailures:
 
     def test_a_video_turned_by_its_metadata_is_read_upright(self, tmp_path: Path):
         """As phones record them."""
-        path = write(tmp_path / "a.mp4", encode(moving(), suffix=".mp4", fps=7))
+        path = write(tmp_path / "a.mp4", encode_file(moving(), suffix=".mp4", fps=7))
         turned = tmp_path / "turned.mp4"
         ffmpeg("-display_rotation", "90", "-i", str(path), "-c", "copy", str(turned))
         assert Clip.read(turned).frames.shape == (4, 48, 32, 3)
 
     def test_the_picture_on_the_cover_is_not_the_clip(self, tmp_path: Path):
-        path, cover = write(tmp_path / "a.mp4", encode(moving(), suffix=".mp4", fps=7)), tmp_path / "cover.png"
+        path, cover = write(tmp_path / "a.mp4", encode_file(moving(), suffix=".mp4", fps=7)), tmp_path / "cover.png"
         Image.new("RGB", (12, 16), "red").save(cover)
         order = ["-map", "1", "-map", "0", "-c", "copy", "-disposition:v:0", "attached_pic"]
         ffmpeg("-i", str(path), "-i", str(cover), *order, str(tmp_path / "b.mp4"))
@@ -317,7 +317,7 @@ class TestOtherPrograms:
             ffmpeg("-itsscale", str(1 / speed), "-i", str(path), "-c", "copy", str(tmp_path / f"b{suffix}"))
             (tmp_path / f"b{suffix}").replace(path)
         else:
-            path.write_bytes(encode(clip.frames, suffix=suffix, fps=7 * speed))
+            path.write_bytes(encode_file(clip.frames, suffix=suffix, fps=7 * speed))
         said = f"a{suffix} was re-timed since it was saved, from 7 to {fps:g}"
         with pytest.warns(SvdkitWarning, match=re.escape(said)) if fps != 7 else nullcontext():
             read = Clip.read(path)

@@ -18,7 +18,7 @@ from svdkit.errors import PipelineError
 from svdkit.generate.loop import execution_device, synchronize
 from svdkit.units import format_count, format_seconds
 
-STAGES = ("image_encoder", "vae_encode", "unet", "scheduler", "vae_decode", "postprocess", "export")
+TIMED_STAGES = ("image_encoder", "vae_encode", "unet", "scheduler", "vae_decode", "postprocess", "export")
 """What is told apart, in the order of a run."""
 
 
@@ -215,7 +215,7 @@ class _Timer:
         found: dict[str | None, float] = {}
         for stage, length in zip(self.stages, lengths, strict=False):
             found[stage] = found.get(stage, 0.0) + length
-        seconds = {stage: found[stage] for stage in STAGES if stage in found}
+        seconds = {stage: found[stage] for stage in TIMED_STAGES if stage in found}
         seconds |= {"unattributed": found.get(None, 0.0), "total": sum(lengths)}
         return seconds, [(stage, sum(lengths[first:last])) for stage, first, last in self.calls]
 

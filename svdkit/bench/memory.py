@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from svdkit.bench.measure import STAGES, watch
+from svdkit.bench.measure import TIMED_STAGES, watch
 from svdkit.generate.loop import execution_device
 
 Bytes = dict[str, int | None]
@@ -110,7 +110,7 @@ def measure_memory(pipe: Any) -> Iterator[dict[str, Bytes]]:
                 yield result
             finally:
                 on_stage(None)
-    for name in (*STAGES, "total"):  # in the order of a run
+    for name in (*TIMED_STAGES, "total"):  # in the order of a run
         if name in result:
             result[name] = result.pop(name)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from svdkit.bench.record import BYTES, STAGES, Record
+from svdkit.bench.record import BYTES, RECORD_STAGES, Record
 from svdkit.bench.stats import chance_of_trend, median, ratio
 from svdkit.bench.table import hardware, varying
 from svdkit.errors import SettingsError
@@ -90,7 +90,7 @@ _WORDS = dict(zip(BYTES, ("allocated", "reserved", "of the process"), strict=Tru
 def stage_waterfall(record: Record) -> Figure:
     """Where a clip's time goes: one bar a stage, each beginning where the one before ends (medians of timed clips)."""
     timed = record.samples.get("timed", {})
-    stages = [stage for stage in STAGES if stage not in ("load", "total") and timed.get(stage)]
+    stages = [stage for stage in RECORD_STAGES if stage not in ("load", "total") and timed.get(stage)]
     if not stages:
         raise SettingsError(f"stage_waterfall: record {record.id} has no timed stages; profile and measure give them")
     figure, axes = _empty_figure([record], height=1.6 + 0.42 * len(stages))

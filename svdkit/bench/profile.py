@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from svdkit.bench.protocol import Protocol, describe, failure_of, load_report, make_record, measure_group
+from svdkit.bench.protocol import Protocol, describe_run, failure_of, load_report, make_record, measure_group
 from svdkit.bench.record import read_records, records_file, run_id, write_record
 from svdkit.bench.stats import median
 from svdkit.child import Child, EndedError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from svdkit.child import Channel
 
 
-_WORKER = "svdkit.bench.profile:work"
+_WORKER = "svdkit.bench.profile:work_group"
 _GRACE_SECONDS = 60  # after Ctrl-C, for what is running on the device, and for the records
 
 
@@ -51,7 +51,7 @@ class Group:
 
     def headers(self, pipe: Any) -> list[dict[str, Any]]:
         """What is known of the cells when the model is loaded."""
-        return [describe(pipe, self.frame, clip) for clip in self.clips]
+        return [describe_run(pipe, self.frame, clip) for clip in self.clips]
 
     def here(self, pipe: Any) -> None:
         """Measure with a pipeline that is loaded already."""
@@ -116,7 +116,7 @@ class Group:
                 write_record(self.results, make_record(header, method=method, **values))
 
 
-def work(channel: Channel) -> None:
+def work_group(channel: Channel) -> None:
     """Measure, in a process of its own; interrupted, keep what is complete."""
     try:
         group = replace(channel.hear(), say=lambda text: channel.say({"text": text}))

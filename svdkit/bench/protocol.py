@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from svdkit.bench.measure import STAGES, Measurement, measure
+from svdkit.bench.measure import TIMED_STAGES, Measurement, measure
 from svdkit.bench.memory import Bytes, Nvml, higher, measure_memory, open_nvml
 from svdkit.bench.record import Record, run_id
 from svdkit.bench.stats import median
@@ -192,7 +192,7 @@ def load_report(pipe: Any) -> LoadReport:
     return report
 
 
-def describe(pipe: Any, frame: Frame, clip: ClipSettings) -> dict[str, Any]:
+def describe_run(pipe: Any, frame: Frame, clip: ClipSettings) -> dict[str, Any]:
     """Give what a record says of what was asked, with its id; a SettingsError for what cannot work."""
     asked = {"load": load_report(pipe).settings.to_dict(), "clip": resolve(pipe, clip, frame).to_dict()}
     asked["model"] = describe_model(pipe)
@@ -245,7 +245,7 @@ def measure_group(
     tell: Callable[[str], object],
 ) -> None:
     """Measure the cells of one load that are not done yet; interrupted, keep those that have enough repeats."""
-    headers = [describe(pipe, frame, clip) for clip in clips]
+    headers = [describe_run(pipe, frame, clip) for clip in clips]
     done = Counter(done)
     trials = []
     for header in (headers[index] for index in whole):
@@ -253,7 +253,7 @@ def measure_group(
         if done[header["id"], "measured"] < 0:
             trials.append((_whole_clip(pipe, frame, ClipSettings.from_dict(header["clip"])), header))
     missing = [header for header in headers if composed and not done[header["id"], "composed"]]
-    parts = Parts(pipe, frame, [ClipSettings.from_dict(header["clip"]) for header in missing])
+    parts = StageTrials(pipe, frame, [ClipSettings.from_dict(header["clip"]) for header in missing])
     seconds = pipe.svdkit.load_seconds
     try:
         _interleave(pipe, [*(trial for trial, _ in trials), *parts.trials], protocol, tell)
@@ -267,7 +267,7 @@ def measure_group(
                 keep(record)
 
 
-class Parts:
+class StageTrials:
     """The stages of a group of cells, each a trial of its own; what one makes the next one uses."""
 
     def __init__(self, pipe: Any, frame: Frame, clips: Sequence[ClipSettings]) -> None:
@@ -342,6 +342,6 @@ def stretch(measured: Measurement, steps: int) -> dict[str, float]:
 
 def _add_up(*parts: dict[str, float]) -> dict[str, float]:
     """Add seconds by stage; the total is their sum."""
-    names = [stage for stage in (*STAGES, "unattributed") if any(stage in part for part in parts)]
+    names = [stage for stage in (*TIMED_STAGES, "unattributed") if any(stage in part for part in parts)]
     seconds = {stage: sum(part.get(stage, 0.0) for part in parts) for stage in names}
     return {**seconds, "total": sum(seconds.values())}

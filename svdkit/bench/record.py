@@ -19,10 +19,10 @@ from svdkit.disk import sync
 from svdkit.errors import ClipError, SettingsError, SvdkitError, SvdkitWarning, shown
 from svdkit.given import user_path
 
-__all__ = ["Record", "run_id", "write_record", "read_records", "SCHEMA_VERSION", "STAGES", "BYTES"]
+__all__ = ["Record", "run_id", "write_record", "read_records", "SCHEMA_VERSION", "RECORD_STAGES", "BYTES"]
 
 SCHEMA_VERSION = 1
-STAGES = (
+RECORD_STAGES = (
     *("load", "image_encoder", "vae_encode", "encode", "unet", "scheduler", "denoise"),
     *("vae_decode", "postprocess", "decode", "export", "unattributed", "total"),
 )
@@ -359,8 +359,8 @@ def _sample_problems(samples: Mapping[str, Any]) -> Iterator[str]:
             continue
         for stage, seconds in stages.items():
             where = f"samples[{phase!r}][{shown(stage)}]"
-            if stage not in STAGES:
-                yield f"{where} is unknown; the stages are {', '.join(STAGES)}"
+            if stage not in RECORD_STAGES:
+                yield f"{where} is unknown; the stages are {', '.join(RECORD_STAGES)}"
             elif not isinstance(seconds, list) or not all(type(s) in (int, float) and s < 1e9 for s in seconds):
                 yield f"{where} is {shown(seconds)}; give a list of seconds"
             elif stage != "unattributed" and any(s < 0 for s in seconds):
@@ -369,8 +369,8 @@ def _sample_problems(samples: Mapping[str, Any]) -> Iterator[str]:
 
 def _memory_problems(memory: Mapping[str, Any]) -> Iterator[str]:
     for stage, sizes in memory.items():
-        if stage not in STAGES:
-            yield f"memory[{shown(stage)}] is unknown; the stages are {', '.join(STAGES)}"
+        if stage not in RECORD_STAGES:
+            yield f"memory[{shown(stage)}] is unknown; the stages are {', '.join(RECORD_STAGES)}"
         elif not isinstance(sizes, dict) or not sizes.keys() <= set(BYTES):
             yield f"memory[{stage!r}] is {shown(sizes)}; it holds {', '.join(BYTES)}"
         elif not all(size is None or (type(size) is int and size >= 0) for size in sizes.values()):

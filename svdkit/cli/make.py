@@ -158,10 +158,10 @@ def replay(
     except ClipError as error:  # what was given is not enough: in Python arguments would help, here options do
         raise RefusedInput(re.sub(r"(photo|model)=", r"--\1", str(error)).replace("pipe=", "--model")) from error
     typer.echo(new.save(target, overwrite=overwrite))
-    _say(compare(new, old), quiet=quiet)
+    _say(compare_frames(new, old), quiet=quiet)
 
 
-def compare(new: Clip, old: Clip) -> str:
+def compare_frames(new: Clip, old: Clip) -> str:
     """Say in one sentence how a clip made again compares with the one that was read from a file."""
     import numpy as np
 

@@ -62,7 +62,7 @@ class Commands(TyperGroup):
                     raise
                 if ctx.params["debug"]:
                     typer.echo(traceback.format_exc(), err=True)
-                typer.echo(describe(error), err=True)
+                typer.echo(error_text(error), err=True)
                 raise typer.Exit(exit_code(error)) from error
 
 
@@ -73,7 +73,7 @@ def exit_code(error: BaseException) -> int:
     return WRONG_INPUT if isinstance(error, RefusedInput | ImageError | SettingsError) else FAILED
 
 
-def describe(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Say in a paragraph what ended a command; of an error that is not svdkit's own, also what to do."""
     if isinstance(error, KeyboardInterrupt):
         return "stopped: interrupted; what was saved before is complete"

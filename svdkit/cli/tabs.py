@@ -10,7 +10,7 @@ from tornado.web import HTTPError
 
 from svdkit.cli.notebook import kernel
 
-MOST = 20  # of some 80 MB each
+MOST_TABS = 20  # of some 80 MB each
 
 
 class Tab(ServerKernelManager):
@@ -27,8 +27,10 @@ class Tabs(AsyncMappingKernelManager):
 
     async def start_kernel(self, **options: Any) -> str:  # type: ignore[override]  # the class above is async too
         """Start one, or answer with a page that says why not."""
-        if len({*self.list_kernel_ids(), *self._starting}) >= MOST:
-            raise HTTPError(503, reason=f"{MOST} tabs are open, and there is room for no more; close one and try again")
+        if len({*self.list_kernel_ids(), *self._starting}) >= MOST_TABS:
+            raise HTTPError(
+                503, reason=f"{MOST_TABS} tabs are open, which is all there is room for; close one and try again"
+            )
         tab: str = self.new_kernel_id(**options)
         self._starting.add(tab)
         try:

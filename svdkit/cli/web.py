@@ -74,7 +74,7 @@ def web(
     key = secrets.token_bytes(32)
     token = token or secrets.token_urlsafe(18)  # also on loopback: any page in the browser can reach an open port
     with Listener(("127.0.0.1", 0)) as listener, tempfile.TemporaryDirectory() as folder:
-        page = _PAGE if _PAGE.is_file() else write_page(Path(folder))
+        page = _PAGE if _PAGE.is_file() else write_app_notebook(Path(folder))
         for work, arguments in ((serve, (studio, listener, key)), (prepare, (studio,))):
             threading.Thread(target=work, args=arguments, daemon=True).start()
         inner = {"port": listener.address[1], "key": key.hex(), "language": language}
@@ -150,7 +150,7 @@ def _shown_host(host: str) -> str:
     return "127.0.0.1" if host in {"0.0.0.0", ""} else f"[{host}]" if ":" in host else host  # noqa: S104 - compared
 
 
-def write_page(folder: Path) -> Path:
+def write_app_notebook(folder: Path) -> Path:
     """Write a notebook that shows the panel."""
     import nbformat
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from svdkit.clip.formats import Frames, check_size, encode
+from svdkit.clip.formats import Frames, check_size, encode_file
 from svdkit.clip.provenance import Document, Provenance, check_fps, clip_number
 from svdkit.clip.storage import read_clip, resize, write_clip
 from svdkit.errors import ClipError
@@ -38,7 +38,7 @@ def _figure_html(frames: Frames, *, fps: float, caption: str) -> str:
     buffer = io.BytesIO()
     Image.fromarray(frames[0]).save(buffer, "JPEG", quality=80)
     poster = base64.b64encode(buffer.getvalue()).decode()
-    video = base64.b64encode(encode(frames, suffix=".mp4", fps=fps, crf=20)).decode()
+    video = base64.b64encode(encode_file(frames, suffix=".mp4", fps=fps, crf=20)).decode()
     text = html.escape(caption)
     return (
         f'<figure style="margin:8px 0;width:{shown}px;max-width:100%">'
@@ -48,7 +48,7 @@ def _figure_html(frames: Frames, *, fps: float, caption: str) -> str:
     )
 
 
-def contact_sheet(frames: Frames, *, caption: str, columns: int) -> Image.Image:
+def frame_sheet(frames: Frames, *, caption: str, columns: int) -> Image.Image:
     """Lay all frames on one picture, numbered from 1, with a line of text below; see ``Clip.contact_sheet``."""
     check = number(1, 4096, step=1)
     columns = clip_number(columns, check, name="columns", give="a whole number from 1 to 4096")
@@ -255,7 +255,7 @@ class Clip:
         names = ("num_inference_steps", "min_guidance_scale", "max_guidance_scale", "noise_aug_strength")
         settings = [f"{name} {made[name]}" for name in names if name in made]
         caption = " · ".join((self.label, f"height {self.height}", f"width {self.width}", *settings))
-        return contact_sheet(self.frames, caption=caption, columns=columns)
+        return frame_sheet(self.frames, caption=caption, columns=columns)
 
     def _repr_html_(self) -> str:
         return _figure_html(self.frames, fps=self.fps, caption=self.label)

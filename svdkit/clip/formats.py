@@ -32,7 +32,7 @@ from svdkit.units import format_bytes
 Frames = npt.NDArray[np.uint8]  # RGB, shape (frames, height, width, 3), values 0 to 255
 
 MAX_BYTES = 2**30  # of raw frames that are read: 606 frames at 576x1024. More is a film or a decompression bomb.
-MAX_PIXELS = 7680 * 4320  # of one frame: 8K
+MAX_FRAME_PIXELS = 7680 * 4320  # of one frame: 8K
 
 _FFMPEG = "imageio-ffmpeg==0.6.0"
 _EXIF_DESCRIPTION, _EXIF_SOFTWARE = 0x010E, 0x0131  # Exif 2.32, table 4
@@ -90,8 +90,8 @@ class Decoded(NamedTuple):
 
 def check_size(*, height: int, width: int, num_frames: int) -> None:
     """Refuse sizes that no clip has, before memory is asked for them."""
-    if height * width > MAX_PIXELS:
-        raise ClipError(f"frames of {width}x{height} pixels are larger than 8K ({MAX_PIXELS:,}); scale them down")
+    if height * width > MAX_FRAME_PIXELS:
+        raise ClipError(f"frames of {width}x{height} pixels are larger than 8K ({MAX_FRAME_PIXELS:,}); scale them down")
     if num_frames > (most := MAX_BYTES // (height * width * 3)):
         given, limit = f"{num_frames} frames of {width}x{height}", format_bytes(MAX_BYTES)
         raise ClipError(f"{given}: {most} fit into {limit}; cut the clip")
@@ -106,10 +106,10 @@ def check_rate(suffix: str, fps: float) -> None:
 def check_encoder(suffix: str) -> None:
     """Encode two small frames, to find out before a clip is made that it could not be saved; a ClipError."""
     if suffix != ".png":
-        encode(np.zeros((2, 16, 16, 3), np.uint8), suffix=suffix, fps=7)
+        encode_file(np.zeros((2, 16, 16, 3), np.uint8), suffix=suffix, fps=7)
 
 
-def encode(frames: Frames, *, suffix: str, fps: float, tags: Tags = _NO_TAGS, crf: int | None = None) -> bytes:
+def encode_file(frames: Frames, *, suffix: str, fps: float, tags: Tags = _NO_TAGS, crf: int | None = None) -> bytes:
     """Encode frames as .mp4 (H.264, index in front), .webm (VP9), .gif or .webp, complete with metadata.
 
     4:2:0 needs even sizes: in mp4 and webm an odd one grows by a repeated row or column. A crf of None is near
@@ -178,7 +178,7 @@ def _encode_webp(frames: Frames, *, fps: float, tags: Tags) -> bytes:
     return buffer.getvalue()
 
 
-def decode(path: Path) -> Decoded:
+def decode_file(path: Path) -> Decoded:
     """Read a video file, whatever its suffix says, or a folder of PNG frames in the order of their numbers."""
     if path.is_dir():
         return _decode_folder(path)
@@ -239,7 +239,7 @@ def read_png(path: Path, *, count: int = 1) -> Image.Image:
 def _decode_video(path: Path, *, demuxer: str) -> Decoded:
     """Decode with a fixed demuxer and local files only, so that no playlist can lead ffmpeg elsewhere."""
     address = f"file:{path.absolute()}"  # a bare name may start with "-" or look like a URL
-    source = ("-protocol_whitelist", "file", "-max_pixels", str(MAX_PIXELS), "-f", demuxer, "-i", address)
+    source = ("-protocol_whitelist", "file", "-max_pixels", str(MAX_FRAME_PIXELS), "-f", demuxer, "-i", address)
     times = ("-map", "0:V:0", "-c", "copy", "-frames:v", "5000", "-f", "framecrc", "pipe:2")
     tags, log = _ffmpeg(*source, "-f", "ffmetadata", "pipe:1", *times, "-nostats", subject=path.name)
     # rgb24, else frames of 10 bits become pictures of 16; 0:V, for 0:v may be the picture on the cover.

@@ -21,8 +21,8 @@ from svdkit.clip.formats import (
     check_encoder,
     check_rate,
     check_size,
-    decode,
-    encode,
+    decode_file,
+    encode_file,
     encode_png,
     read_png,
 )
@@ -93,7 +93,7 @@ def write_clip(
         files[target] = {f"{i:04d}.png": encode_png(frame, tags=tags) for i, frame in enumerate(frames, start=1)}
     else:
         try:
-            files[target] = encode(frames, suffix=suffix, fps=document.fps, tags=tags)
+            files[target] = encode_file(frames, suffix=suffix, fps=document.fps, tags=tags)
         except ClipError as error:
             kept = _keep(path, frames, document, photo=photo) if keep_frames else None
             if kept is None:
@@ -181,7 +181,7 @@ def read_clip(path: str | Path) -> dict[str, Any]:
     path = _as_path(path)
     try:
         media, stem = _find(path)
-        decoded = decode(media)
+        decoded = decode_file(media)
         sidecar = media.parent / f"{stem}.json"
         is_ours = sidecar.is_file() and sidecar.stat().st_size <= 2**20  # no JSON of ours is larger
         beside = _parse(sidecar.read_bytes(), name=sidecar.name) if is_ours else None

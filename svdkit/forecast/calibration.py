@@ -44,10 +44,10 @@ _UNKNOWN_TFLOPS, _UNKNOWN_BANDWIDTH = 1.0, 100.0
 # [estimate] Copies from memory that is not pinned reach half the link; layer by layer, without overlap, a quarter.
 _PAGEABLE, _LAYERWISE = 0.5, 0.25
 
-STAGES = ("image_encoder", "vae_encode", "unet", "vae_decode")
+SECONDS_STAGES = ("image_encoder", "vae_encode", "unet", "vae_decode")
 
 
-class Job(NamedTuple):
+class ClipJob(NamedTuple):
     """What one clip runs: precision, compiled or not, plan, and the resolved settings of the clip."""
 
     dtype: str
@@ -74,12 +74,12 @@ class Job(NamedTuple):
         return {stage: [(call, network.cost(call), times) for call, times in part] for stage, part in calls.items()}
 
 
-def clip_flops(job: Job, network: Network) -> dict[str, int]:
+def clip_flops(job: ClipJob, network: Network) -> dict[str, int]:
     """Operations of each stage of one whole clip."""
     return {stage: sum(cost.flops * times for _, cost, times in part) for stage, part in job.costs(network).items()}
 
 
-def peak_bytes(job: Job, network: Network) -> dict[str, int]:
+def peak_bytes(job: ClipJob, network: Network) -> dict[str, int]:
     """Activation bytes of each stage at its peak, without cuDNN's copies."""
     return {stage: max(cost.peak_bytes for _, cost, _ in part) for stage, part in job.costs(network).items()}
 
@@ -92,7 +92,7 @@ def weight_bytes(dtype: str, network: Network) -> dict[str, int]:
     }
 
 
-def nominal_seconds(job: Job, network: Network, card: Card) -> dict[str, float]:
+def nominal_seconds(job: ClipJob, network: Network, card: Card) -> dict[str, float]:
     """Seconds of each stage of one whole clip, before calibration."""
     weights, costs = weight_bytes(job.dtype, network), job.costs(network)
     seconds = {
@@ -105,7 +105,7 @@ def nominal_seconds(job: Job, network: Network, card: Card) -> dict[str, float]:
     return seconds
 
 
-def _call_seconds(cost: Cost, call: Call, job: Job, card: Card) -> float:
+def _call_seconds(cost: Cost, call: Call, job: ClipJob, card: Card) -> float:
     single = call.element_bytes == 4
     share = _FP32_SHARE if single else _COMPILED_SHARE if job.compiled else _EAGER_SHARE
     rate = (card.fp32_tflops if single else card.tflops * card.sustained) or _UNKNOWN_TFLOPS
@@ -164,7 +164,7 @@ class Timing(NamedTuple):
     """One row of the published timings that states its card and steps."""
 
     card: Card
-    job: Job
+    job: ClipJob
     stage: str  # "total" or one of STAGES
     seconds: float
     model: str
@@ -178,7 +178,7 @@ class Timing(NamedTuple):
 
 
 def from_records(
-    records: Iterable[Record], *, job: Job, model: str, network: Network, card: Card, what: str
+    records: Iterable[Record], *, job: ClipJob, model: str, network: Network, card: Card, what: str
 ) -> Calibration | None:
     """Calibrate from records of the same device, precision and family of models; None if there are none."""
     found = [record for record in records if _is_like(record, job, model=model, device=card.name)]
@@ -189,7 +189,7 @@ def from_records(
         return None
     middle = {
         stage: statistics.median(values)
-        for stage in STAGES
+        for stage in SECONDS_STAGES
         if (values := [factor[stage] for factor in factors if stage in factor])
     }
     spread = _SAME_SETTINGS if same else _OTHER_SETTINGS
@@ -199,13 +199,13 @@ def from_records(
     return Calibration(middle, min(ratios) / spread, max(ratios) * spread, source)
 
 
-def from_published(card: Card, *, job: Job, leave_out: str | None = None) -> Calibration | None:
+def from_published(card: Card, *, job: ClipJob, leave_out: str | None = None) -> Calibration | None:
     """Calibrate from published timings of the same card, else of other cards; None for a card of unknown rates."""
     if not card.tflops:
         return None
     if job.dtype == "fp32":
         text = "nothing published in fp32: 70 % of the card's rate outside tensor cores is assumed"
-        return Calibration(dict.fromkeys(STAGES, 1.0), 1 / _ASSUMED, _ASSUMED, text)
+        return Calibration(dict.fromkeys(SECONDS_STAGES, 1.0), 1 / _ASSUMED, _ASSUMED, text)
     usable = [
         row
         for row in published()
@@ -215,7 +215,7 @@ def from_published(card: Card, *, job: Job, leave_out: str | None = None) -> Cal
     used = same or usable
     if not used:
         text = "nothing published for this: an assumed half of the card's tensor rate"
-        return Calibration(dict.fromkeys(STAGES, 1.0), 1 / _ASSUMED, _ASSUMED, text)
+        return Calibration(dict.fromkeys(SECONDS_STAGES, 1.0), 1 / _ASSUMED, _ASSUMED, text)
     ratios = [row.seconds / sum(nominal_of(row).values()) for row in used]
     middle = math.exp(statistics.mean(map(math.log, ratios)))
     spread = max(_SAME_CARD if same else _OTHER_CARD, *(max(r / middle, middle / r) for r in ratios))
@@ -224,7 +224,7 @@ def from_published(card: Card, *, job: Job, leave_out: str | None = None) -> Cal
     text = f"published timings of the {card.name} ({sources})"
     if not same:
         text = f"published timings of other cards ({cards}), scaled by arithmetic and bandwidth"
-    return Calibration(dict.fromkeys(STAGES, middle), 1 / spread, spread, text)
+    return Calibration(dict.fromkeys(SECONDS_STAGES, middle), 1 / spread, spread, text)
 
 
 @functools.cache
@@ -247,7 +247,7 @@ def _timing(row: Mapping[str, str]) -> Timing:
         decode_chunk_size=int(row["decode_chunk_size"]) if row["decode_chunk_size"] else None,
     ).resolve(height=int(row["height"]), width=int(row["width"]), num_frames=int(row["frames"]), seed=0)
     compiled = any(word in row["software"] for word in ("TensorRT", "OneDiff", "stable-fast", "compile"))
-    job = Job("fp16", compiled, Rung("resident", decode_chunk_size=clip.decode_chunk_size or 1), clip)
+    job = ClipJob("fp16", compiled, Rung("resident", decode_chunk_size=clip.decode_chunk_size or 1), clip)
     told = {name: row[name] for name in ("stage", "model", "software", "source")}
     return Timing(find_card(row["gpu"]), job, seconds=float(row["seconds"]), **told)
 
@@ -257,7 +257,7 @@ def nominal_of(row: Timing) -> dict[str, float]:
     return nominal_seconds(row.job, network_of(find_model(row.model)), row.card)
 
 
-def _is_like(record: Record, job: Job, *, model: str, device: str) -> bool:
+def _is_like(record: Record, job: ClipJob, *, model: str, device: str) -> bool:
     if record.status != "ok" or not record.load or not record.samples.get("timed"):
         return False
     same_family = record.model["name"] == model or {record.model["name"], model} <= {"svd", "svd-xt", "svd-xt-1.1"}
@@ -265,7 +265,7 @@ def _is_like(record: Record, job: Job, *, model: str, device: str) -> bool:
     return same_family and same_load and _device_name(record.environment) == device
 
 
-def _job_of(record: Record) -> Job | None:
+def _job_of(record: Record) -> ClipJob | None:
     """What a record ran, so far as time depends on it; None if it does not say."""
     load, names = record.load, ("height", "width", "num_frames", "num_inference_steps", "decode_chunk_size")
     if any(record.clip.get(name) is None for name in names):
@@ -276,7 +276,7 @@ def _job_of(record: Record) -> Job | None:
         return None
     switches = (bool(load.get("two_pass_guidance")), bool(load.get("forward_chunking")))
     rung = Rung(str(load.get("memory", "resident")), *switches, clip.decode_chunk_size or 1)
-    return Job(str(load.get("dtype")), bool(load.get("compile")), rung, clip)
+    return ClipJob(str(load.get("dtype")), bool(load.get("compile")), rung, clip)
 
 
 def timed_part(clip: ClipSettings) -> ClipSettings:
@@ -334,14 +334,14 @@ def calibrate(pipe: Any, *, photo: Any = "rocket", save: bool = True) -> Record:
         >>> calibrate(svdkit.load("micro")).samples["timed"].keys()
         dict_keys(['encode', 'denoise', 'decode'])
     """
-    from svdkit.bench.protocol import describe, load_report, make_record
+    from svdkit.bench.protocol import describe_run, load_report, make_record
     from svdkit.image import fit
 
     report = load_report(pipe)
     frame = fit(photo, height=report.model.height, width=report.model.width)
     settings, seconds = _measure(pipe, frame)
     record = make_record(
-        describe(pipe, frame, settings),
+        describe_run(pipe, frame, settings),
         method="composed",
         samples={"timed": {stage: [value] for stage, value in seconds.items()}},
         command=f"svdkit.calibrate(svdkit.load({report.model.name!r}))",

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from svdkit.errors import SettingsError, shown
 from svdkit.given import finite
 
-GIB = 1 << 30
+CARD_GIB = 1 << 30
 
 
 class Card(NamedTuple):
@@ -44,7 +44,7 @@ class Card(NamedTuple):
     @property
     def memory_bytes(self) -> int:
         """Total memory in bytes."""
-        return int(self.memory_gib * GIB)
+        return int(self.memory_gib * CARD_GIB)
 
     @property
     def bf16(self) -> bool:

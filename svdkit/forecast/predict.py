@@ -17,7 +17,7 @@ from svdkit.errors import SettingsError
 from svdkit.forecast.calibration import (
     SHIPPED_FILE,
     Calibration,
-    Job,
+    ClipJob,
     clip_flops,
     from_published,
     from_records,
@@ -27,19 +27,19 @@ from svdkit.forecast.calibration import (
     timed_part,
     weight_bytes,
 )
-from svdkit.forecast.cards import GIB, Card, card_of, find_card, of_memory
+from svdkit.forecast.cards import CARD_GIB, Card, card_of, find_card, of_memory
 from svdkit.models import ModelInfo, find_model
 from svdkit.models.costs import network_of
 from svdkit.pipeline.memory import (
     MARGIN,
     OVERHEAD_BYTES,
+    Fit,
     Need,
-    Plan,
     Rung,
     choose_dtype,
-    describe,
     plan,
     possible_plans,
+    rung_text,
 )
 from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.settings.base import Settings, number, setting, text
@@ -93,7 +93,7 @@ class Forecast:
     weight_bytes: Mapping[str, int]
     memory_bytes: int
     fits: bool | None
-    ladder: tuple[Plan, ...]
+    ladder: tuple[Fit, ...]
     stage_seconds: Mapping[str, float]
     seconds: float | None
     seconds_low: float | None
@@ -137,7 +137,7 @@ class Forecast:
 
     def _repr_html_(self) -> str:
 
-        return as_html(self)
+        return forecast_html(self)
 
 
 _NAMES = {"image_encoder": "image encoder", "vae_encode": "VAE encode", "unet": "UNet", "vae_decode": "VAE decode"}
@@ -153,7 +153,7 @@ def as_text(forecast: Any) -> str:
     return "\n".join([*lines, "", *aligned(rows)])
 
 
-def as_html(forecast: Any) -> str:
+def forecast_html(forecast: Any) -> str:
     """Give the forecast as two tables, everything escaped."""
     left = 'style="text-align:left"'  # on each cell: Jupyter aligns them to the right
     th, td = f"<th {left}>", f"<td {left}>"
@@ -213,16 +213,16 @@ def _memory(forecast: Any) -> Iterator[tuple[str, str]]:
 
 
 def _way(forecast: Any) -> str:
-    return describe(_chosen(forecast).rung)
+    return rung_text(_chosen(forecast).rung)
 
 
-def _chosen(forecast: Any) -> Plan:
+def _chosen(forecast: Any) -> Fit:
     from svdkit.pipeline.memory import Rung
 
     load = forecast.load
     chunk = forecast.clip.decode_chunk_size or 1
     rung = Rung(load.memory, load.two_pass_guidance, load.forward_chunking, chunk)
-    return Plan(rung, forecast.memory_bytes, forecast.fits, forecast.seconds)
+    return Fit(rung, forecast.memory_bytes, forecast.fits, forecast.seconds)
 
 
 def _ladder(forecast: Any) -> Iterator[tuple[str, ...]]:
@@ -234,7 +234,7 @@ def _ladder(forecast: Any) -> Iterator[tuple[str, ...]]:
         seconds = "–" if step.seconds is None else format_seconds(step.seconds)
         verdict = "" if step.fits is None else _VERDICTS[step.fits]
         size = format_bytes(step.memory_bytes)
-        yield mark, describe(step.rung), str(step.rung.decode_chunk_size), size, seconds, verdict
+        yield mark, rung_text(step.rung), str(step.rung.decode_chunk_size), size, seconds, verdict
 
 
 def _operations(count: float) -> str:
@@ -343,9 +343,9 @@ def _this_machine(asked: str = "auto") -> tuple[Card, str]:
     if kind != "cpu" and (facts.driver or facts.system.startswith("Darwin") or Path("/dev/kfd").exists()):  # AMD's
         facts = gather(ask_torch=True)
     for gpu in () if kind == "cpu" else facts.gpus[int(number or 0) :]:
-        return card_of(gpu.name, gpu.capability)._replace(memory_gib=gpu.vram_bytes / GIB), "cuda"
+        return card_of(gpu.name, gpu.capability)._replace(memory_gib=gpu.vram_bytes / CARD_GIB), "cuda"
     name, device = ("Apple GPU (MPS)", "mps") if facts.mps and kind != "cpu" else (facts.cpu or "CPU", "cpu")
-    return of_memory(name, (facts.ram_bytes or 0) / GIB), device
+    return of_memory(name, (facts.ram_bytes or 0) / CARD_GIB), device
 
 
 class _Clip:
@@ -354,9 +354,9 @@ class _Clip:
     def __init__(self, info: ModelInfo, card: Card, clip: ClipSettings, asked: LoadSettings) -> None:
         self.card, self.network, self.asked_chunk = card, network_of(info), clip.decode_chunk_size
         self.clip = clip.replace(seed=0).resolve(**info.clip_defaults)
-        self._base = Job(asked.dtype, asked.compile, Rung("resident"), timed_part(self.clip))
+        self._base = ClipJob(asked.dtype, asked.compile, Rung("resident"), timed_part(self.clip))
 
-    def job(self, rung: Rung) -> Job:
+    def job(self, rung: Rung) -> ClipJob:
         """The clip as it runs on a rung; a decode chunk that was asked for stays."""
         chunk = min(self.asked_chunk or rung.decode_chunk_size, self.clip.num_frames or 1)
         clip = self._base.clip.replace(decode_chunk_size=chunk)
@@ -377,7 +377,7 @@ class _Clip:
         return {stage: value * calibration.factors.get(stage, usual) for stage, value in nominal.items()}
 
 
-def _plans(run: _Clip, asked: LoadSettings) -> tuple[tuple[Plan, ...], Plan]:
+def _plans(run: _Clip, asked: LoadSettings) -> tuple[tuple[Fit, ...], Fit]:
     """Give the ladder, and the step of it, or the way asked for, that is expected to be used."""
     device, free = asked.device, run.card.memory_bytes or None
     works: dict[str, Any] = {"dtype": asked.dtype, "compiled": asked.compile}
@@ -391,7 +391,7 @@ def _plans(run: _Clip, asked: LoadSettings) -> tuple[tuple[Plan, ...], Plan]:
     return tuple(exact[:-1]), exact[-1]
 
 
-def _calibrate(job: Job, *, network: Network, card: Card, model: str, given: list[Record]) -> Calibration | None:
+def _calibrate(job: ClipJob, *, network: Network, card: Card, model: str, given: list[Record]) -> Calibration | None:
     """Take the nearest source that knows something."""
     sources: dict[str, Callable[[], list[Record]]] = {
         "own records": lambda: given,
@@ -409,15 +409,15 @@ def _shipped() -> list[Record]:
     return read_records(SHIPPED_FILE) if SHIPPED_FILE.is_file() else []
 
 
-def _advice(run: _Clip, ladder: tuple[Plan, ...], chosen: Plan, *, known: bool) -> Iterator[str]:
+def _advice(run: _Clip, ladder: tuple[Fit, ...], chosen: Fit, *, known: bool) -> Iterator[str]:
     """Say what to change, where something should be."""
     fitting = next((step for step in ladder if step.fits), None)
     if chosen.fits is False and fitting:
-        way = f"{describe(fitting.rung)} and decode_chunk_size={fitting.rung.decode_chunk_size}"
-        yield f"{describe(chosen.rung)} is expected to run out of memory: memory='auto' would take {way}, which fits"
+        way = f"{rung_text(fitting.rung)} and decode_chunk_size={fitting.rung.decode_chunk_size}"
+        yield f"{rung_text(chosen.rung)} is expected to run out of memory: memory='auto' would take {way}, which fits"
     elif chosen.fits is False:
         least = ladder[-1]
-        yield f"nothing fits: even {describe(least.rung)} needs {format_bytes(least.memory_bytes)}; {_cure(run)}"
+        yield f"nothing fits: even {rung_text(least.rung)} needs {format_bytes(least.memory_bytes)}; {_cure(run)}"
     if not known and run.card.name.startswith("a card of"):
         yield "for seconds name the card, for example gpu='RTX 4090': memory alone does not say how fast it is"
     elif not known:

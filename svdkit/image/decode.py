@@ -40,18 +40,18 @@ _ARRAY = (
 )
 
 
-def decode(data: bytes, *, shown: str, max_pixels: int) -> Image.Image:
+def decode_picture(data: bytes, *, shown: str, max_pixels: int) -> Image.Image:
     """Decode a file, of several pictures the photo, of an animation the first frame; messages call it ``shown``."""
     if not data:
         raise ImageError(f"{shown} is empty. Copy or download it again, or choose another file.")
     _prepare_heic(data, shown)
     try:
-        return load(_open(data, shown), shown=shown, max_pixels=max_pixels)
+        return open_picture(_open(data, shown), shown=shown, max_pixels=max_pixels)
     except ImageError:
         slim, profile = _slim_png(data)
         if len(slim) == len(data):
             raise
-    image = load(_open(slim, shown), shown=shown, max_pixels=max_pixels)
+    image = open_picture(_open(slim, shown), shown=shown, max_pixels=max_pixels)
     image.info |= {"icc_profile": profile}
     return image
 
@@ -121,7 +121,7 @@ def _slim_png(data: bytes) -> tuple[bytes, bytes | None]:
     return b"".join(kept), profile
 
 
-def load(image: Image.Image, *, shown: str, max_pixels: int) -> Image.Image:
+def open_picture(image: Image.Image, *, shown: str, max_pixels: int) -> Image.Image:
     """Decode the pixels of an opened picture, after a look at its declared size."""
     _check_size(*image.size, shown=shown, max_pixels=max_pixels)
     with _decoding(shown):

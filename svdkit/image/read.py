@@ -18,7 +18,7 @@ from PIL import Image
 from svdkit.errors import ImageError
 from svdkit.errors import shown as as_text
 from svdkit.given import user_path
-from svdkit.image.decode import array_to_image, decode, load, upright_srgb
+from svdkit.image.decode import array_to_image, decode_picture, open_picture, upright_srgb
 
 # 12,000 × 9,000, as the largest photos of phones and cameras. A file of a few KB can declare as much, and reading it
 # takes 9 bytes a pixel, 1 GB (18 as WebP, 25 as JPEG 2000).
@@ -111,12 +111,12 @@ def _read(source: Any, max_pixels: int) -> tuple[Image.Image, Any]:
     """Read a photo and the name of its source; no stored picture is kept longer than its photo needs it."""
     if isinstance(source, Image.Image):
         shown, name = "the PIL image", source.info.get(SOURCE_KEY, getattr(source, "filename", None))
-        return upright_srgb(load(source, shown=shown, max_pixels=max_pixels), shown=shown), name
+        return upright_srgb(open_picture(source, shown=shown, max_pixels=max_pixels), shown=shown), name
     if _has(source, "__array__") or _has(source, "__array_interface__"):
         shown = "the array"
         return upright_srgb(array_to_image(source, shown=shown, max_pixels=max_pixels), shown=shown), None
     data, name, shown = _read_bytes(source)
-    return upright_srgb(decode(data, shown=shown, max_pixels=max_pixels), shown=shown), name
+    return upright_srgb(decode_picture(data, shown=shown, max_pixels=max_pixels), shown=shown), name
 
 
 def _has(source: Any, name: str) -> bool:

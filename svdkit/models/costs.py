@@ -114,7 +114,7 @@ def terms(call: Call, downscale: int) -> tuple[int, ...]:
 def network_of(info: ModelInfo) -> Network:
     """Find the costs of a model by its architecture, which a folder's JSON files tell."""
     try:
-        found = _networks().get(fingerprint(configurations(info)))
+        found = _networks().get(network_fingerprint(configurations(info)))
     except ModelError:
         raise ModelError(
             f"the configuration of {info.name!r} is not on this machine, and a forecast downloads nothing: use a "
@@ -133,7 +133,7 @@ def svd_network() -> Network:
     return network_of(find_model("svd"))
 
 
-def fingerprint(configuration: Mapping[str, Mapping[str, Any]]) -> str:
+def network_fingerprint(configuration: Mapping[str, Mapping[str, Any]]) -> str:
     """Name an architecture by what decides its cost: 12 hexadecimal digits."""
     shape = {network: {key: configuration[network].get(key, usual) for key, usual in keys.items()}
              for network, keys in _SHAPE.items()}  # fmt: skip

@@ -153,7 +153,7 @@ class Rung(NamedTuple):
     decode_chunk_size: int = 5
 
 
-class Plan(NamedTuple):
+class Fit(NamedTuple):
     """A rung, the bytes a card must have free for it, whether it has them, and the seconds of a clip where known."""
 
     rung: Rung
@@ -230,7 +230,7 @@ def clip_calls(
 
 def plan(
     need: Need, *, free_bytes: int | None = None, asked: Rung | None = None, plans: tuple[str, ...] = _PLANS
-) -> tuple[Plan, ...]:
+) -> tuple[Fit, ...]:
     """List the ways to run a clip in the order in which they are tried, each needing less than all before it.
 
     The order: each plan from resident to group-offload, each first plain, then with two-pass guidance, then with
@@ -241,12 +241,12 @@ def plan(
     automatic = asked.memory == "auto"
     chunks = dict.fromkeys((choose_decode_chunk_size(need.num_frames), 2, 1))
     ways = itertools.product(chunks, plans if automatic else (asked.memory,), _SWITCHES if automatic else _SWITCHES[:1])
-    ladder: list[Plan] = []
+    ladder: list[Fit] = []
     for frames, memory, (two_passes, chunked) in sorted(ways, key=lambda way: way[1] == "sequential"):
         rung = Rung(memory, two_passes or asked.two_pass_guidance, chunked or asked.forward_chunking, frames)
         peak = need.peak(rung)
         if not ladder or peak < ladder[-1].memory_bytes:
-            ladder.append(Plan(rung, peak, None if free_bytes is None else peak <= free_bytes))
+            ladder.append(Fit(rung, peak, None if free_bytes is None else peak <= free_bytes))
     return tuple(ladder)
 
 
@@ -259,7 +259,7 @@ def choose_memory(
     return chosen.rung, _reasons(need, chosen.rung, first=ladder[0].rung, free_bytes=free_bytes)
 
 
-def describe(rung: Rung) -> str:
+def rung_text(rung: Rung) -> str:
     """Name a way to run a clip, without its decode chunk."""
     extras = [text for on, text in zip(rung[1:3], ("two-pass guidance", "forward chunking"), strict=True) if on]
     return " with ".join(filter(None, (rung.memory, " and ".join(extras))))
@@ -285,7 +285,7 @@ def possible_plans(device: str, *, memory: str, dtype: str, compiled: bool) -> t
 def _reasons(need: Need, rung: Rung, *, first: Rung, free_bytes: int) -> tuple[str, ...]:
     peak = need.peak(rung)
     size = f"{need.num_frames} frames of {need.height}x{need.width}"
-    reasons = [f"memory: {describe(rung)}; {size} need about {format_bytes(peak)} of {format_bytes(free_bytes)} free"]
+    reasons = [f"memory: {rung_text(rung)}; {size} need about {format_bytes(peak)} of {format_bytes(free_bytes)} free"]
     if rung[:3] != first[:3]:
         reasons.append(f"memory: {first.memory} would need about {format_bytes(need.peak(first))}")
     if rung.decode_chunk_size < first.decode_chunk_size:

@@ -166,7 +166,7 @@ def _svg(draw: Callable[[Axes], None], text: str) -> str:
     return head + drawing[drawing.index("<svg ") + len("<svg ") :]
 
 
-def contact_sheet(pictures: Sequence[tuple[Path | None, str]], *, columns: int = 6) -> Image.Image:
+def poster_sheet(pictures: Sequence[tuple[Path | None, str]], *, columns: int = 6) -> Image.Image:
     """Lay first frames on one picture, each with its label; a run without a clip gets an empty field."""
     wide, high, line, gap = 208, 117, 16, 8
     columns = min(columns, len(pictures))

@@ -20,7 +20,7 @@ from svdkit.given import bare, read_values, user_path
 from svdkit.models.costs import NotCountedError
 from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.settings.base import FLAG, choice, nearest, number, setting, text
-from svdkit.sweep.points import AXES, MODES, MOST, STAGES, Job, expand, judge, listed, make_jobs
+from svdkit.sweep.points import AXES, MODES, MOST, STAGES, Job, expand, judge_value, listed, make_jobs
 from svdkit.units import format_bytes, format_count, format_money, format_seconds
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def plan_sweep(
     problems += [] if photos else ["there is no photo; give a file, or a sample such as 'rocket'"]
     exclude = () if exclude is None else exclude
     how: dict[str, Any] = {name: options.get(name) for name in ("mode", "count", "seed")}
-    points, wrong = expand({"photo": names, **axes}, **how, exclude=exclude, known=AXES, judge=judge)
+    points, wrong = expand({"photo": names, **axes}, **how, exclude=exclude, known=AXES, judge=judge_value)
     fixed: dict[str, Any] = {"load": LoadSettings.read(load, problems), "clip": ClipSettings.read(clip, problems)}
     how = {"mode": fit_mode, "focus": focus, "border": border}
     sources = dict(zip(names, photos, strict=True)) if len(photos) <= MOST else {}  # too many to be read, and refused
@@ -256,7 +256,7 @@ def _public(values: Mapping[str, Any]) -> dict[str, Any]:
     """Plain JSON, with paths of models shortened to their last name: a results folder is made to be shared."""
 
     def plain(name: str, value: Any) -> Any:
-        value = judge(name, value)[0]
+        value = judge_value(name, value)[0]
         is_folder = isinstance(value, str) and os.path.isdir(user_path(value))  # noqa: PTH112 - takes any text
         return Path(value).name if is_folder else value
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from svdkit.clip import Clip
-from svdkit.clip.formats import encode
+from svdkit.clip.formats import encode_file
 from svdkit.clip.provenance import clip_number
 from svdkit.clip.storage import resize
 from svdkit.errors import ClipError, SvdkitWarning
@@ -111,7 +111,7 @@ def sync_player(
 def _entry(clip: Clip, label: str) -> dict[str, Any]:
     scale = _LONGEST / max(clip.height, clip.width)
     frames = resize(clip.frames, scale=scale) if scale < 1 else clip.frames
-    video = encode(frames, suffix=".mp4", fps=clip.fps, crf=_CRF)
+    video = encode_file(frames, suffix=".mp4", fps=clip.fps, crf=_CRF)
     source = f"data:video/mp4;base64,{base64.b64encode(video).decode()}"
     size = {"width": clip.width, "height": clip.height}
     return {"label": label, "src": source, "fps": clip.fps, "frames": clip.num_frames, "values": {}, **size}

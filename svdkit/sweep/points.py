@@ -145,7 +145,7 @@ class Job:
         return {"load": self.load, **{stage: stage_key(stage, self.clip, **same) for stage in STAGES}}
 
 
-def judge(name: str, value: object) -> tuple[Any, list[str]]:
+def judge_value(name: str, value: object) -> tuple[Any, list[str]]:
     """Give a value of an axis or a rule as plain Python, and what is wrong with it."""
     if name == "photo":
         return value, [] if isinstance(value, str) else [f"photo={shown(value)}: must be the name of a photo"]

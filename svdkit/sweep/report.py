@@ -20,7 +20,7 @@ from svdkit.bench.table import hardware, table, to_csv, to_markdown, varying
 from svdkit.clip.provenance import plain
 from svdkit.disk import write_whole
 from svdkit.errors import ClipError, SvdkitError
-from svdkit.sweep.figures import Run, contact_sheet, curves
+from svdkit.sweep.figures import Run, curves, poster_sheet
 from svdkit.sweep.player import asset, json_script
 from svdkit.units import format_bytes, format_money, format_seconds
 
@@ -294,7 +294,7 @@ def write_report(folder: str | Path, *, baseline: str | None = None) -> Path:
     axes = asked.get("axes") if isinstance(asked, dict) else None
     rows, axes = _make_rows(folder, records, order=list(axes) if isinstance(axes, dict) else [])
     posters = [inside(folder, row.record.artifacts.get("poster")) for row in rows]
-    sheet = contact_sheet(list(zip(posters, (row.title for row in rows), strict=True)))
+    sheet = poster_sheet(list(zip(posters, (row.title for row in rows), strict=True)))
     overview = io.BytesIO()
     sheet.quantize(128).save(overview, "PNG", optimize=True)  # a third of the bytes, for an overview
     write_whole(folder / "contact_sheet.png", overview.getvalue())

@@ -16,8 +16,8 @@ from svdkit.errors import Cancelled, SettingsError, SvdkitError
 from svdkit.given import user_path
 from svdkit.ui.form import Photo, PhotoForm, SettingsForm
 from svdkit.ui.parts import Words, as_html, box, on_value, safe, texts
-from svdkit.ui.results import Made, Results
-from svdkit.ui.run import Outlook, Runner
+from svdkit.ui.results import ClipHistory, Made
+from svdkit.ui.run import Outlook, RunControl
 from svdkit.ui.studio import APP, RemoteStudio, Studio
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ class Panel:
         self._clears = 0  # how often the page was cleared: a run that began before that shows nothing any more
         self._showing = threading.Lock()
         self._id = f"svdkit-{uuid.uuid4().hex[:12]}"
-        self.runner = Runner(words, background=background, on_idle=self._look)
+        self.runner = RunControl(words, background=background, on_idle=self._look)
         where = None if folder is None else user_path(folder)
-        self.results = Results(words, picture=self.runner.picture, folder=where, on_finish=self._finish)
+        self.results = ClipHistory(words, picture=self.runner.picture, folder=where, on_finish=self._finish)
         self.form = SettingsForm(info, words, on_change=self._look)
         money: dict[str, Any] = {"hourly_price": price, "currency": currency or app.get("currency", "USD")}
         self.outlook = Outlook(info, words, on_apply=self.form.show, **money)

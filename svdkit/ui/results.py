@@ -61,7 +61,7 @@ class Made:
         return words("made", number=self.number, model=self.about.name, **values)
 
 
-class Results:
+class ClipHistory:
     """Shows what was made."""
 
     def __init__(self, words: Words, *, picture: Any, folder: Path | None, on_finish: Callable[[Made], object]) -> None:

@@ -133,7 +133,7 @@ _SECONDS_FOR_CLICKS = 0.3  # in which clicks made during a foreground run arrive
 _STOPPING = {"encode": "stopping_encode", "decode": "stopping_decode", "loading": "stopping_load"}
 
 
-class Runner:
+class RunControl:
     """Start, stop, progress and preview.
 
     In the background a run is a thread, and Stop works between steps. In the foreground, for Colab, where updates of
