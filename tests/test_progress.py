@@ -12,7 +12,7 @@ import pytest
 
 from svdkit.errors import Cancelled, SettingsError
 from svdkit.generate import progress as module
-from svdkit.generate.progress import Meter, Progress, _NotebookReport, _TerminalReport, reporter
+from svdkit.generate.progress import Meter, Progress, Screen, reporter
 
 
 class Terminal(io.StringIO):
@@ -31,6 +31,12 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
+
+
+def on(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Put a stream in the place of stderr; within a test, for pytest puts its own there before it."""
+    monkeypatch.setattr("sys.stderr", stream)
+    return stream
 
 
 def at(step: int, *, stage: str = "denoise", steps: int = 4, remaining: float | None = 6.0) -> Progress:
@@ -111,13 +117,13 @@ def test_its_text(progress: Progress, text: str) -> None:
     assert str(progress) == text
 
 
-def test_a_terminal_gets_one_line_a_stage_rewritten_in_place(clock: Clock) -> None:
-    stream = Terminal()
-    report = _TerminalReport(stream)
+def test_a_terminal_gets_one_line_a_stage_rewritten_in_place(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on(Terminal(), monkeypatch)
+    report = reporter("terminal")
     for step in range(5):
         clock.now += 1.0
         report(at(step))
-    text = stream.getvalue()
+    text = terminal.getvalue()
     assert text.count("\n") == 1
     assert text.count("\r") == 5
     last = re.sub(r"\x1b\[K", "", text.rsplit("\r", 1)[1])
@@ -125,37 +131,36 @@ def test_a_terminal_gets_one_line_a_stage_rewritten_in_place(clock: Clock) -> No
     assert "denoise [##########----------] 2/4, 4.0 s, about 6.0 s left" in text
 
 
-def test_a_log_gets_only_the_lines_of_finished_stages(clock: Clock) -> None:
-    stream = io.StringIO()
-    report = _TerminalReport(stream)
+def test_a_log_gets_only_the_lines_of_finished_stages(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = on(io.StringIO(), monkeypatch)
+    report = reporter("terminal")
     for stage, step in itertools.product(("encode", "denoise"), range(5)):
         clock.now += 1.0
         report(at(step, stage=stage))
     assert stream.getvalue() == "encode  8.0 s\ndenoise 8.0 s\n"
 
 
-def test_a_terminal_is_not_flooded(clock: Clock) -> None:
+def test_a_terminal_is_not_flooded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand steps within a second become about ten updates; the first and the last always show."""
-    stream = Terminal()
-    report = _TerminalReport(stream)
+    terminal = on(Terminal(), monkeypatch)
+    report = reporter("terminal")
     for step in range(1001):
         clock.now += 0.001
         report(at(step, steps=1000))
-    assert 9 <= stream.getvalue().count("\r") <= 13
-    assert stream.getvalue().endswith("\n")
+    assert 9 <= terminal.getvalue().count("\r") <= 13
+    assert terminal.getvalue().endswith("\n")
 
 
-def test_an_error_in_the_middle_of_a_line_begins_on_its_own_line(clock: Clock) -> None:
-    stream = Terminal()
-    report = _TerminalReport(stream)
+def test_an_error_in_the_middle_of_a_line_begins_on_its_own_line(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on(Terminal(), monkeypatch)
+    report = reporter("terminal")
     with (
         pytest.raises(ZeroDivisionError),
         Meter("denoise", steps=2, report=report, synchronize=lambda: None),
     ):
         raise ZeroDivisionError
-    assert stream.getvalue().endswith("\n")
-    report.end_line()
-    assert stream.getvalue().count("\n") == 1
+    assert terminal.getvalue().endswith("\n")
+    assert terminal.getvalue().count("\n") == 1
 
 
 class Display:
@@ -180,7 +185,7 @@ class Display:
 def test_a_notebook_gets_one_display_updated_in_place(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     display = Display()
     monkeypatch.setattr("IPython.display.display", display)
-    report = _NotebookReport()
+    report = reporter("notebook")
     for stage, step in itertools.product(("encode", "denoise"), (0, 1, 4)):
         clock.now += 1.0
         report(at(step, stage=stage))
@@ -215,25 +220,38 @@ def test_a_real_kernel_updates_one_output() -> None:
 
 def test_a_real_ipython_display_takes_the_bundle(capsys: pytest.CaptureFixture[str]) -> None:
     """Outside a notebook IPython prints instead; what counts is that it accepts the call."""
-    _NotebookReport()(at(4, steps=4))
+    reporter("notebook")(at(4, steps=4))
     assert "denoise 8.0 s" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("kind", "given", "expected"),
     [
-        ("terminal", "auto", _TerminalReport),
-        ("terminal", True, _TerminalReport),
-        ("colab", "auto", _NotebookReport),
-        ("kaggle", "auto", _NotebookReport),
-        ("jupyter", True, _NotebookReport),
-        ("jupyter", "terminal", _TerminalReport),
-        ("terminal", "notebook", _NotebookReport),
+        ("terminal", "auto", False),
+        ("terminal", True, False),
+        ("colab", "auto", True),
+        ("kaggle", "auto", True),
+        ("jupyter", True, True),
+        ("jupyter", "terminal", False),
+        ("terminal", "notebook", True),
     ],
 )
-def test_where_progress_is_shown(monkeypatch: pytest.MonkeyPatch, kind: str, given: bool | str, expected: type) -> None:
+def test_where_progress_is_shown(monkeypatch: pytest.MonkeyPatch, kind: str, given: bool | str, expected: bool) -> None:
     monkeypatch.setattr(module, "notebook_kind", lambda: kind)
-    assert isinstance(reporter(given), expected)
+    assert vars(reporter(given))["screen"].in_notebook == expected
+
+
+def test_a_log_gets_a_line_now_and_then(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a sweep shows: one line in so many seconds, a failure at once, the last line in any case."""
+    stream = on(io.StringIO(), monkeypatch)
+    screen = Screen("terminal", log_seconds=30)
+    for run in range(1, 8):
+        clock.now += 10
+        screen.show(f"{run}/7")
+        if run == 2:
+            screen.line("one failed")
+    screen.show("7/7", last=True)
+    assert stream.getvalue().split("\n") == ["1/7", "one failed", "4/7", "7/7", "7/7", ""]
 
 
 def test_a_function_is_taken_as_it_is() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any
 
 from svdkit.environment import notebook_kind
 from svdkit.errors import SettingsError
@@ -78,8 +79,8 @@ class Meter:
             self.seconds = time.perf_counter() - self._start
             self._done = self.steps
             self._tell()
-        elif isinstance(self.report, _TerminalReport):
-            self.report.end_line()
+        elif isinstance(self.report, _Stages):
+            self.report.screen.close()
 
     def _tell(self) -> None:
         remaining = None
@@ -96,77 +97,80 @@ def reporter(progress: Shown = "auto") -> Report:
     if callable(progress):
         return progress
     if progress is False:
-        return _Report()
-    if progress is True or progress == "auto":
-        progress = "terminal" if notebook_kind() == "terminal" else "notebook"
-    if progress == "terminal":
-        return _TerminalReport(sys.stderr)
-    if progress == "notebook":
-        return _NotebookReport()
+        return lambda _: None
+    kind = "auto" if progress is True else progress
+    if kind in {"auto", "terminal", "notebook"}:
+        return _Stages(Screen(kind))
     known = "'auto', 'notebook', 'terminal', True, False, or a function that takes a Progress"
     raise SettingsError(f"progress={progress!r} is not known; give {known}")
 
 
-class _Report:
-    """Lets the first and the last report of a stage through, and ten a second between them; shows nothing itself."""
+class Screen:
+    """A place that is rewritten ten times a second at most: an output of a notebook, a line of a terminal.
 
-    _last = float("-inf")
+    No widgets, so Colab and VS Code show it, and so do executed copies. A log, where nothing can be rewritten, gets a
+    line every ``log_seconds``, by default only the last.
+    """
 
-    def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if progress.step in {0, progress.steps} or now - self._last >= _SECONDS_BETWEEN_UPDATES:
-            self._last = now
-            self._show(progress)
-
-    def _show(self, progress: Progress) -> None: ...
-
-
-class _TerminalReport(_Report):
-    """One line a stage, rewritten in place on a terminal; in a log file only the line of the finished stage."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self._rewrites, self._line_is_open = stream, stream.isatty(), False
-
-    def _show(self, progress: Progress) -> None:
-        if self._rewrites:
-            bar = "#" * (_BAR_CELLS * progress.step // progress.steps)
-            # \033[K clears what a longer text has left behind.
-            self._write(f"\r{progress.stage:<8}[{bar:-<{_BAR_CELLS}}] {progress}\033[K")
-        elif progress.done:
-            self._write(f"{progress.stage:<8}{progress}")
-        if progress.done:
-            self.end_line()
-
-    def end_line(self) -> None:
-        """End an unfinished line, so that what is written next, such as an error, begins on its own."""
-        if self._line_is_open:
-            self._write("\n")
-        self._line_is_open = False
-
-    def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
-        self._line_is_open = True
-
-
-class _NotebookReport(_Report):
-    """A row a stage, updated in place through a display handle: no widgets, so Colab and VS Code show it."""
-
-    def __init__(self) -> None:
-        self._stages: dict[str, Progress] = {}
+    def __init__(self, kind: str = "auto", *, log_seconds: float = math.nan) -> None:
+        kind = ("terminal" if notebook_kind() == "terminal" else "notebook") if kind == "auto" else kind
+        self.in_notebook = kind == "notebook"
+        self.rewrites = self.in_notebook or sys.stderr.isatty()
+        self._between = _SECONDS_BETWEEN_UPDATES if self.rewrites else log_seconds
+        self._last, self._line_is_open = -math.inf, False
         self._handle: Any = None
 
-    def _show(self, progress: Progress) -> None:
+    def show(self, text: str, *, html: str = "", first: bool = False, last: bool = False) -> None:
+        """Show a text in place of the one before; the first and the last are always shown, but in a log."""
+        now = time.monotonic()
+        if not (last or (first and self.rewrites) or now - self._last >= self._between):
+            return
+        self._last = now
+        if self.in_notebook:
+            self._display({"text/plain": text} | ({"text/html": html} if html else {}))
+            return
+        # \033[K clears what a longer text has left behind.
+        self._write(f"\r{text}\033[K" if self.rewrites else text, ended=last or not self.rewrites)
+
+    def line(self, text: str) -> None:
+        """Write a line that stays."""
+        self._write(f"\r\033[K{text}" if sys.stderr.isatty() else text, ended=True)
+
+    def close(self) -> None:
+        """End an unfinished line, so that what is written next, such as an error, begins on its own."""
+        if self._line_is_open:
+            self._write("", ended=True)
+
+    def _write(self, text: str, *, ended: bool) -> None:
+        sys.stderr.write(text + "\n" * ended)
+        sys.stderr.flush()
+        self._line_is_open = not ended
+
+    def _display(self, bundle: dict[str, str]) -> None:
         from IPython.display import display
 
-        self._stages[progress.stage] = progress
-        html = "".join(_row(stage) for stage in self._stages.values())
-        plain = "\n".join(f"{name:<8}{stage}" for name, stage in self._stages.items())
-        bundle = {"text/html": f'<table style="border:0">{html}</table>', "text/plain": plain}
         if self._handle is None:
             self._handle = display(bundle, raw=True, display_id=True)
         else:
             self._handle.update(bundle, raw=True)
+
+
+class _Stages:
+    """Shows the stages of a run: a line each on a terminal, a row each in one output of a notebook."""
+
+    def __init__(self, screen: Screen) -> None:
+        self.screen = screen
+        self._stages: dict[str, Progress] = {}
+
+    def __call__(self, progress: Progress) -> None:
+        self._stages[progress.stage] = progress
+        bar = "#" * (_BAR_CELLS * progress.step // progress.steps)
+        text = f"{progress.stage:<8}{f'[{bar:-<{_BAR_CELLS}}] ' if self.screen.rewrites else ''}{progress}"
+        html = ""
+        if self.screen.in_notebook:
+            text = "\n".join(f"{name:<8}{stage}" for name, stage in self._stages.items())
+            html = f'<table style="border:0">{"".join(map(_row, self._stages.values()))}</table>'
+        self.screen.show(text, html=html, first=progress.step == 0, last=progress.done)
 
 
 def _row(progress: Progress) -> str:

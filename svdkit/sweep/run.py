@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import math
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,8 +19,9 @@ from svdkit import __version__
 from svdkit.bench.record import Record, run_id
 from svdkit.clip.formats import check_encoder
 from svdkit.disk import refusal, try_room
-from svdkit.environment import notebook_kind, summary
+from svdkit.environment import summary
 from svdkit.errors import SettingsError, SvdkitError
+from svdkit.generate.progress import Screen
 from svdkit.given import user_path
 from svdkit.models import find_model, locate
 from svdkit.models.folder import fingerprint
@@ -41,40 +42,40 @@ _SECONDS_BETWEEN_LINES = 30.0  # of a log file
 
 
 class _Display:
-    """One line, rewritten on a terminal and in a notebook; in a log one line in 30 s, and one for each failure."""
+    """Says how far a sweep is; in a log a line in 30 s, and one for each failure."""
 
     def __init__(
         self, runs: Sequence[tuple[Mapping[str, Any], Job]], finished: Mapping[str, Record], *, shown: bool = True
     ) -> None:
-        self._total, self._shown = len(runs), shown
+        self._total, self._screen = len(runs), Screen(log_seconds=_SECONDS_BETWEEN_LINES) if shown else None
         self._work = {task["id"]: work for task, work in _work([run for run in runs if run[0]["id"] not in finished])}
         mine = [finished[task["id"]] for task, _ in runs if task["id"] in finished]
         self._done, self._failed = len(mine), sum(record.status != "ok" for record in mine)
         self._seconds, self._did = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0.0)
-        self._begun, self._last, self._handle = time.monotonic(), -math.inf, None
 
     def __enter__(self) -> Self:
-        if self._done and self._shown:
-            print(f"{self._done} of {self._total} runs are there already", file=sys.stderr)  # noqa: T201 - see below
+        if self._done and self._screen:
+            self._screen.line(f"{self._done} of {self._total} runs are there already")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._show(f"{self}", last=True)
+        if self._screen:
+            self._screen.show(f"{self}", last=True)
 
     def ended(self, record: Record) -> None:
         """Count a run that ended."""
         self._done += 1
-        work = self._work.pop(record.id, {})
-        for stage, amount in work.items():
-            seconds = record.samples.get("timed", {}).get(stage)
-            if seconds:
-                self._seconds[stage] += seconds[0]
+        timed = record.samples.get("timed", {})
+        for stage, amount in self._work.pop(record.id, {}).items():
+            if timed.get(stage):
+                self._seconds[stage] += timed[stage][0]
                 self._did[stage] += amount
-        if record.status != "ok":
-            self._failed += 1
+        self._failed += record.status != "ok"
+        if self._screen and record.status != "ok":
             reason = record.error or {}
-            self._line(f"{record.id}: {record.status}: {reason.get('type')}: {reason.get('message', '')[:160]}")
-        self._show(f"{self}", last=False)
+            self._screen.line(f"{record.id}: {record.status}: {reason.get('type')}: {reason.get('message', '')[:160]}")
+        if self._screen:
+            self._screen.show(f"{self}")
 
     @property
     def remaining_seconds(self) -> float:
@@ -86,34 +87,6 @@ class _Display:
         left = self.remaining_seconds
         rest = f", about {format_seconds(left)} left" if self._work and math.isfinite(left) else ""
         return f"{self._done}/{self._total} runs, {self._failed} failed{rest}"
-
-    def _show(self, text: str, *, last: bool) -> None:
-        now = time.monotonic()
-        rewrites = sys.stderr.isatty() or notebook_kind() != "terminal"
-        if not self._shown or not (last or now - self._last >= (0.1 if rewrites else _SECONDS_BETWEEN_LINES)):
-            return
-        self._last = now
-        if notebook_kind() != "terminal":
-            self._in_notebook(text)
-        elif rewrites:
-            sys.stderr.write(f"\r{text}\033[K" + ("\n" if last else ""))
-            sys.stderr.flush()
-        else:
-            self._line(text)
-
-    def _in_notebook(self, text: str) -> None:
-        from IPython.display import display
-
-        bundle = {"text/plain": text}
-        if self._handle is None:
-            self._handle = display(bundle, raw=True, display_id=True)
-        else:
-            self._handle.update(bundle, raw=True)
-
-    def _line(self, text: str) -> None:
-        if self._shown:
-            start = "\r\033[K" if sys.stderr.isatty() else ""
-            print(f"{start}{text}", file=sys.stderr, flush=True)  # noqa: T201 - progress is for people
 
 
 def _work(runs: Sequence[tuple[Mapping[str, Any], Job]]) -> list[tuple[Mapping[str, Any], dict[str, float]]]:
@@ -245,6 +218,7 @@ def run_sweep(
 def sweep(
     photos: Any = (),
     *,
+    results: str | Path,
     clip: ClipSettings | Mapping[str, Any] | None = None,
     load: LoadSettings | Mapping[str, Any] | None = None,
     axes: Mapping[str, Sequence[Any]] | None = None,
@@ -252,16 +226,23 @@ def sweep(
     count: int | None = None,
     seed: int | None = None,
     exclude: Sequence[Mapping[str, Any]] = (),
-    results: str | Path,
+    fit_mode: str = "crop",
+    focus: tuple[float, float] = (0.5, 0.5),
+    border: str = "blur",
+    forecast: bool = True,
+    gpu: str | None = None,
+    records: Any = None,
+    hourly_price: float | None = None,
+    currency: str = "USD",
     engine: str = "local",
     address: str | None = None,
+    workers: int | None = None,
     timeout_seconds: float = 3600.0,
     retry_failed: bool = False,
     quality: bool = True,
-    forecast: bool = True,
-    hourly_price: float | None = None,
-    currency: str = "USD",
+    scale: float | None = None,
     report: bool = True,
+    progress: bool = True,
 ) -> Sweep:
     """Plan a sweep, print the plan, run it: ``plan_sweep`` and ``run_sweep`` in one, which explain the arguments.
 
@@ -274,14 +255,12 @@ def sweep(
         2 runs: 1 photo × motion_bucket_id (2)
         shared work: 1 load, 1 encode, 2 denoises, 2 decodes; one by one it would be 2 of each
     """
-    what: dict[str, Any] = {"clip": clip, "load": load, "axes": axes, "mode": mode, "count": count, "seed": seed}
-    money: dict[str, Any] = {"hourly_price": hourly_price, "currency": currency}
-    plan = plan_sweep(photos, **what, exclude=exclude, forecast=forecast, **money)
+    what = dict(locals())  # first, while these are the only names here: the arguments
+    how = {name: what.pop(name) for name in inspect.signature(run_sweep).parameters if name in what}
+    plan = plan_sweep(**what)
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # ASCII in a log, which has no ×
     print(str(plan).encode(encoding, "replace").decode(encoding))  # noqa: T201 - said before it takes time and money
-    how: dict[str, Any] = {"engine": engine, "address": address, "timeout_seconds": timeout_seconds}
-    how |= {"retry_failed": retry_failed, "quality": quality, "report": report}
-    return run_sweep(plan, results=results, **how)
+    return run_sweep(plan, **how)
 
 
 def _engine(
