@@ -72,7 +72,11 @@ def test_an_unknown_stage_is_refused() -> None:
 
 def test_a_loaded_model_is_known_by_name_revision_weights_and_dtype() -> None:
     report = SimpleNamespace(
-        model=SimpleNamespace(name="svd"), revision="9f1c", weights="trained", settings=SimpleNamespace(dtype="fp16")
+        is_ours=True,
+        model=SimpleNamespace(name="svd"),
+        revision="9f1c",
+        weights="trained",
+        settings=SimpleNamespace(dtype="fp16"),
     )
     assert model_identity(SimpleNamespace(svdkit=report)) == "svd, revision 9f1c, trained weights, fp16"
 

@@ -35,7 +35,7 @@ from svdkit.errors import SettingsError
 from svdkit.generate import decode, denoise, encode, generate
 from svdkit.generate.loop import execution_device
 from svdkit.generate.stages import describe_model, resolve
-from svdkit.pipeline import LoadReport
+from svdkit.pipeline import LoadReport, report_of
 from svdkit.pipeline.memory import is_out_of_memory
 from svdkit.settings import ClipSettings
 
@@ -187,7 +187,7 @@ def _samples_of(measured: Iterable[dict[str, float]]) -> dict[str, list[float]]:
 
 def load_report(pipe: Any) -> LoadReport:
     """Give the report of ``load``; a SettingsError for pipelines made otherwise, whose weights are not known."""
-    if not isinstance(report := getattr(pipe, "svdkit", None), LoadReport):
+    if not (report := report_of(pipe)).is_ours:
         raise SettingsError("this pipeline does not say what it was loaded from; make it with svdkit.load(...)")
     return report
 

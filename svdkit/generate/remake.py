@@ -14,7 +14,7 @@ from svdkit.generate.run import generate
 from svdkit.generate.stages import describe_model
 from svdkit.image import Frame, fit, sample_photos
 from svdkit.models import catalogue, find_model
-from svdkit.pipeline import load
+from svdkit.pipeline import load, report_of
 from svdkit.settings import ClipSettings, LoadSettings
 
 if TYPE_CHECKING:
@@ -142,9 +142,9 @@ def _compare(pipe: Any, made: Provenance, *, left_open: bool) -> None:
             f"this clip was made with other weights of micro (revision {then}; here {now}): today's make another clip. "
             f"Install svdkit {made.svdkit_version}, which it was made with, or pass model='micro' for another clip"
         )
-    report = getattr(pipe, "svdkit", None)
+    report = report_of(pipe)
     old = {**made.environment, **made.load, **made.model}
-    new = {**machine(), **(report.settings.to_dict() if report else {}), **here}
+    new = {**machine(), **(report.settings.to_dict() if report.is_ours else {}), **here}
     both = [part for part in _DECIDE_BITS if part in old and part in new]
     differences = [f"{part} was {old[part]}, is {new[part]} here" for part in both if old[part] != new[part]]
     if differences:

@@ -19,7 +19,7 @@ from svdkit.generate.loop import execution_device, is_guided
 from svdkit.generate.progress import Report, Shown, reporter
 from svdkit.generate.stages import OnStep, decode, denoise, encode, in_line, resolve
 from svdkit.image import Frame, fit, size_advice
-from svdkit.pipeline import active_techniques, apply_technique
+from svdkit.pipeline import active_techniques, apply_technique, report_of
 from svdkit.pipeline.memory import is_out_of_memory
 from svdkit.settings import ClipSettings
 
@@ -79,7 +79,7 @@ def _run_stage(
 def _next_step(pipe: Any, stage: str, settings: Resolved) -> str | None:
     """Find the first step of a stage that would change anything here."""
     active = {*active_techniques(pipe)}
-    compiled = hasattr(pipe, "svdkit") and pipe.svdkit.settings.compile
+    compiled = report_of(pipe).settings.compile
     # Offloading moves weights off a GPU; a plan that does more is not replaced by one that does less.
     offloaded = active & {"group-offload", "sequential"}
     can_offload = execution_device(pipe).type == "cuda" and not compiled and not offloaded
@@ -200,9 +200,8 @@ def _fit_photo(pipe: Any, photo: Any, settings: ClipSettings, **how: Any) -> Fra
     """Fit a photo to the size of the settings, else of the model, else of diffusers' defaults; keep a ``Frame``."""
     if isinstance(photo, Frame):
         return photo
-    report = getattr(pipe, "svdkit", None)
-    height, width = (report.model.height, report.model.width) if report else (576, 1024)
-    return fit(photo, height=settings.height or height, width=settings.width or width, **how)
+    model = report_of(pipe).model
+    return fit(photo, height=settings.height or model.height, width=settings.width or model.width, **how)
 
 
 @in_line
@@ -225,11 +224,10 @@ def _make(
 
 def _size_advice(pipe: Any, frame: Frame) -> list[str]:
     """Warn of a size that is far from what the model was trained on, and return the warning as a note."""
-    if not hasattr(pipe, "svdkit"):
-        return []
-    trained = {"trained_height": pipe.svdkit.model.height, "trained_width": pipe.svdkit.model.width}
+    report = report_of(pipe)
+    trained = {"trained_height": report.model.height, "trained_width": report.model.width}
     advice = size_advice(height=frame.height, width=frame.width, **trained)
-    if advice is None:
+    if advice is None or not report.is_ours:
         return []
     warnings.warn(advice, SvdkitWarning, stacklevel=5)
     return [advice]

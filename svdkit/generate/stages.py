@@ -31,6 +31,7 @@ from svdkit.generate.loop import (
     synchronize,
 )
 from svdkit.generate.progress import Meter, Shown, reporter
+from svdkit.pipeline import report_of
 
 if TYPE_CHECKING:
     from svdkit.image import Frame
@@ -88,29 +89,26 @@ def stage_key(stage: str, settings: ClipSettings, *, image_sha256: str, model: s
 
 def describe_model(pipe: Any) -> dict[str, Any]:
     """Give name, revision and kind of weights, as a clip's provenance holds them."""
-    report = getattr(pipe, "svdkit", None)
-    if report is None:
-        return {"name": "own pipeline", "revision": None, "weights": "unknown"}
+    report = report_of(pipe)
     return {"name": report.model.name, "revision": report.revision, "weights": report.weights}
 
 
 def model_identity(pipe: Any) -> str:
     """Name the weights, so that outputs of different models are never mixed; own pipelines only in this process."""
-    report = getattr(pipe, "svdkit", None)
-    if report is None:
+    report = report_of(pipe)
+    if not report.is_ours:
         return f"own pipeline {id(pipe.vae):x}"
     return f"{report.model.name}, revision {report.revision}, {report.weights} weights, {report.settings.dtype}"
 
 
 def resolve(pipe: Any, settings: ClipSettings, frame: Frame, *, seed: int | None = None) -> Resolved:
     """Fill what is None from the frame, the model, its memory plan, and chance."""
-    report = getattr(pipe, "svdkit", None)
-    limit = _USUAL_CHUNK if report is None else report.decode_chunk_size
+    report = report_of(pipe)
+    limit = report.decode_chunk_size
     if settings.decode_chunk_size is None and limit < _USUAL_CHUNK:
         settings = settings.replace(decode_chunk_size=limit)
     frames = pipe.unet.config.num_frames
-    own = {} if report is None else report.model.clip_defaults
-    own |= {"height": frame.height, "width": frame.width, "num_frames": frames}
+    own = report.model.clip_defaults | {"height": frame.height, "width": frame.width, "num_frames": frames}
     settings = settings.resolve(**own, seed=seed)
     if (settings.height, settings.width) != (frame.height, frame.width):
         raise SettingsError(
@@ -292,11 +290,11 @@ def decode(
     if not all(finite for _, finite in chunks):
         notes = (*notes, _NOT_NUMBERS)
         warnings.warn(_NOT_NUMBERS, SvdkitWarning, stacklevel=3)
-    model, report = describe_model(pipe), getattr(pipe, "svdkit", None)
+    model, report = describe_model(pipe), report_of(pipe)
     made = Provenance(
         kind="micro" if model["name"] == "micro" else "svd",
         settings=now.to_dict(),
-        load=report.settings.to_dict() if report else {},
+        load=report.settings.to_dict() if report.is_ours else {},
         conditioning=now.conditioning.to_dict(),
         model=model,
         image=denoised.frame.to_dict(),

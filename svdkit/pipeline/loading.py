@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import ModelError, OutOfMemoryError
 from svdkit.models import ModelInfo, find_model, locate, random_pipeline
@@ -49,7 +49,7 @@ class LoadReport:
             nothing about the machine; applying or undoing a technique changes them.
         model: catalogue entry.
         revision: commit of the hub, or a hash of the weight files; "seed 0" for random weights.
-        weights: "trained" or "random".
+        weights: "trained" or "random"; "unknown" for a pipeline that others made.
         reasons: sentences: what was chosen and why.
         load_seconds: from call to return, download included.
         decode_chunk_size: frames to decode at a time that are expected to fit, at most 5.
@@ -62,7 +62,7 @@ class LoadReport:
 
     settings: LoadSettings
     model: ModelInfo
-    revision: str
+    revision: str | None
     weights: str
     reasons: tuple[str, ...]
     load_seconds: float
@@ -72,6 +72,21 @@ class LoadReport:
         title = f"{self.model.name} ({self.weights} weights, revision {self.revision})"
         lines = [f"{title} loaded in {format_seconds(self.load_seconds)}", *(f"- {text}" for text in self.reasons)]
         return "\n".join(lines)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether `load` made the pipeline, so that it is known what it was loaded from."""
+        return self.weights != "unknown"
+
+
+def report_of(pipe: Any) -> LoadReport:
+    """Give the report of `load`; for a pipeline that others made one that says so, with diffusers' defaults."""
+    info = ModelInfo(name="own pipeline", title="a pipeline that svdkit did not load")
+    own = LoadReport(
+        settings=LoadSettings(), model=info, revision=None, weights="unknown", reasons=(), load_seconds=0.0
+    )
+    report: LoadReport = getattr(pipe, "svdkit", own)
+    return report
 
 
 def load(  # noqa: D417 - the others are explained where their fields are

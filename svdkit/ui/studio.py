@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener, answer_challenge, deliver_challenge
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,18 +30,14 @@ from svdkit.clip import Clip, Provenance
 from svdkit.errors import Cancelled, PipelineError, SvdkitError, SvdkitWarning
 from svdkit.generate import Progress, generate
 from svdkit.image import Frame
-from svdkit.models import ModelInfo, find_model
+from svdkit.models import find_model
+from svdkit.pipeline import report_of
 from svdkit.settings import ClipSettings, LoadSettings
-
-if TYPE_CHECKING:
-    from svdkit.pipeline import LoadReport
-
 
 _SECONDS_BETWEEN_PICTURES = 0.5  # each costs some milliseconds, and a message to the browser
 _SECONDS_BETWEEN_LOOKS = 0.05  # at whether the user pressed stop, or who waits has given up
 _LARGEST_SIGMA = 80.0  # above it there is nothing to see yet, and half precision cannot say what there is
 _LINES: weakref.WeakKeyDictionary[Any, list[object]] = weakref.WeakKeyDictionary()  # of pipelines: panels share them
-_OWN = ModelInfo(name="own pipeline", title="a pipeline that svdkit did not load")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,15 +78,13 @@ class Studio:
         self._loading = threading.Lock()
         self._held: Callable[[], Any] = lambda: None
         given = hasattr(pipe, "unet")
-        report = getattr(pipe, "svdkit", None) if given else None
-        if report is not None:
-            self._held, self.info = weakref.ref(pipe), report.model
+        if given:
+            report = report_of(pipe)
+            self._held = weakref.ref(pipe) if report.is_ours else lambda: pipe
             self._asked = report.settings
+            self.info = dataclasses.replace(report.model, num_frames=pipe.unet.config.num_frames)
             if self.info.folder and self.info.hub_id is None and self.info.name != "micro":
                 self._asked = self._asked.replace(model=str(self.info.folder))  # of which a report keeps the last name
-        elif given:
-            self._held, self._asked = lambda: pipe, LoadSettings()
-            self.info = dataclasses.replace(_OWN, num_frames=pipe.unet.config.num_frames)
         else:
             self._asked = pipe if isinstance(pipe, LoadSettings) else LoadSettings(model=str(pipe))
             self.info = find_model(self._asked.model)
@@ -100,8 +94,7 @@ class Studio:
     @property
     def load(self) -> LoadSettings:
         """The settings of loading; those of a loaded model change when a clip that did not fit needed a technique."""
-        report: LoadReport | None = getattr(self._held(), "svdkit", None)
-        return report.settings if report else self._asked
+        return report_of(self._held()).settings if self.loaded else self._asked
 
     @property
     def loaded(self) -> bool:
@@ -236,7 +229,7 @@ class RemoteStudio:
         self._where = {"address": ("127.0.0.1", port), "authkey": key}
         about, _ = self._ask({"want": "about"})
         self.model: str = about["model"]
-        self.info: ModelInfo = find_model(about["model"])
+        self.info = find_model(about["model"])
 
     def prepare(self, tell: Tell) -> None:
         """Wait until the model is loaded."""
