@@ -27,6 +27,7 @@ import pandas as pd
 from PIL import Image
 
 import svdkit
+from svdkit.bench.table import hardware
 from svdkit.environment import summary
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -333,7 +334,7 @@ def table(record: dict[str, Any]) -> str:
         "",
         (
             f"Model micro, revision {record['model']['revision']}, {record['model']['weights']} weights; "
-            f"{here['cpu']}, {here['cpu_count']} cores; "
+            f"{hardware(here)}; "
             f"torch {here['torch']}, diffusers {here['diffusers']}; {record['date'][:10]}; "
             f"`{record['command']}` ({record['seconds'] // 60} min)."
         ),

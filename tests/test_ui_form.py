@@ -146,7 +146,7 @@ class TestSettings:
     def test_only_micro_is_explained_by_measurements_of_micro(self) -> None:
         tip = getattr(Form().knobs["motion_bucket_id"].field, TIP)
         assert tip == (
-            "motion_bucket_id: how much should move. High values also break more. "
+            "motion_bucket_id: how much should move, usually 1 to 255. High values also break more. "
             "Measured on micro: 0.7 % of the width a second at bucket 20, 5.5 % at 240."
         )
         other = Form("svd-xt").knobs

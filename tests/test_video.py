@@ -174,7 +174,7 @@ class TestLimits:
     @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
     def test_huge_pictures_are_not_decoded(self, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         path = write(tmp_path / f"huge{suffix}", encode_file(moving(), suffix=suffix, fps=7))
-        monkeypatch.setattr(formats, "MAX_PIXELS", 100)
+        monkeypatch.setattr(formats, "MAX_FRAME_PIXELS", 100)
         with pytest.raises(ClipError, match=rf"huge{suffix}"):
             decode_file(path)
 

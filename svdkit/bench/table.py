@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from svdkit.bench.record import BYTES, Record, check_records
 from svdkit.bench.stats import Interval, median, percentiles, ratio
 from svdkit.errors import SettingsError, shown
-from svdkit.units import format_bytes, format_seconds
+from svdkit.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,7 +206,8 @@ def completed(records: Sequence[Record]) -> list[Record]:
 def hardware(environment: Mapping[str, Any]) -> str:
     """The processors in words: the GPU if there is one, else the CPU."""
     cores = environment.get("cpu_count")
-    return str(environment.get("gpu") or f"{environment.get('cpu') or 'CPU'}{f', {cores} cores' if cores else ''}")
+    counted = f", {format_count(cores, 'core')}" if isinstance(cores, int) else ""
+    return str(environment.get("gpu") or f"{environment.get('cpu') or 'CPU'}{counted}")
 
 
 def days(records: Sequence[Record]) -> str:
