@@ -13,7 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 # Only hardware, systems and optional packages that this machine may lack; anything else has to run.
-ALLOWED = re.compile(r"^needs (a GPU|CUDA|MPS|Windows|macOS|a user who is not root|pillow-heif|DeepCache)\b")
+ALLOWED = re.compile(r"^needs (a GPU|CUDA|MPS|Windows|macOS|a user who is not root|pillow-heif)\b")
 
 
 def complaints(reports: Iterable[Path], *, files: Iterable[Path]) -> list[str]:

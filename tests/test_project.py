@@ -85,7 +85,7 @@ def test_ffmpeg_is_pinned_to_one_that_mediapy_can_read_with() -> None:
 
 
 def test_extras() -> None:
-    assert set(project()["optional-dependencies"]) == {"app", "ray", "speed", "dev"}
+    assert set(project()["optional-dependencies"]) == {"app", "ray", "dev"}
 
 
 def test_what_is_installed_is_what_constraints_say() -> None:

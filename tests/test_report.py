@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,13 +14,23 @@ from PIL import Image
 from svdkit.bench.record import Record, run_id, write_record
 from svdkit.clip import Clip
 from svdkit.errors import SvdkitError
-from svdkit.sweep.figures import Run, curves
+from svdkit.sweep.figures import curves
 from svdkit.sweep.report import _text_of, write_report
 from tests.bench_records import CPU, VERSIONS
 from tests.browser import page_of
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'<b>{{ 7*7 }}$x"
 BUCKETS, SEEDS, STEPS = (30, 127, 255), (1, 2), (4, 8)
+
+
+class Run(NamedTuple):
+    """What a plot needs of a row of the report."""
+
+    settings: dict[str, Any]
+    quality: dict[str, Any]
+    seconds: float
+    memory_bytes: int | None
+    label: str
 
 
 def picture(place: int, *, num_frames: int = 8, height: int = 36, width: int = 64) -> np.ndarray:

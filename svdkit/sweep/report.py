@@ -20,7 +20,7 @@ from svdkit.bench.table import hardware, table, to_csv, to_markdown, varying
 from svdkit.clip.provenance import plain
 from svdkit.disk import write_whole
 from svdkit.errors import ClipError, SvdkitError
-from svdkit.sweep.figures import Run, curves, poster_sheet
+from svdkit.sweep.figures import curves, poster_sheet
 from svdkit.sweep.player import asset, json_script
 from svdkit.units import format_bytes, format_money, format_seconds
 
@@ -78,6 +78,11 @@ class Row:
     def title(self) -> str:
         """The label, after the status when the run failed."""
         return self.label if self.record.status == "ok" else f"{self.record.status}: {self.label}"
+
+    @property
+    def quality(self) -> dict[str, Any]:
+        """The record's."""
+        return self.record.quality
 
     def entry(self) -> dict[str, Any]:
         """Give what the player needs, as plain JSON."""
@@ -193,8 +198,7 @@ def render(
     from jinja2 import Environment
     from markupsafe import Markup
 
-    good = [row for row in rows if row.record.status == "ok"]
-    plots = curves([Run(r.settings, r.record.quality, r.seconds, r.memory_bytes, r.label) for r in good], axes)
+    plots = curves([row for row in rows if row.record.status == "ok"], axes)
     choices = [{"name": short(name), "values": _values(rows, name)} for name in axes]
     script, cells = asset("player.js"), list(zip(*(row.cells for row in rows), strict=True))
     kept = [i for i, column in enumerate(cells) if any(cell.value != "" for cell in column)]
