@@ -10,12 +10,13 @@ import functools
 import math
 import os
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import platformdirs
 
 from svdkit.bench.record import Record, read_records, write_record
 from svdkit.errors import SvdkitError, SvdkitWarning
@@ -357,13 +358,8 @@ def calibrate(pipe: Any, *, photo: Any = "rocket", save: bool = True) -> Record:
 
 def _cache_folder() -> Path:
     """Where svdkit keeps calibrations: ``SVDKIT_CACHE``, else the platform's cache folder."""
-    if chosen := os.environ.get("SVDKIT_CACHE"):
-        return user_path(chosen)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "svdkit"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "svdkit"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "svdkit"
+    chosen = os.environ.get("SVDKIT_CACHE")
+    return user_path(chosen) if chosen else platformdirs.user_cache_path("svdkit", appauthor=False)
 
 
 def own_calibrations() -> list[Record]:
