@@ -38,6 +38,16 @@ class Panel:
     Keep the pipeline in a variable: a panel lets it go with that variable, so that another fits into the memory, and
     loads it again, as ``svdkit.load`` made it, when a clip is wanted after all.
 
+    Args:
+        pipe: A pipeline from ``svdkit.load``; or what it takes (a name, a folder, LoadSettings), which is then loaded
+            when the first clip is wanted. None: the pipeline that ``svdkit app`` holds, else micro.
+        folder: Where "Save" writes, made then; None for a download only.
+        language: ``"en"`` or ``"zh"``; a switch is in the panel. None: as ``svdkit app`` was started, else English.
+        background: Whether runs are threads, so that they can be stopped and the notebook stays free. None: yes, but
+            for Colab, where updates from a thread do not show.
+        hourly_price: Of this machine, from 0, for what a clip costs; it can be changed in the panel.
+        currency: ISO 4217 code of the price; US dollars when left out.
+
     Attributes:
         photo: The photo's form.
         form: The settings' form.
@@ -45,6 +55,14 @@ class Panel:
         runner: Start, stop, progress.
         results: The clips.
         widget: All of it, an ipywidgets box; a notebook shows it when the panel is a cell's last line.
+
+    Raises:
+        ModelError: There is no such model.
+        SettingsError: There is no such language.
+
+    Example:
+        >>> pipe = svdkit.load("micro")  # doctest: +SKIP
+        >>> panel(pipe)  # doctest: +SKIP
     """
 
     def __init__(
