@@ -61,8 +61,8 @@ class Panel:
         SettingsError: There is no such language.
 
     Example:
-        >>> pipe = svdkit.load("micro")  # doctest: +SKIP
-        >>> panel(pipe)  # doctest: +SKIP
+        >>> panel(pipe)
+        Panel(micro, 0 clips)
     """
 
     def __init__(
