@@ -120,6 +120,7 @@ def run(folder: Path, **changes: Any) -> list[dict[str, Any]]:
     return executed
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_tiny_profile(workplace: Path) -> None:
     """All combinations are recorded and drawn, parameters reach what they are for; a second run measures nothing."""
