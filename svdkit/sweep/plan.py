@@ -114,7 +114,7 @@ def plan_sweep(
         focus: See ``fit_mode``.
         border: See ``fit_mode``.
         results: Results folder, kept for ``run_sweep``.
-        forecast: Whether to forecast time, memory and money; it imports torch and takes seconds.
+        forecast: Whether to forecast time, memory and money.
         gpu: The GPU to forecast for; None for this machine's own.
         records: Own measurements to calibrate the forecast from, as ``svdkit.forecast`` takes them.
         hourly_price: Of a worker's machine, in ``currency``, for the cost.
