@@ -37,7 +37,7 @@ def test_the_index_has_every_folder_with_its_command_and_where_it_was_measured()
     assert entries["micro"][1:5] == (
         "The micro model's bars",
         "bars: 12 met, **2 missed**",
-        "Intel(R) Xeon(R) Processor, 1 core",
+        "Intel(R) Xeon(R) Processor, 2 cores",
         "2026-11-26",
     )
     assert entries["motion"].command == "svdkit sweep notebooks/sweeps/motion.yml"

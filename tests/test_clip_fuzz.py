@@ -231,7 +231,9 @@ def test_damage_is_neither_harmless_nor_always_fatal(folder: Path):
 def _no_model() -> Iterator[None]:
     """The model is a stand-in, and what would be generated is only resolved."""
     settings = LoadSettings(model="micro", dtype="fp32", memory="resident", device="cpu")
-    told = SimpleNamespace(settings=settings, model=find_model("micro"), revision="abc", weights="trained")
+    told = SimpleNamespace(
+        settings=settings, model=find_model("micro"), revision="abc", weights="trained", is_ours=True
+    )
 
     def resolved(pipe: Any, frame: Frame, settings: ClipSettings, *, progress: object) -> ClipSettings:
         return settings.resolve(height=frame.height, width=frame.width, num_frames=14)

@@ -224,14 +224,18 @@ def test_an_index_cannot_point_out_of_the_folder(sharded, tmp_path):
     assert _weight_files(copy, "vae", variant="fp16") == [copy / "vae" / "secret.safetensors"]
 
 
-def test_fingerprint_follows_the_weights(original, folder):
+@pytest.mark.parametrize("place", [0.5, -1])
+def test_fingerprint_follows_the_weights(original, folder, place):
+    """In a file of some MB a byte in the middle counts too: the micro model's parts are that small."""
     assert fingerprint(folder) == fingerprint(original)
     assert re.fullmatch("[0-9a-f]{12}", fingerprint(folder))
     file = folder / "vae" / "diffusion_pytorch_model.fp16.safetensors"
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
+    content = bytearray(file.read_bytes()) + bytes(5 << 20)
     file.write_bytes(content)
-    assert fingerprint(folder) != fingerprint(original)
+    before = fingerprint(folder)
+    content[int(place * len(content)) if place > 0 else place] ^= 1
+    file.write_bytes(content)
+    assert fingerprint(folder) != before
 
 
 # What a good folder is

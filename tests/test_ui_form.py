@@ -147,7 +147,7 @@ class TestSettings:
         tip = getattr(Form().knobs["motion_bucket_id"].field, TIP)
         assert tip == (
             "motion_bucket_id: how much should move, usually 1 to 255. High values also break more. "
-            "Measured on micro: 0.7 % of the width a second at bucket 20, 5.5 % at 240."
+            "Measured on micro: 0.6 % of the width a second at bucket 20, 4.7 % at 240."
         )
         other = Form("svd-xt").knobs
         assert getattr(other["motion_bucket_id"].field, TIP) == tip.partition(" Measured")[0]

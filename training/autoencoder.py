@@ -1,8 +1,9 @@
 """The micro model's autoencoder: the best linear code there is, put into SVD's VAE.
 
 Trained from noise on a CPU, such a VAE takes hours to show a picture at all. A linear code is learnt in minutes, and
-every layer of the VAE can hold its part of one: residual branches begin by adding nothing, so what is left is a chain
-of convolutions. `LinearCode` is that chain, trained by itself; `build_autoencoder` writes it into the real network.
+every layer of the VAE can hold its part of one: residual branches add nothing but one, which steadies the frames of a
+chunk, so what is left is a chain of convolutions. `LinearCode` is that chain, trained by itself; `build_autoencoder`
+writes it into the real network.
 
 GroupNorm stands in the way: it divides each picture's own mean and contrast out. So before the two norms on the linear
 path every signal x shares its group of three channels with its own negative and a large constant: (x, -x, B) has the
@@ -29,6 +30,8 @@ PICTURES = 600
 WINDOW = 12  # pixels a side that a cell's code is taken from: its own 8 and 4 to the right and below
 # B, and how far right of zero a signal passes SiLU: latents reach ±8, pixels ±1.2. All sums are exact in bfloat16.
 LATENTS, PIXELS = (96.0, 16.0), (48.0, 8.0)
+STEADY = 0.12  # of a frame, from each neighbour in time
+SWITCHES = 2048.0  # B again, for signals of up to 24
 FLATTEN = 0.4  # latent deviation = component deviation ** (1 - FLATTEN): 0 keeps natural sizes, 1 whitens
 LOG_VARIANCE = -8.0
 
@@ -161,8 +164,42 @@ def _write_decoder(vae: AutoencoderKLTemporalDecoder, code: LinearCode) -> None:
         out, into = trained.weight.shape[:2]
         real.weight[:out, :into] = trained.weight
         real.bias[:out] = trained.bias
-    widen = decoder.up_blocks[3].resnets[0].spatial_res_block.conv_shortcut
-    _pass_through(widen, decoder.conv_norm_out, decoder.conv_out, 3, PIXELS)
+    last = decoder.up_blocks[3].resnets[0]
+    _pass_through(last.spatial_res_block.conv_shortcut, decoder.conv_norm_out, decoder.conv_out, 3, PIXELS)
+    _steady(last)
+
+
+def _steady(block: torch.nn.Module) -> None:
+    """Let each frame take `STEADY` of each neighbour in time, so that details flicker less; SVD's decoder learns that.
+
+    A convolution sees zeros where a chunk ends. A constant that is missing there shuts the difference to that side off:
+    `(difference + 8)` goes through SiLU as it is, and `(nothing - 24)` as 0. A switch of the same size without the
+    picture takes the 8 away again.
+    """
+    time, (constant, shift) = block.temporal_res_block, PIXELS
+    share = STEADY / torch.sigmoid(block.time_mixer.mix_factor).item()
+    time.norm1.weight.fill_(constant * 2**0.5 / 3)
+    time.norm1.bias.fill_(constant / 3 + shift)
+    time.norm2.weight.fill_(SWITCHES * 2**0.5 / 3)
+    time.norm2.bias.fill_(SWITCHES / 3)
+    for conv in (time.conv1, time.conv2):
+        torch.nn.init.zeros_(conv.weight)
+        torch.nn.init.zeros_(conv.bias)
+    one = 1 / (constant + shift)  # of the constant, channel 2
+    for side, neighbour in enumerate((0, 2)):
+        for colour in range(4):  # the fourth is the switch
+            out = 3 * (4 * side + colour)
+            signal, level = (3 * colour, 1.0) if colour < 3 else (2, shift * one)
+            time.conv1.weight[out, signal, neighbour] = level
+            time.conv1.weight[out, signal, 1] = -level
+            time.conv1.weight[out, 2, neighbour] += 3 * shift * one
+            time.conv1.bias[out] = -2 * shift
+            time.conv1.weight[out + 1], time.conv1.bias[out + 1] = -time.conv1.weight[out], 2 * shift
+            time.conv1.bias[out + 2] = SWITCHES
+        for colour in range(3):
+            for sign, into in ((share, 3 * colour), (-share, 3 * colour + 1)):
+                time.conv2.weight[into, 3 * (4 * side + colour), 1] = sign
+                time.conv2.weight[into, 3 * (4 * side + 3), 1] = -sign
 
 
 def _pass_through(

@@ -23,7 +23,7 @@ _LOOK_SIDE = 1536  # pixels of the copy that previews are made of: a phone's pho
 _MODES = ("crop", "pad", "stretch")
 # Flow on micro by motion bucket, percent of the width a second: means over 8 clips each of bench_results/motion, which
 # a test compares with its records.
-_MOTION_ON_MICRO = {20: 0.7, 240: 5.5}
+_MOTION_ON_MICRO = {20: 0.6, 240: 4.7}
 _LARGEST_SEED = 2**53 - 1  # what a browser's numbers hold exactly
 # From, to, step: what is useful; ClipSettings itself allows more. The first ones are always in view.
 _SIMPLE: dict[str, tuple[float, float, float]] = {
