@@ -743,7 +743,7 @@ class TestRefusals:
             (b"\xef\xbb\xbf\n<html><body>Please sign in</body></html>", OTHER.format(WEB_PAGE)),
             (b'<?xml version="1.0"?><!-- by hand -->\n<svg/>', OTHER.format("an SVG drawing")),
             (b'{"error": "not found"}', OTHER.format("a JSON text")),
-            (gzip.compress(b"\x89PNG\r\n\x1a\n"), OTHER.format("a gzip archive")),
+            (gzip.compress(b"\x89PNG\r\n\x1a\n", mtime=0), OTHER.format("a gzip archive")),
             (b"PK\x03\x04", OTHER.format("a zip archive")),
             (b"%PDF-1.7", OTHER.format("a PDF document")),
             (b"8BPS", "is not a photo, or damaged"),

@@ -25,8 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a traceback is shown with --debug only, and plainly
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (animate, replay, forecast, sweep, compare, notebook, models, doctor, demo):
-    app.command(cls=TakesPairs if command is notebook else None)(command)
+for _each in (animate, replay, forecast, sweep, compare, notebook, models, doctor, demo):
+    app.command(cls=TakesPairs if _each is notebook else None)(_each)
 app.command("app")(web)
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from svdkit.generate.stages import Encoded
 
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _SMALLER_CHUNK = "smaller decode chunk"
 _STEPS = {
@@ -40,8 +40,8 @@ _STEPS = {
 
 
 def _run_stage(
-    pipe: Any, stage: str, attempt: Callable[[Any], T], settings: Resolved, *, step_down: bool, notes: list[str]
-) -> tuple[T, Resolved]:
+    pipe: Any, stage: str, attempt: Callable[[Any], _T], settings: Resolved, *, step_down: bool, notes: list[str]
+) -> tuple[_T, Resolved]:
     """Run ``attempt(settings)`` until it fits; note each step down; return its result and the settings that fitted."""
     import torch
 

@@ -137,7 +137,7 @@ def _resolve_like(pipe: Any, settings: ClipSettings | None, earlier: Encoded | D
 
 OnStep = Callable[[int, Any], object]
 P = ParamSpec("P")
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _LOCKS: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
 
@@ -147,11 +147,11 @@ _NOT_NUMBERS = (
 )
 
 
-def in_line(make: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+def in_line(make: Callable[Concatenate[Any, P], _T]) -> Callable[Concatenate[Any, P], _T]:
     """Let threads that share a pipeline wait in line: it has one schedule, and one memory."""
 
     @wraps(make)
-    def wait(pipe: Any, *arguments: P.args, **options: P.kwargs) -> T:
+    def wait(pipe: Any, *arguments: P.args, **options: P.kwargs) -> _T:
         with _LOCKS.setdefault(pipe, threading.RLock()):
             return make(pipe, *arguments, **options)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Check = tuple[str, Callable[[object], object]]
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 def setting(default: Any, check: Check, *, aliases: Iterable[str] = (), meaning: str = "") -> Any:
@@ -30,7 +30,7 @@ def setting(default: Any, check: Check, *, aliases: Iterable[str] = (), meaning:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def explained(cls: type[T]) -> type[T]:
+def explained(cls: type[_T]) -> type[_T]:
     """Write what the fields mean into the docstring of a class of settings: they are explained where they stand."""
     about = ((item.name, item.metadata) for item in dataclasses.fields(cls) if item.metadata["help"])  # type: ignore[arg-type]
     lines = "".join(f"        {name}: {how['help']} It {how['rule']}.\n" for name, how in about)

@@ -27,7 +27,7 @@ _QUALITIES = {  # what a plot of quality shows, the first that the runs have: na
     "warp_error_grey_levels": ("warp error, grey levels", False),
 }
 # A row of the report that ended well: its settings, quality, seconds, memory_bytes and label.
-Row: TypeAlias = Any
+_Row: TypeAlias = Any
 
 _MOTION = "motion_percent_width_per_second"
 
@@ -40,7 +40,7 @@ class _Curve(NamedTuple):
     text: str
 
 
-def curves(runs: Sequence[Row], axes: Sequence[str]) -> list[_Curve]:
+def curves(runs: Sequence[_Row], axes: Sequence[str]) -> list[_Curve]:
     """Draw what the runs can show: each plot needs a setting that differs and a number that was measured."""
     numeric = [name for name in axes if _numeric(runs, name)]
 
@@ -49,7 +49,7 @@ def curves(runs: Sequence[Row], axes: Sequence[str]) -> list[_Curve]:
 
     name, label, _ = _quality(runs)
     steps = "num_inference_steps" if "num_inference_steps" in numeric else None
-    wanted: list[tuple[str, str | None, str, Callable[[Row], Any]]] = [
+    wanted: list[tuple[str, str | None, str, Callable[[_Row], Any]]] = [
         (
             "Motion",
             prefer("motion_bucket_id"),
@@ -64,12 +64,12 @@ def curves(runs: Sequence[Row], axes: Sequence[str]) -> list[_Curve]:
     return [curve for curve in [*drawn, _pareto(runs)] if curve]
 
 
-def _numeric(runs: Sequence[Row], name: str) -> bool:
+def _numeric(runs: Sequence[_Row], name: str) -> bool:
     values = {run.settings.get(name) for run in runs}
     return name != "seed" and len(values) > 1 and all(type(value) in {int, float} for value in values)
 
 
-def _quality(runs: Sequence[Row]) -> tuple[str, str, bool]:
+def _quality(runs: Sequence[_Row]) -> tuple[str, str, bool]:
     for name, (label, high) in _QUALITIES.items():
         if any(run.quality.get(name) is not None for run in runs):
             return name, label, high
@@ -80,12 +80,12 @@ def _gib(count: int | None) -> float | None:
     return None if count is None else count / 2**30
 
 
-def _points(runs: Sequence[Row], number: Callable[[Row], Any]) -> list[tuple[Row, float]]:
+def _points(runs: Sequence[_Row], number: Callable[[_Row], Any]) -> list[tuple[_Row, float]]:
     pairs = ((run, number(run)) for run in runs)
     return [(run, float(value)) for run, value in pairs if value is not None and math.isfinite(value)]
 
 
-def _curve(runs: Sequence[Row], what: str, x: str, label: str, number: Callable[[Row], Any]) -> _Curve | None:
+def _curve(runs: Sequence[_Row], what: str, x: str, label: str, number: Callable[[_Row], Any]) -> _Curve | None:
     """Draw one number against a setting: a dot a run, a line through the medians, a band from lowest to highest."""
     points = [(run.settings[x], value, str(run.settings.get("image"))) for run, value in _points(runs, number)]
     at, photos = sorted({place for place, _, _ in points}), sorted({photo for _, _, photo in points})
@@ -114,14 +114,14 @@ def _curve(runs: Sequence[Row], what: str, x: str, label: str, number: Callable[
     return _Curve(f"{what} against {x.replace('_', ' ')}", _svg(draw, f"{what} against {x}. {text}"), more)
 
 
-def _pareto(runs: Sequence[Row]) -> _Curve | None:
+def _pareto(runs: Sequence[_Row]) -> _Curve | None:
     """Draw quality against time, with a line through the runs that no other beats in both."""
     name, label, high = _quality(runs)
     points = [(run.seconds, value, run) for run, value in _points(runs, lambda run: run.quality.get(name))]
     points = [point for point in points if math.isfinite(point[0])]
     if len({(seconds, value) for seconds, value, _ in points}) < 2:
         return None
-    best: list[tuple[float, float, Row]] = []
+    best: list[tuple[float, float, _Row]] = []
     for point in sorted(points, key=lambda point: (point[0], -point[1] if high else point[1])):
         if not best or (point[1] > best[-1][1] if high else point[1] < best[-1][1]):
             best.append(point)
