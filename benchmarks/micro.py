@@ -64,24 +64,19 @@ class Sample:
         """Make a clip of every picture with every seed."""
         pairs = [*itertools.product(self.pictures, self.seeds if seeds is None else seeds)]
         asked = [(name, self.settings.replace(seed=seed, **changes)) for name, seed in pairs]
-        return dict(zip(pairs, each(partial(_make, pipe), asked), strict=True))
+        return dict(zip(pairs, each(_make if _POOL else partial(_make, pipe=pipe), asked), strict=True))
 
 
 def each(function: Callable[[Any], Any], values: Iterable[Any]) -> list[Any]:
     """Call a function with each value, by the processes of the pool where there is one."""
     if _POOL is None:
         return [*map(function, values)]
-    if isinstance(function, partial):  # the pipe of each process is its own
-        function = _make_here
     return [*_POOL.map(function, values)]
 
 
-def _make(pipe: Any, asked: tuple[str, svdkit.ClipSettings]) -> svdkit.Clip:
-    return svdkit.generate(pipe, photo(asked[0]), asked[1], progress=False)
-
-
-def _make_here(asked: tuple[str, svdkit.ClipSettings]) -> svdkit.Clip:
-    return _make(_pipe_here(), asked)
+def _make(asked: tuple[str, svdkit.ClipSettings], pipe: Any = None) -> svdkit.Clip:
+    """Make a clip, with the pipe of this process where none is given."""
+    return svdkit.generate(pipe or _pipe_here(), photo(asked[0]), asked[1], progress=False)
 
 
 @functools.cache
@@ -191,7 +186,7 @@ def _saturation(pipe: Any, sample: Sample) -> Row:
 
 def _seconds(pipe: Any, sample: Sample) -> Row:
     settings = sample.settings.replace(seed=1, num_inference_steps=TIMED_STEPS)
-    clips = {name: _make(pipe, (name, settings)) for name in sample.pictures}  # one at a time, nothing beside it
+    clips = {name: _make((name, settings), pipe) for name in sample.pictures}  # one at a time, nothing beside it
     seconds = [sum(clip.provenance.stage_seconds.values()) for clip in clips.values() if clip.provenance]
     made = next(iter(clips.values()))
     what = f"{len(made.frames)} frames of {made.height}×{made.width} in {TIMED_STEPS} steps: median seconds"

@@ -43,7 +43,8 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     denoised = svdkit.denoise(pipe, encoded)
     clip = svdkit.decode(pipe, denoised)
     record = svdkit.calibrate(pipe)
-    with contextlib.chdir(place):
+    with pytest.MonkeyPatch.context() as patch:  # contextlib.chdir is younger than Python 3.10
+        patch.chdir(place)
         clip.save("walk.mp4")
         for folder in ("bench_results/mine", "before", "after"):
             svdkit.write_record(folder, record)

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from svdkit.bench.record import Record
-
 
 _HATCHES = ("//", "\\\\", "xx", "--", "++", "||", "////", "")  # dots and circles make heavy SVG files
 MARKERS, LINES = "osD^vP*X", ("-", "--", ":", "-.")

@@ -40,7 +40,6 @@ from svdkit.pipeline.memory import is_out_of_memory
 from svdkit.settings import ClipSettings
 
 if TYPE_CHECKING:
-    from svdkit.bench.measure import Measurement
     from svdkit.image import Frame
 
 

@@ -1,9 +1,8 @@
 """The ``svdkit`` command: animate, replay, forecast, sweep, compare, notebook, models, doctor, demo.
 
-The files import each other in one direction: ``outcome`` (how a command ends) and ``options`` (what it takes) →
-``make`` (clips), ``look`` (models and this machine), ``forecast``, ``sweep``, ``compare``, ``notebook`` and ``demo`` →
-``app`` (the command itself). Torch and the rest of
-svdkit are imported when a command runs, so that ``svdkit --help`` answers at once.
+The files import each other in one direction: ``options`` (what a command takes, and how it ends) → ``make`` (clips),
+``look`` (models, this machine, forecast, comparison), ``notebook`` (and demo) and ``web`` (the page) → ``app`` (the
+command itself). Torch and the rest of svdkit are imported when a command runs: ``svdkit --help`` answers at once.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def main() -> None:
     """Run the ``svdkit`` command with the arguments of this process, and end the process.
 
     Raises:
-        SystemExit: always; ``outcome`` says with which codes.
+        SystemExit: always; ``options`` says with which codes.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a pipe on Windows takes few characters: print "?" for the others

@@ -29,8 +29,6 @@ from svdkit.settings import ClipSettings
 from svdkit.units import format_count
 
 if TYPE_CHECKING:
-    from svdkit.bench.record import Record
-    from svdkit.forecast.cards import Card
     from svdkit.models.costs import Call, Cost, Network
 
 

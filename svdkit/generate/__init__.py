@@ -1,8 +1,8 @@
 """From a pipeline and a photo to a clip, in three stages that can be kept and reused.
 
-``keys`` (what a stage depends on and hands on), ``loop`` (diffusers' call, taken apart) and ``progress`` (what is
-shown while it runs) → ``stages`` (encode, denoise, decode) and ``ladder`` (out of memory) → ``run`` (one clip, many
-clips) → ``remake`` (a saved clip again).
+``loop`` (diffusers' call, taken apart) and ``progress`` (what is shown while it runs) → ``stages`` (encode, denoise,
+decode, and what each depends on) → ``run`` (one clip, many clips, with less when memory runs out) → ``remake`` (a saved
+clip again).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from svdkit.errors import PipelineError, SettingsError, SvdkitError, shown
@@ -22,9 +22,6 @@ from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.settings.base import FLAG, choice, nearest, number, setting, text
 from svdkit.sweep.points import AXES, MODES, MOST, STAGES, Job, expand, judge_value, listed, make_jobs
 from svdkit.units import format_bytes, format_count, format_money, format_seconds
-
-if TYPE_CHECKING:
-    from svdkit.sweep.points import Job
 
 
 @dataclass(frozen=True, kw_only=True)

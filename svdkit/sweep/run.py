@@ -34,7 +34,6 @@ from svdkit.units import format_seconds
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from svdkit.bench.record import Record
     from svdkit.settings import ClipSettings, LoadSettings
 
 
