@@ -32,18 +32,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for svdkit where it is not installed
 
-from svdkit.bench.record import Record  # noqa: E402 - behind the line above
+from svdkit.bench.record import Record, now  # noqa: E402 - behind the line above
 from svdkit.environment import summary  # noqa: E402
 from svdkit.image import fit  # noqa: E402
 from svdkit.models import find_model  # noqa: E402
 from svdkit.settings import ClipSettings  # noqa: E402
 from svdkit.sweep import plan_sweep, run_sweep, worker  # noqa: E402
 from svdkit.sweep.ray_engine import run_ray  # noqa: E402
-from svdkit.sweep.results import (  # noqa: E402
-    Results,
-    now,
-    write_files,
-)
+from svdkit.sweep.results import Results, write_files  # noqa: E402
 from svdkit.sweep.worker import Runner, work  # noqa: E402
 from svdkit.units import format_seconds  # noqa: E402
 

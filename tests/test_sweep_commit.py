@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from svdkit.bench.record import Record, read_records
+from svdkit.bench.record import Record, now, read_records
 from svdkit.errors import SvdkitError, SvdkitWarning
-from svdkit.sweep.results import Results, now, write_files
+from svdkit.sweep.results import Results, write_files
 
 ROOT = Path(__file__).parents[1]
 

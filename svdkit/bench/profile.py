@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from svdkit.bench.protocol import Protocol, describe_run, failure_of, load_report, make_record, measure_group
-from svdkit.bench.record import read_records, records_file, run_id, write_record
+from svdkit.bench.protocol import Protocol, describe_run, load_report, make_record, measure_group
+from svdkit.bench.record import failure_of, read_records, records_file, run_id, write_record
 from svdkit.bench.stats import median
 from svdkit.child import Child, EndedError
 from svdkit.errors import Cancelled, SettingsError

@@ -20,7 +20,6 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ import numpy as np
 
 from svdkit.bench.measure import TIMED_STAGES, Measurement, measure
 from svdkit.bench.memory import Bytes, Nvml, higher, measure_memory, open_nvml
-from svdkit.bench.record import Record, run_id
+from svdkit.bench.record import Record, failure_of, now, run_id
 from svdkit.bench.stats import median
 from svdkit.environment import machine
 from svdkit.errors import SettingsError
@@ -36,7 +35,6 @@ from svdkit.generate import decode, denoise, encode, generate
 from svdkit.generate.loop import execution_device
 from svdkit.generate.stages import describe_model, resolve
 from svdkit.pipeline import LoadReport, report_of
-from svdkit.pipeline.memory import is_out_of_memory
 from svdkit.settings import ClipSettings
 
 if TYPE_CHECKING:
@@ -203,17 +201,7 @@ def make_record(header: dict[str, Any], *, failure: Exception | None = None, **v
     if failure is not None:
         values |= failure_of(failure)
     values.setdefault("environment", machine(header["load"].get("device", "auto")))
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return Record(**{"status": "ok", "started_at": now, **header, **values})
-
-
-def failure_of(error: Exception) -> dict[str, Any]:
-    """Give what a record says of an error."""
-    text = str(error)[:500] or "no message"
-    return {
-        "status": "oom" if is_out_of_memory(error) else "error",
-        "error": {"type": type(error).__name__, "message": text},
-    }
+    return Record(**{"status": "ok", "started_at": now(), **header, **values})
 
 
 def _record_of(trial: _Trial, header: dict[str, Any], *, load_seconds: float) -> Record:

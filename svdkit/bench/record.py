@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -170,6 +170,19 @@ def run_id(
     parts = {"load": load, "clip": clip, "image": image_sha256, "model": model, "code": code_version}
     text = json.dumps(_clean(parts, where="run_id"), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def now() -> str:
+    """Give the time as records have it: ISO 8601 in UTC."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def failure_of(error: BaseException) -> dict[str, Any]:
+    """Give what a record says of an error: "oom" for one that means so, else "error"."""
+    from svdkit.pipeline.memory import is_out_of_memory
+
+    reason = {"type": type(error).__name__, "message": str(error)[:2000] or "no message"}
+    return {"status": "oom" if is_out_of_memory(error) else "error", "error": reason}
 
 
 def write_record(path: str | Path, record: Record) -> None:

@@ -13,11 +13,10 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from svdkit.bench.record import Record, read_records, write_record
+from svdkit.bench.record import Record, failure_of, now, read_records, write_record
 from svdkit.disk import is_unknown_here, number_of, refusal, sync_folder, write_synced, write_whole
 from svdkit.environment import machine
 from svdkit.errors import SettingsError, SvdkitError, SvdkitWarning
@@ -82,24 +81,17 @@ def made(task: Task, clip: Clip, *, seconds: Mapping[str, float], memory: Mappin
 
 def failed(task: Task, error: BaseException | tuple[str, str], *, status: str = "", started_at: str = "") -> Record:
     """Make the row of a run that failed: "oom" for an error that means so, else "error", unless a status is given."""
-    kind, message = error if isinstance(error, tuple) else (type(error).__name__, str(error))
-    if isinstance(error, BaseException) and not status:
-        from svdkit.pipeline.memory import is_out_of_memory
-
-        status = "oom" if is_out_of_memory(error) else ""
+    if isinstance(error, BaseException):
+        told = failure_of(error)
+    else:
+        told = {"status": "error", "error": {"type": error[0], "message": error[1][:2000]}}
     return Record(
         **_same(task),
-        status=status or "error",
+        **told | ({"status": status} if status else {}),
         load={**task["load"], "model": task["model"]["name"]},
         clip=dict(task["clip"]),
-        error={"type": kind, "message": message[:2000]},
         started_at=started_at or now(),
     )
-
-
-def now() -> str:
-    """Give the time as records have it: ISO 8601 in UTC."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def is_disk_full(error: BaseException | None) -> bool:
@@ -268,6 +260,6 @@ def _locked(path: Path) -> IO[str]:
         raise SvdkitError(message) from error
     file.seek(0)
     file.truncate()
-    file.write(f"process {os.getpid()}, since {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC\n")
+    file.write(f"process {os.getpid()}, since {now()[:16].replace('T', ' ')} UTC\n")
     file.flush()
     return file

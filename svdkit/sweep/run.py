@@ -11,12 +11,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from svdkit import __version__
-from svdkit.bench.record import Record, run_id
+from svdkit.bench.record import Record, now, run_id
 from svdkit.clip.formats import check_encoder
 from svdkit.disk import refusal, try_room
 from svdkit.environment import summary
@@ -324,8 +323,7 @@ def _identify(load: LoadSettings) -> dict[str, Any]:
 
 
 def _description(plan: Plan, tasks: Sequence[Task], options: Mapping[str, Any]) -> dict[str, Any]:
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    values = {"svdkit": __version__, "started_at": now, "asked": plan.asked, "runs": [task["id"] for task in tasks]}
+    values = {"svdkit": __version__, "started_at": now(), "asked": plan.asked, "runs": [task["id"] for task in tasks]}
     return {**values, "distinct": plan.distinct, "options": {**options}}
 
 

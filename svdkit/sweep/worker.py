@@ -15,12 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from svdkit.bench.record import now
 from svdkit.child import Child, EndedError
 from svdkit.disk import write_whole
 from svdkit.errors import SvdkitError, SvdkitWarning
 from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.sweep.points import STAGES
-from svdkit.sweep.results import DiskFullError, NotNumbersError, Task, failed, is_disk_full, made, now, save
+from svdkit.sweep.results import DiskFullError, NotNumbersError, Task, failed, is_disk_full, made, save
 
 if TYPE_CHECKING:
     from svdkit.bench.record import Record
