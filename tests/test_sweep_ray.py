@@ -153,6 +153,7 @@ class TestOnACluster:
         assert found[LOSES_GPU] == ("error", "RuntimeError")
         assert found[HANGS] == ("timeout", "Timeout")
 
+    @pytest.mark.long
     def test_a_model_that_cannot_be_loaded_fails_its_runs_only(self, cluster: Any, tmp_path: Path) -> None:
         bad = seeds(1, 2, 3, load={"weights": "random", "random_seed": 1})
         good = seeds(1, 2, load={"weights": "random"})
@@ -164,6 +165,7 @@ class TestOnACluster:
         with pytest.raises(DiskFullError, match="No space left"):
             run(seeds(FILLS, *range(8)), tmp_path)
 
+    @pytest.mark.long
     def test_a_node_is_killed_in_the_middle(self, cluster: Any, tmp_path: Path) -> None:
         """Every run ends well, and the records are those of the local engine but for times."""
         model = write_hub_folder(tmp_path / "toy-svd")
