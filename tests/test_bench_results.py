@@ -36,9 +36,9 @@ def test_the_index_has_every_folder_with_its_command_and_where_it_was_measured()
     assert [name for name, entry in entries.items() if not entry.command] == []
     assert entries["micro"][1:5] == (
         "The micro model's bars",
-        "bars: 12 met, **2 missed**",
-        "Intel(R) Xeon(R) Processor, 2 cores",
-        "2026-11-26",
+        "bars: 13 met, **1 missed**",
+        "AMD EPYC, 2 cores",
+        "2026-11-27",
     )
     assert entries["motion"].command == "svdkit sweep notebooks/sweeps/motion.yml"
     assert entries["motion"].about == "A sweep: 2 photos × motion_bucket_id (5) × seed (4)"

@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
 from training.autoencoder import to_tensor
 from training.networks import EMBEDDING, build_feature_extractor, build_image_encoder
-from training.scenes import DOUBT, LEAN, MOVES, Frames, lean, move_for, picture
+from training.scenes import LEAN, MOVES, Frames, doubtful, move_for, picture
 
 if TYPE_CHECKING:
     from transformers import CLIPVisionModelWithProjection
@@ -48,7 +48,7 @@ def build_eye() -> CLIPVisionModelWithProjection:
     layer = model.encoder.layers[0]
     scale = _write_attention(layer)
     _write_steps(layer, scale)
-    frames = [frame for frame in map(picture, range(VIEWS)) if abs(abs(lean(frame)) - LEAN) > DOUBT]
+    frames = [frame for frame in map(picture, range(VIEWS)) if not doubtful(frame)]
     seen = torch.cat([model(clip_input(to_tensor(frame)[None])).pooler_output for frame in frames])
     wanted = codes()[[move_for(frame) for frame in frames]]
     ridge = 1e-4 * len(seen) * torch.eye(EMBEDDING)
