@@ -6,7 +6,7 @@ A timing is forecast from what other sources published: all rows of its own sour
 compared with itself or with its sister. What is not left out: whoever chose the model's few constants (svdkit) had seen
 these rows, so the table shows how far one source predicts another, not how well an unseen card is met.
 
-Writes bench_results/forecast/records.csv and table.md; exits with 1 when the median error is above the bar.
+Writes bench_results/forecast/records.csv and table.md; exits with 1 when a bar is missed.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for svdkit where it is not installed
 
-from svdkit.forecast.calibration import Timing, from_published, nominal_of, published  # noqa: E402 - see above
+from svdkit.forecast import forecast  # noqa: E402 - see above
+from svdkit.forecast.calibration import Timing, from_published, nominal_of, published  # noqa: E402
+from svdkit.pipeline.memory import OVERHEAD_BYTES  # noqa: E402
+from svdkit.settings import ClipSettings, LoadSettings  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-BAR = 0.25
+BAR, ERROR_BAR, INSIDE_BAR = 0.25, 0.20, 0.70
 COLUMNS = (
     *("gpu", "model", "frames", "steps", "software", "stage", "published_seconds", "forecast_seconds"),
     *("low_seconds", "high_seconds", "ratio", "source", "explanation"),
@@ -93,15 +96,39 @@ def table(rows: Sequence[dict[str, object]]) -> str:
             f"| {row['gpu']} | {row['software']} | {row['stage']} | {row['steps']} | {row['published_seconds']} "
             f"| {row['forecast_seconds']} | {interval} | {row['ratio']} | {row['explanation']} |"
         )
-    verdict = "met" if median <= BAR else "missed"
+    verdicts = ["met" if met else "missed" for met in (median <= ERROR_BAR, within >= INSIDE_BAR * len(rows))]
+    off = _half_width(within, len(rows))
     lines += [
         (
-            f"\nMedian absolute error {median:.0%} over {len(rows)} rows (bar: {BAR:.0%}, {verdict}); {inside} are "
-            f"within ±{BAR:.0%}, and {within} published figures lie in the forecast's interval.\n"
+            f"\nMedian absolute error {median:.0%} over {len(rows)} rows (bar: {ERROR_BAR:.0%}, {verdicts[0]}); "
+            f"{inside} are within ±{BAR:.0%}. {within} of {len(rows)} published figures lie in the forecast's interval "
+            f"(bar: {INSIDE_BAR:.0%}, {verdicts[1]}). Of so few rows a share is known to ±{off:.0%}.\n"
         ),
+        memory(),
         "Sources: " + "; ".join(dict.fromkeys(str(row["source"]) for row in rows)) + ".\n",
     ]
     return "\n".join(lines)
+
+
+def _half_width(count: int, of: int) -> float:
+    """Half of the 95 % interval of a share, by Agresti and Coull: 2 hits and 2 misses more."""
+    share = (count + 2) / (of + 4)
+    return float(1.96 * (share * (1 - share) / (of + 4)) ** 0.5)
+
+
+def memory() -> str:
+    """Hold the one published peak against ours, and say what would explain the difference."""
+    clip, load = ClipSettings(decode_chunk_size=14), LoadSettings(memory="resident")
+    half = forecast("svd", gpu="A100 40GB", clip=clip, load=load)
+    single = forecast("svd", gpu="A100 40GB", clip=clip, load=load.replace(dtype="fp32"))
+    # Weights as they are, the decoder's activations twice as large, the context.
+    raised = sum(half.weight_bytes.values()) + single.peak_bytes["vae_decode"] + OVERHEAD_BYTES
+    return (
+        "Memory: 39.5 GB were published for svd with 14 frames decoded at once on an A100 of 40 GB (FMEDiffusion), of "
+        f"the device as it seems. In fp16, as diffusers decodes, {half.memory_bytes / 1e9:.1f} GB must be free by the "
+        f"forecast. With a VAE that decodes in fp32 the same counts give {raised / 1e9:.1f} GB, weights, activations "
+        "and context together: which of the two was measured is not stated.\n"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (options.out / "table.md").write_text(text, encoding="utf-8")
     print(text)
     unexplained = any(row["explanation"] == "NOT EXPLAINED" for row in rows)
-    return int(unexplained or statistics.median(abs(float(str(row["ratio"])) - 1) for row in rows) > BAR)
+    return int(unexplained or "missed" in text)
 
 
 def _covers(row: dict[str, object]) -> bool:

@@ -83,8 +83,8 @@ def _record_of(folder: Path) -> dict[str, Any]:
     if (folder / "records.json").is_file():
         values: dict[str, Any] = json.loads(_read(folder / "records.json"))
         return values
-    if (folder / "records.jsonl").is_file():
-        first = read_records(folder)[0]
+    if files := sorted(folder.glob("records*.jsonl")):
+        first = read_records(files[0])[0]
         return {"command": first.command, "date": first.started_at, "environment": first.environment}
     return {}
 

@@ -6,6 +6,7 @@ import importlib
 import mmap
 import os
 import threading
+import time
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,10 @@ def library(**changes: Any) -> Any:
         "nvmlDeviceGetComputeRunningProcesses": {"card": [OTHER, mine]}.__getitem__,
         "nvmlDeviceGetMemoryInfo": {"card": SimpleNamespace(used=900 * MIB)}.__getitem__,
         "nvmlDeviceGetTotalEnergyConsumption": {"card": 5_000}.__getitem__,  # millijoules
+        "nvmlDeviceGetViolationStatus": lambda card, policy: {
+            ("card", 0): SimpleNamespace(violationTime=2_000_000_000),  # nanoseconds
+            ("card", 1): SimpleNamespace(violationTime=500_000_000),
+        }[card, policy],
         "nvmlDeviceGetClockInfo": lambda card, kind: {("card", 1): 1980}[card, kind],
         "nvmlDeviceGetTemperature": lambda card, kind: {("card", 0): 61}[card, kind],
         "nvmlDeviceGetCurrentClocksThrottleReasons": {"card": 0x1 | 0x4 | 0x40}.__getitem__,  # idle is no throttling
@@ -64,19 +69,23 @@ def library(**changes: Any) -> Any:
 def test_nvml_tells_memory_of_this_process_energy_and_state() -> None:
     nvml = Nvml(library(), "GPU-1")
     assert nvml.process_bytes() == 700 * MIB
-    assert nvml.energy_joules() == 5.0
-    assert nvml.state() == {
+    assert nvml.device_bytes() == 900 * MIB
+    assert nvml.counters() == {"energy_joules": 5.0, "throttled_seconds": 2.5}
+    with nvml.watch() as state:
+        assert state == {}
+        time.sleep(0.5)
+    assert state == {
         "sm_clock_mhz": 1980,
         "temperature_celsius": 61,
-        "throttle_reasons": ["power cap", "hardware thermal slowdown"],
+        "throttle_reasons": "hardware thermal slowdown, power cap",
     }
 
 
 @pytest.mark.parametrize("processes", [[OTHER], [SimpleNamespace(pid=os.getpid(), usedGpuMemory=None)]])
-def test_where_the_process_is_not_told_the_whole_device_is(processes: list[Any]) -> None:
+def test_where_the_process_is_not_told_only_the_device_is(processes: list[Any]) -> None:
     """In a container the process has another number outside; on Windows the driver does not tell."""
     nvml = Nvml(library(nvmlDeviceGetComputeRunningProcesses={"card": processes}.__getitem__), "GPU-1")
-    assert nvml.process_bytes() == 900 * MIB
+    assert (nvml.process_bytes(), nvml.device_bytes()) == (None, 900 * MIB)
 
 
 def test_what_a_card_does_not_know_is_none() -> None:
@@ -87,8 +96,10 @@ def test_what_a_card_does_not_know_is_none() -> None:
     old.nvmlDeviceGetHandleByUUID = library().nvmlDeviceGetHandleByUUID
     del old.nvmlDeviceGetTotalEnergyConsumption  # as in an old pynvml
     nvml = Nvml(old, "GPU-1")
-    assert (nvml.process_bytes(), nvml.energy_joules()) == (None, None)
-    assert set(nvml.state().values()) == {None}
+    assert (nvml.process_bytes(), nvml.device_bytes(), nvml.counters()) == (None, None, {})
+    with nvml.watch() as state:
+        time.sleep(0.2)
+    assert state == {}
 
 
 def test_nvml_is_found_by_the_uuid_of_torchs_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +187,8 @@ def test_on_cuda_peaks_are_torchs_own_and_begin_anew_with_each_stage(pipe: Any, 
     monkeypatch.setattr(module, "open_nvml", lambda _device: Nvml(library(), "GPU-1"))
     with measure_memory(pipe) as sizes:
         make(pipe)
-    assert sizes["total"] == {"peak_allocated_bytes": 51, "peak_reserved_bytes": 1000, "process_bytes": 700 * MIB}
+    taken = {"process_bytes": 700 * MIB, "device_bytes": 900 * MIB}
+    assert sizes["total"] == {"peak_allocated_bytes": 51, "peak_reserved_bytes": 1000, **taken}
     assert sizes["postprocess"]["peak_allocated_bytes"] == 2
     assert state["emptied"] == 1
     assert state["resets"] > 10
@@ -201,5 +213,6 @@ def test_memory_and_time_are_not_measured_in_one_pass(pipe: Any) -> None:
 def test_higher_takes_the_larger_of_each_size() -> None:
     one = {"peak_allocated_bytes": 3, "peak_reserved_bytes": None, "process_bytes": None}
     other = {"peak_allocated_bytes": 2, "peak_reserved_bytes": 7, "process_bytes": None}
-    assert higher(one, other) == {"peak_allocated_bytes": 3, "peak_reserved_bytes": 7, "process_bytes": None}
-    assert higher({}, other) == other
+    rest = {"process_bytes": None, "device_bytes": None}
+    assert higher(one, other) == {"peak_allocated_bytes": 3, "peak_reserved_bytes": 7, **rest}
+    assert higher({}, other) == other | rest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +25,7 @@ from svdkit.bench.protocol import (
     describe_run,
 )
 from svdkit.bench.record import Record
+from svdkit.bench.table import remarks
 from svdkit.errors import SettingsError
 from svdkit.image import fit
 from svdkit.models import ModelInfo
@@ -168,17 +169,38 @@ def test_an_interrupt_in_the_memory_pass_leaves_no_half_of_it(pipe: Any) -> None
     assert trial.memory == {}
 
 
-def test_after_each_timed_run_nvml_is_asked_for_energy_and_state(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    joules = iter(range(0, 1000, 10))
-    state = {"sm_clock_mhz": 1980, "temperature_celsius": 61, "throttle_reasons": None}
-    nvml = SimpleNamespace(energy_joules=lambda: float(next(joules)), state=lambda: state)
-    monkeypatch.setattr(module, "open_nvml", lambda _device: nvml)
-    trial = script.trial("a", 1.0)
-    quietly(trial)
-    assert trial.cost == {"sm_clock_mhz": [1980] * 5, "temperature_celsius": [61] * 5, "energy_joules": [10.0] * 5}
+def test_energy_and_throttling_are_of_the_clip_that_they_belong_to(
+    script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted before and after it; clocks and heat while it runs, in the pass for memory."""
+    count = iter(range(1000))
+
+    def counters() -> dict[str, float]:
+        now = next(count)
+        return {"energy_joules": 10.0 * now, "throttled_seconds": 0.5 * now}
+
+    watched = nullcontext({"sm_clock_mhz": 1410})
+    monkeypatch.setattr(module, "open_nvml", lambda _: SimpleNamespace(counters=counters, watch=lambda: watched))
+    monkeypatch.setattr(module, "measure_memory", lambda _: nullcontext({}))
+    trial = script.trial("a", 2.0)
+    _interleave(None, [trial], Protocol(), lambda _text: None)
     record = module._record_of(trial, header(), load_seconds=0.5)
-    assert record.cost["energy_joules"] == 10.0
-    assert record.cost["sm_clock_mhz"] == [1980] * 5
+    assert record.cost == {"energy_joules": 10.0, "throttled_fraction": [0.25] * 5, "sm_clock_mhz": 1410}
+    assert remarks(record) == ["5 clips throttled by power or heat"]
+
+
+def test_what_never_became_warm_is_marked(script: Any) -> None:
+    restless, steady = script.trial("a", *(1.0, 2.0) * 20), script.trial("b", 1.0)
+    quietly(restless, steady, max_warm_ups=2)
+    assert (restless.cost, steady.cost) == ({"never_warm": True}, {})
+    assert remarks(module._record_of(restless, header(), load_seconds=0.5))[0] == "never became warm"
+
+
+def test_processes_share_repeats_and_time() -> None:
+    share = Protocol(min_repeats=5, max_repeats=30, budget_seconds=300).share
+    assert (share.processes, share.min_repeats, share.max_repeats, share.budget_seconds) == (1, 2, 10, 100)
+    with pytest.raises(SettingsError, match="processes=0 measures nothing; give 1 or more"):
+        Protocol(processes=0)
 
 
 def header() -> dict[str, Any]:

@@ -232,7 +232,18 @@ def test_the_golden_records_of_version_1_are_still_read() -> None:
     assert [one.status for one in found] == ["ok"] * 5 + ["oom", "ok", "timeout"]
     assert found[0].samples["timed"]["total"][0] == 5.401177
     assert found[4].method == "composed"
-    assert [json.dumps(one.to_dict()) for one in found] == (GOLDEN / "records-1.jsonl").read_text().splitlines()
+    lines = [json.loads(line) for line in (GOLDEN / "records-1.jsonl").read_text().splitlines()]
+    assert [one.to_dict() for one in found] == [line | {"processes": [], "schema_version": 2} for line in lines]
+
+
+def test_the_golden_records_of_version_2_are_still_read() -> None:
+    """Three lines of one run, of which two processes measured the first two; the third is of another machine."""
+    first, other = read_records(GOLDEN / "records-2.jsonl")
+    assert first.processes == [*["5f2c9a01"] * 3, *["c07d44be"] * 2]
+    assert [len(each) for each in first.timed] == [3, 2]
+    assert first.cost == {"throttled_fraction": [0.0, 0.2, 0.0, 0.0, 0.0], "energy_joules": 812.5, "never_warm": True}
+    assert first.memory["total"]["device_bytes"] == 16_000_000_000
+    assert other.environment["gpu"] == "NVIDIA L4"
 
 
 def test_every_version_has_a_golden_file_and_a_way_up() -> None:
@@ -264,7 +275,7 @@ def test_an_older_version_is_read_by_its_upgrade(monkeypatch: pytest.MonkeyPatch
 def test_a_newer_version_says_update() -> None:
     values = record().to_dict() | {"schema_version": 99, "new_name": 1}
     with pytest.raises(
-        SettingsError, match=r"schema version 99 is newer than 1, .*; update svdkit: pip install -U svd"
+        SettingsError, match=r"schema version 99 is newer than 2, .*; update svdkit: pip install -U svd"
     ):
         Record.from_dict(values)
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from svdkit.bench.stats import Interval, chance_of_trend, median, percentiles, ratio
+from svdkit.bench.stats import Interval, chance_of_memory, chance_of_trend, median, percentiles, ratio
 from tests.bench_records import record
 
 
@@ -21,10 +21,19 @@ def test_the_same_samples_give_the_same_interval() -> None:
     assert ratio([seconds], [seconds]) == ratio([seconds], [seconds])
 
 
-def test_parts_that_were_measured_apart_add_up() -> None:
-    found = median([[1.0] * 5, [2.0] * 6, [0.5] * 7])
-    assert found == Interval(3.5, 3.5, 3.5)
-    assert ratio([[2.0] * 5, [5.0] * 5], [[3.5] * 5]) == Interval(2.0, 2.0, 2.0)
+def test_processes_count_alike_however_many_repeats_they_have() -> None:
+    """A geometric mean of their medians, with Student's interval on the logarithms."""
+    found = median([[1.0, 1.0, 9.0], [4.0]])
+    assert found.value == pytest.approx(2.0)
+    assert (found.low, found.high) == pytest.approx((2.0 / 4**6.353, 2.0 * 4**6.353), rel=1e-3)
+    for equal in (median([[2.0] * 2, [2.0] * 3]), ratio([[4.0], [4.0]], [[2.0]] * 3)):
+        assert (equal.value, equal.low, equal.high) == pytest.approx((2.0, 2.0, 2.0))
+
+
+def test_one_process_a_side_knows_only_its_own_repeats() -> None:
+    assert ratio([[3.0] * 5], [[2.0] * 5]) == Interval(1.5, 1.5, 1.5)
+    found = ratio([[3.0] * 5], [[2.0] * 3, [2.0] * 3])
+    assert (found.value, found.low, found.high) == pytest.approx((1.5, 1.5, 1.5))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
@@ -44,8 +53,7 @@ def test_no_samples_are_no_number() -> None:
 
 
 def test_percentiles() -> None:
-    assert percentiles([list(range(11))]) == (1.0, 9.0)
-    assert all(map(math.isnan, percentiles([[1.0], [2.0]])))
+    assert percentiles([list(range(11))]) == percentiles([list(range(5)), list(range(5, 11))]) == (1.0, 9.0)
     assert all(map(math.isnan, percentiles([])))
 
 
@@ -71,6 +79,27 @@ def test_a_real_change_is_found() -> None:
     assert np.mean([ratio([new], [old]).low > 1 for new, old in runs]) >= 0.99
 
 
+def simulated(draw: np.random.Generator, *, effect: float) -> list[list[float]]:
+    """Give three processes of five clips, each process with a speed of its own."""
+    speeds = effect * draw.normal(size=(3, 1))
+    return (1 + speeds + 0.01 * draw.normal(size=(3, 5))).tolist()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.005, 0.02])
+def test_what_differs_between_processes_is_seldom_called_a_change(effect: float) -> None:
+    """Of 400 pairs at most 7 % exclude 1; with one process a side more than half would."""
+    draw = np.random.default_rng(6)
+    pairs = [(simulated(draw, effect=effect), simulated(draw, effect=effect)) for _ in range(400)]
+    assert np.mean([ratio(*pair).excludes(1) for pair in pairs]) <= 0.07
+    if effect == 0.02:
+        assert np.mean([ratio(new[:1], old[:1]).excludes(1) for new, old in pairs]) > 0.5
+
+
+def test_repeats_that_follow_each_other_are_told_from_chance() -> None:
+    assert chance_of_memory([1.0, 1.1, 1.2, 1.2, 1.1, 1.0, 0.9, 0.9, 1.0, 1.1]) < 0.02
+    assert chance_of_memory([1.0, 1.2, 1.0, 1.1, 0.9, 1.2, 1.0, 1.1, 0.9, 1.1]) > 0.3
+
+
 def test_a_trend_is_told_from_chance() -> None:
     rising = [1.0, 1.01, 1.02, 1.03, 1.04, 1.05, 1.06, 1.07]
     assert chance_of_trend(range(8), rising) < 0.01
@@ -78,9 +107,11 @@ def test_a_trend_is_told_from_chance() -> None:
     assert chance_of_trend(range(5), [1.0] * 5) == 1.0
 
 
-def test_a_records_seconds_are_its_total_or_its_stages() -> None:
+def test_a_records_seconds_are_its_total_or_the_sum_of_its_stages_by_process() -> None:
     whole = record()
     assert whole.timed == [whole.samples["timed"]["total"]]
     apart = record(samples={"timed": {"load": [9.0], "unet": [1.0], "vae_decode": [2.0, 3.0], "export": []}})
-    assert apart.timed == [[1.0], [2.0, 3.0]]
+    assert apart.timed == [[3.0]]
     assert record(samples={"cold": {"total": [9.0]}}).timed == []
+    several = record(samples={"timed": {"total": [1.0, 2.0, 3.0]}}, processes=["a", "b", "a"])
+    assert several.timed == [[1.0, 3.0], [2.0]]

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from svdkit.bench.record import read_records
+from svdkit.bench.record import BYTES, read_records
 from svdkit.bench.table import table, to_csv, to_html, to_markdown
 from svdkit.errors import SettingsError
 from svdkit.units import format_bytes, format_seconds
@@ -130,11 +130,30 @@ def test_the_best_is_marked_and_so_is_all_that_cannot_be_told_from_it() -> None:
     assert list(table(rows)["best"]) == ["seconds", "seconds", "peak_reserved_bytes"]
 
 
-def test_too_few_repeats_tie_with_nothing() -> None:
-    assert list(table([record(), record(repeats=3, chunk=8, factor=0.99)])["best"]) == [
-        "peak_reserved_bytes",
-        "seconds",
-    ]
+def test_too_few_repeats_are_never_the_best() -> None:
+    rows = [record(), record(chunk=4), record(repeats=3, chunk=8, factor=0.9)]
+    assert list(table(rows)["best"]) == ["seconds", "seconds, peak_reserved_bytes", ""]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "remark"),
+    [
+        ([1.0, 1.0, 1.01, 1.0, 1.01, 1.0], ""),
+        ([1.0, 1.01, 1.02, 1.03, 1.04, 1.05, 1.06], "seconds drift by +5.8% in a process"),
+        ([1.0, 1.1, 1.2, 1.2, 1.1, 1.0, 0.9, 0.8, 0.8, 0.9, 1.0, 1.1, 1.2, 1.2, 1.1, 1.0], "each repeat is like the"),
+    ],
+)
+def test_what_speaks_against_seconds_is_remarked(seconds: list[float], remark: str) -> None:
+    found = table([record(samples={"timed": {"total": seconds}})])["remarks"][0]
+    assert found.startswith(remark) if remark else not found
+
+
+def test_processes_are_counted_where_they_are_known() -> None:
+    frame = table([record(processes=[*"aaabbcc"]), record(chunk=2)])
+    assert list(frame["repeats"]) == [7, 7]
+    assert frame["processes"][0] == 3
+    assert pd.isna(frame["processes"][1])
+    assert "processes" not in to_markdown(table([record()]))
 
 
 def test_nothing_is_best_among_one() -> None:
@@ -154,7 +173,7 @@ def test_without_a_gpu_the_process_counts() -> None:
 def test_memory_without_a_total_is_the_largest_stage() -> None:
     stages = {"unet": {"peak_allocated_bytes": 7, "process_bytes": None}, "vae_decode": {"peak_allocated_bytes": 9}}
     sizes = record(memory=stages).peaks
-    assert sizes == {"peak_allocated_bytes": 9, "peak_reserved_bytes": None, "process_bytes": None}
+    assert sizes == {"peak_allocated_bytes": 9, **dict.fromkeys(BYTES[1:])}
 
 
 def test_the_text_of_numbers_is_made_by_units() -> None:

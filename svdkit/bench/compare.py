@@ -5,19 +5,22 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from svdkit.bench.record import Record, check_records
-from svdkit.bench.stats import FEWEST_REPEATS, Interval, Parts, median, ratio
-from svdkit.bench.table import completed, days, hardware, varying
+from svdkit.bench.stats import FEWEST_REPEATS, Interval, Samples, median, ratio
+from svdkit.bench.table import completed, days, hardware, remarks, varying
 from svdkit.errors import SettingsError, shown
 from svdkit.units import aligned, format_bytes, format_count, format_seconds
 
 _Cells = dict[str, list[Record]]
 
-_SAME_MEMORY = 0.01  # allocators round; less than this is no difference
+# By how much bytes differ when nothing has changed: allocators round, and a process's own depend on all that it did.
+_SAME_MEMORY = {"peak_allocated_bytes": 0.01, "process_bytes": 0.05, "peak_reserved_bytes": 0.02}
+# Measured one after the other, two sides differ by as much through heat and neighbours alone, and no interval sees it.
+_DRIFT = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +31,14 @@ class Change:
         name: What tells the row from the others.
         old_seconds: Median of the old timed clips; NaN when there are none.
         new_seconds: Median of the new ones.
-        ratio: New over old with its bootstrap 95 % interval: below 1 is faster.
-        time: "faster", "slower", "same", "unknown" (too few repeats for an interval), "fails now", "works now" or
+        ratio: New over old with its 95 % interval: below 1 is faster.
+        time: "faster", "slower", "same", "unknown" (too few repeats or processes), "fails now", "works now" or
             "failed" (both times).
         old_bytes: Peak memory, of the first kind that both have: allocated, process, reserved; None when unknown.
         new_bytes: The same kind.
-        memory: "more", "less", "same" (within 1 %) or "unknown".
+        memory: "more", "less", "same" (within 1 % of allocated bytes, 2 % of reserved ones, 5 % of a process's) or
+            "unknown".
+        remarks: What speaks against the figures, or is the reason of "unknown".
     """
 
     name: str
@@ -44,6 +49,7 @@ class Change:
     old_bytes: int | None
     new_bytes: int | None
     memory: str
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +77,8 @@ class Comparison:
             ("ROW", "OLD", "NEW", "RATIO (95 %)", "TIME", "OLD PEAK", "NEW PEAK", "MEMORY"),
             *map(_cells, self.changes),
         ]
-        return "\n".join([*self.notes, "", *aligned(rows)])
+        told = [f"{c.name}: {'; '.join(c.remarks)}" for c in self.changes if c.remarks]
+        return "\n".join([*self.notes, "", *aligned(rows), *([""] if told else []), *told])
 
 
 def compare(
@@ -81,16 +88,16 @@ def compare(
     noise_floor: float | None = None,
     allow_different: Iterable[str] = (),
 ) -> Comparison:
-    """Match rows by settings, photo, model and method, and judge each: time by interval and noise, memory within 1 %.
+    """Match rows by settings, photo, model and method, and judge each: time by interval and noise, memory by its kind.
 
-    Time is "faster" or "slower" only when the bootstrap 95 % interval of the ratio of medians excludes 1 and the
-    difference beats the noise floor. Records of one cell in the same file are repeats of it (an A/A cell): what lies
-    between their medians, though nothing changed, is the noise floor.
+    Time is "faster" or "slower" only when both sides were measured in several processes, the 95 % interval of the ratio
+    excludes 1, and the difference beats the noise floor: what lies between processes of one cell, though nothing
+    changed, and at least 2 %, by which machines drift. ``benchmarks/verdicts.py`` measures how often that is wrong.
 
     Args:
         old_records: As ``read_records`` gives them.
         new_records: The same.
-        noise_floor: A fraction (0.02 for 2 %); None for the largest of all A/A cells, or 0 without any.
+        noise_floor: A fraction (0.02 for 2 %) that is known otherwise, for rows of one process too; None to measure it.
         allow_different: Names of settings or of parts of the environment that may differ, such as "dtype" or "torch";
             "environment" for all of its parts.
 
@@ -117,15 +124,16 @@ def compare(
     if refused := [text for part, text in differing.items() if not {part, "environment"} & allowed]:
         advice = "allow_different=('environment',), or --allow environment, compares all the same"
         raise SettingsError.of(f"compare: hardware or versions differ ({advice})", refused)
-    measured = _noise([*old.values(), *new.values()])
-    floor = measured or 0.0 if noise_floor is None else noise_floor
+    spread = _noise([*old.values(), *new.values()])
+    floor = noise_floor if noise_floor is not None else max(_DRIFT, spread or 0.0)
+    is_known = noise_floor is not None
     name = _names(records, allowed)
     return Comparison(
-        changes=tuple(_judge(name(key), old[key], new[key], floor) for key in both),
+        changes=tuple(_judge(name(key), old[key], new[key], floor, is_known=is_known) for key in both),
         noise_floor=floor,
         notes=(
             *(f"{word}: {_origin(records)}" for word, records in (("old", old_records), ("new", new_records))),
-            f"noise floor: {floor:.1%}, {_noise_source(noise_floor, measured)}",
+            f"noise floor: {floor:.1%}, {_noise_source(noise_floor, spread)}",
             *(f"differs, as allowed: {text}" for text in differing.values()),
             *(f"only in old: {name(key)}" for key in old if key not in new),
             *(f"only in new: {name(key)}" for key in new if key not in old),
@@ -134,26 +142,23 @@ def compare(
 
 
 def _noise(cells: Iterable[list[Record]]) -> float | None:
-    """Largest difference between repeats of one cell, as a fraction; None when no cell has any."""
-    spreads = []
-    for cell in cells:
-        medians = [median(record.timed).value for record in cell if record.timed]
-        if len(medians) > 1 and min(medians) > 0:
-            spreads.append(max(medians) / min(medians) - 1)
-    return max(spreads, default=None)
+    """Largest difference between processes of one cell, as a fraction; None when no cell was measured in several."""
+    medians = [[median([process]).value for process in _samples(cell)] for cell in cells]
+    return max((max(each) / min(each) - 1 for each in medians if len(each) > 1 and min(each) > 0), default=None)
 
 
-def _noise_source(given: float | None, measured: float | None) -> str:
+def _noise_source(given: float | None, spread: float | None) -> str:
     if given is not None:
         return "as given"
-    if measured is None:
-        return "no cell was measured twice: expect 1 row of 25 to differ by chance"
-    return "the largest between repeats of one cell"
+    if spread is None:
+        return "by which machines drift; no cell was measured in several processes"
+    return f"the larger of {_DRIFT:.0%}, by which machines drift, and {spread:.1%}, between processes of a cell"
 
 
-def _judge(name: str, old: list[Record], new: list[Record], floor: float) -> Change:
-    parts = _pooled(old), _pooled(new)
+def _judge(name: str, old: list[Record], new: list[Record], floor: float, *, is_known: bool) -> Change:
+    parts = _samples(old), _samples(new)
     change = ratio(parts[1], parts[0]) if all(parts) else Interval(math.nan, math.nan, math.nan)
+    few = [] if math.isnan(change.value) else list(_lacking(change, *parts, is_known=is_known))
     works = [any(record.status == "ok" for record in cell) for cell in (old, new)]
     before, after, memory = _judge_memory(old, new)
     return Change(
@@ -161,11 +166,24 @@ def _judge(name: str, old: list[Record], new: list[Record], floor: float) -> Cha
         old_seconds=median(parts[0]).value,
         new_seconds=median(parts[1]).value,
         ratio=change,
-        time=_judge_time(change, floor) if all(works) else _FAILURES[works[0], works[1]],
+        time=_FAILURES[works[0], works[1]] if not all(works) else "unknown" if few else _judge_time(change, floor),
         old_bytes=before,
         new_bytes=after,
         memory=memory,
+        remarks=(*few, *(f"{side}: {text}" for side, cell in (("old", old), ("new", new)) for text in _told(cell))),
     )
+
+
+def _lacking(change: Interval, old: Samples, new: Samples, *, is_known: bool) -> Iterator[str]:
+    """Say what a verdict would need."""
+    if math.isnan(change.low):
+        yield f"under {FEWEST_REPEATS} repeats"
+    elif min(len(old), len(new)) < 2 and not is_known:
+        yield "one process, and what differs between processes is not known: profile in several, or give a noise floor"
+
+
+def _told(cell: list[Record]) -> list[str]:
+    return list(dict.fromkeys(text for record in cell for text in remarks(record)))
 
 
 _FAILURES = {(True, False): "fails now", (False, True): "works now", (False, False): "failed"}
@@ -180,20 +198,23 @@ def _judge_time(change: Interval, floor: float) -> str:
 
 
 def _judge_memory(old: list[Record], new: list[Record]) -> tuple[int | None, int | None, str]:
-    for name in ("peak_allocated_bytes", "process_bytes", "peak_reserved_bytes"):
+    for name, limit in _SAME_MEMORY.items():
         before, after = (
             max((size for r in cell if r.status == "ok" and (size := r.peaks[name])), default=0) for cell in (old, new)
         )
         if before and after:
-            same = abs(after / before - 1) <= _SAME_MEMORY
+            same = abs(after / before - 1) <= limit
             return before, after, "same" if same else "more" if after > before else "less"
     return None, None, "unknown"
 
 
-def _pooled(cell: list[Record]) -> Parts:
-    """The seconds of all repeats of a cell together."""
-    parts = [record.timed for record in cell if record.timed]
-    return [[*itertools.chain(*lists)] for lists in zip(*parts, strict=False)]
+def _samples(cell: list[Record]) -> list[list[float]]:
+    """The seconds of a cell's records by process; those of whom it is not known are one."""
+    found: dict[str, list[float]] = {}
+    for record in cell:
+        for name, seconds in zip(dict.fromkeys(record.processes or [""]), record.timed, strict=False):
+            found.setdefault(name, []).extend(seconds)
+    return list(found.values())
 
 
 def _origin(records: Sequence[Record]) -> str:
@@ -205,12 +226,9 @@ def _cells(change: Change) -> tuple[str, ...]:
     low, high = change.ratio.low, change.ratio.high
     interval = "" if math.isnan(low) else f" ({low:.3f} to {high:.3f})"
     size = [format_bytes(math.nan if size is None else size) for size in (change.old_bytes, change.new_bytes)]
-    few = (
-        f" (under {FEWEST_REPEATS} repeats)" if change.time == "unknown" and not math.isnan(change.ratio.value) else ""
-    )
     ratio_text = "–" if math.isnan(change.ratio.value) else f"{change.ratio.value:.3f}{interval}"
     seconds = format_seconds(change.old_seconds), format_seconds(change.new_seconds)
-    return change.name, *seconds, ratio_text, f"{change.time}{few}", *size, change.memory
+    return change.name, *seconds, ratio_text, change.time, *size, change.memory
 
 
 def _identity(record: Record) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """How much memory each stage needs, in a pass of its own, and what NVIDIA's management library says of the GPU.
 
-"VRAM" is three things: allocated (what tensors take: to compare), reserved (what torch holds for them: what the card
-must have) and the process (with CUDA's context and libraries, by NVML). On a CPU only the last exists: the process's
-resident memory.
+"VRAM" is four things: allocated (what tensors take: to compare), reserved (what torch holds for them: what the card
+must have), the process (with CUDA's context and libraries, by NVML) and the device (all processes; in a container NVML
+knows only that). On a CPU only the process exists: its resident memory.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import gc
 import importlib
 import os
 import re
+import statistics
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from svdkit.bench.measure import TIMED_STAGES, watch
+from svdkit.bench.record import BYTES
 from svdkit.generate.loop import execution_device
 
 Bytes = dict[str, int | None]
-"""The three sizes of one stage; None where a size does not exist or is not known."""
+"""The sizes of one stage; None where a size does not exist or is not known."""
 
-_SIZES = ("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes")
 # Bits of nvmlDeviceGetCurrentClocksThrottleReasons that mean "slower than it could be":
 # https://docs.nvidia.com/deploy/nvml-api/group__nvmlClocksEventReasons.html
 _THROTTLES = {
@@ -35,6 +36,7 @@ _THROTTLES = {
     0x80: "power brake",
 }
 _SAMPLE_SECONDS = 0.005  # well below a stage of the built-in model
+_WATCH_SECONDS = 0.1
 
 
 class Nvml:
@@ -50,26 +52,45 @@ class Nvml:
         return None
 
     def process_bytes(self) -> int | None:
-        """What this process takes of the GPU's memory; in a container, where it cannot be told apart, what all take."""
+        """What this process takes of the GPU's memory; None in a container, where it cannot be told apart."""
         for process in self._ask("nvmlDeviceGetComputeRunningProcesses") or ():
             if process.pid == os.getpid() and process.usedGpuMemory:
                 return int(process.usedGpuMemory)
+        return None
+
+    def device_bytes(self) -> int | None:
+        """What all processes take of it."""
         memory = self._ask("nvmlDeviceGetMemoryInfo")
         return None if memory is None else int(memory.used)
 
-    def energy_joules(self) -> float | None:
-        """Energy since the driver was loaded; of a clip: the difference."""
+    def counters(self) -> dict[str, float]:
+        """Joules used, and seconds for which power or heat held the clocks down, since the driver was loaded."""
         millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
-        return None if millijoules is None else millijoules / 1000
+        found = {} if millijoules is None else {"energy_joules": millijoules / 1000}
+        policies = (0, 1)  # NVML_PERF_POLICY_POWER, NVML_PERF_POLICY_THERMAL
+        held = [self._ask("nvmlDeviceGetViolationStatus", policy) for policy in policies]
+        return found if None in held else {**found, "throttled_seconds": sum(one.violationTime for one in held) / 1e9}
 
-    def state(self) -> dict[str, Any]:
-        """Clock in MHz, temperature in °C, and what slows the GPU down, now."""
-        bits = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons")
-        return {
-            "sm_clock_mhz": self._ask("nvmlDeviceGetClockInfo", 1),  # NVML_CLOCK_SM
-            "temperature_celsius": self._ask("nvmlDeviceGetTemperature", 0),  # NVML_TEMPERATURE_GPU
-            "throttle_reasons": None if bits is None else [name for bit, name in _THROTTLES.items() if bits & bit],
-        }
+    @contextmanager
+    def watch(self) -> Iterator[dict[str, Any]]:
+        """Ask while the block runs, since the GPU rests after it: median clock, highest temperature, what slows it."""
+        clocks: list[Any] = []
+        heat: list[Any] = []
+        reasons: set[str] = set()
+        found: dict[str, Any] = {}
+
+        def ask() -> None:
+            clocks.append(self._ask("nvmlDeviceGetClockInfo", 1))  # NVML_CLOCK_SM
+            heat.append(self._ask("nvmlDeviceGetTemperature", 0))  # NVML_TEMPERATURE_GPU
+            bits = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons") or 0
+            reasons.update(name for bit, name in _THROTTLES.items() if bits & bit)
+
+        with _every(_WATCH_SECONDS, ask):
+            yield found
+        for name, values, pick in (("sm_clock_mhz", clocks, statistics.median), ("temperature_celsius", heat, max)):
+            if known := [value for value in values if value is not None]:
+                found[name] = pick(known)
+        found |= {"throttle_reasons": ", ".join(sorted(reasons))} if reasons else {}
 
 
 def open_nvml(device: Any) -> Nvml | None:
@@ -117,7 +138,7 @@ def measure_memory(pipe: Any) -> Iterator[dict[str, Bytes]]:
 
 def higher(one: Bytes, other: Bytes) -> Bytes:
     """Take the larger of each size, None where neither is known."""
-    both = {name: [size for size in (one.get(name), other.get(name)) if size is not None] for name in _SIZES}
+    both = {name: [size for size in (one.get(name), other.get(name)) if size is not None] for name in BYTES}
     return {name: max(sizes, default=None) for name, sizes in both.items()}
 
 
@@ -126,7 +147,7 @@ def meter(device: Any) -> Iterator[tuple[Callable[[], Bytes], Callable[[], objec
     """Give a function that reads the sizes' peaks since the last reset, and the reset."""
     if device.type != "cuda":
         with _resident_peak() as (read, reset):
-            yield lambda: dict(zip(_SIZES, (None, _apple_bytes(device), read()), strict=True)), reset
+            yield lambda: dict(zip(BYTES, (None, _apple_bytes(device), read(), None), strict=True)), reset
         return
     import torch
 
@@ -135,7 +156,8 @@ def meter(device: Any) -> Iterator[tuple[Callable[[], Bytes], Callable[[], objec
 
     def read_cuda() -> Bytes:
         peaks = (torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device))
-        return dict(zip(_SIZES, (*peaks, nvml.process_bytes() if nvml else None), strict=True))
+        taken = (nvml.process_bytes(), nvml.device_bytes()) if nvml else (None, None)
+        return dict(zip(BYTES, (*peaks, *taken), strict=True))
 
     yield read_cuda, lambda: torch.cuda.reset_peak_memory_stats(device)
 
@@ -174,7 +196,7 @@ def _resident_peak() -> Iterator[tuple[Callable[[], int | None], Callable[[], ob
 def _sampled_peak() -> Iterator[tuple[Callable[[], int], Callable[[], object]]]:
     import psutil
 
-    process, stop = psutil.Process(), threading.Event()
+    process = psutil.Process()
     peak = [process.memory_info().rss]
 
     def read() -> int:
@@ -184,14 +206,23 @@ def _sampled_peak() -> Iterator[tuple[Callable[[], int], Callable[[], object]]]:
     def reset() -> None:
         peak[0] = process.memory_info().rss
 
-    def sample() -> None:
-        while not stop.wait(_SAMPLE_SECONDS):
-            read()
+    with _every(_SAMPLE_SECONDS, read):
+        yield read, reset
 
-    thread = threading.Thread(target=sample, daemon=True)
+
+@contextmanager
+def _every(seconds: float, action: Callable[[], object]) -> Iterator[None]:
+    """Call a function again and again, in a thread, while the block runs."""
+    stop = threading.Event()
+
+    def repeat() -> None:
+        while not stop.wait(seconds):
+            action()
+
+    thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
     try:
-        yield read, reset
+        yield
     finally:
         stop.set()
         thread.join()

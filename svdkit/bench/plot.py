@@ -82,7 +82,7 @@ def _setting_of(record: Record, name: str) -> float:
 
 
 _GIB = 2**30
-_WORDS = dict(zip(BYTES, ("allocated", "reserved", "of the process"), strict=True))
+_WORDS = dict(zip(BYTES, ("allocated", "reserved", "of the process", "of the device"), strict=True))
 
 
 def stage_waterfall(record: Record) -> Figure:
@@ -205,16 +205,17 @@ def time_memory_pareto(records: Sequence[Record]) -> Figure:
 
 
 def run_order_drift(record: Record) -> Figure:
-    """Seconds of each timed clip in the order in which they ran, with their median and the straight trend.
+    """Seconds of each timed clip in the order in which they ran, one process after the other, with the straight trend.
 
     A trend beyond chance says that the machine changed on the way (heat, other programs): the intervals are too narrow.
     """
-    seconds = np.array(record.samples.get("timed", {}).get("total", []))
+    seconds = np.array([value for process in record.timed for value in process])
     if len(seconds) < 3:
         raise SettingsError(
             f"run_order_drift: record {record.id} has {len(seconds)} timed clips; at least 3 are needed"
         )
     order = np.array(record.order if len(record.order) == len(seconds) else range(len(seconds)))
+    order = order + np.repeat(range(len(record.timed)), [*map(len, record.timed)]) * (order.max() + 1)
     slope, start = np.polyfit(order, seconds, 1)
     middle, ends = float(np.median(seconds)), np.array([order.min(), order.max()])
     word = "beyond chance" if chance_of_trend(order, seconds) < 0.05 else "within chance"

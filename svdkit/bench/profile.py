@@ -17,7 +17,7 @@ import numpy as np
 
 from svdkit.bench.protocol import Protocol, describe_run, load_report, make_record, measure_group
 from svdkit.bench.record import failure_of, read_records, records_file, run_id, write_record
-from svdkit.bench.stats import median
+from svdkit.bench.stats import ratio
 from svdkit.child import Child, EndedError
 from svdkit.errors import Cancelled, SettingsError
 from svdkit.given import user_path
@@ -28,6 +28,7 @@ from svdkit.settings import ClipSettings, LoadSettings
 
 if TYPE_CHECKING:
     from svdkit.bench.record import Record
+    from svdkit.bench.stats import Samples
     from svdkit.child import Channel
 
 
@@ -47,23 +48,42 @@ class Group:
     composed: bool
     protocol: Protocol
     say: Callable[[str], object]
-    ids: dict[str, None] = field(default_factory=dict)  # of the cells, filled here
+    turn: int = 0  # which of the protocol's processes comes next
+    ids: list[str] = field(default_factory=list)  # of the cells, filled here
 
     def headers(self, pipe: Any) -> list[dict[str, Any]]:
         """What is known of the cells when the model is loaded."""
         return [describe_run(pipe, self.frame, clip) for clip in self.clips]
 
+    def wanted(self) -> Callable[[str, str], bool]:
+        """Make a function that says whether a cell is to be measured in this turn: if each turn so far went well."""
+        have: dict[tuple[str, str], int] = {}
+        for each in _read_all(self.results):
+            key = each.id, each.method
+            have[key] = max(have.get(key, 0), _num_processes(each, self.protocol))
+        return lambda name, method: have.get((name, method), 0) == self.turn
+
+    def run(self, turn: int, pipe: Any) -> None:
+        """Measure once more, in a process of its own or with a pipeline; what is there already is known after once."""
+        self.turn = turn
+        wanted = self.wanted()
+        left = [name for name in self.ids if self.composed and wanted(name, "composed")]
+        left += [self.ids[index] for index in self.whole if turn and wanted(self.ids[index], "measured")]
+        if left or not turn:
+            self.in_child() if pipe is None else self.here(pipe)
+
     def here(self, pipe: Any) -> None:
         """Measure with a pipeline that is loaded already."""
-        self.ids |= dict.fromkeys(header["id"] for header in self.headers(pipe))
+        self.ids = [header["id"] for header in self.headers(pipe)]
+        share = self.protocol.share
         measure_group(
             pipe,
             self.frame,
             self.clips,
             whole=self.whole,
             composed=self.composed,
-            protocol=self.protocol,
-            done=Counter((each.id, each.method) for each in _read_all(self.results) if _is_done(each, self.protocol)),
+            protocol=replace(share, memory=share.memory and not self.turn),
+            wanted=self.wanted(),
             keep=partial(write_record, self.results),
             tell=self.say,
         )
@@ -85,7 +105,7 @@ class Group:
             heard["error"] = {"type": "Ended", "message": f"the process that measured this cell {error}"}
         finally:
             child.end()
-            self.ids |= dict.fromkeys(header["id"] for header in heard["headers"])
+            self.ids = [header["id"] for header in heard["headers"]]
         if "error" in heard:
             self._fail(heard, old=old)
 
@@ -109,7 +129,8 @@ class Group:
         """Write a row for each cell that has neither a good record nor one of this run."""
         values = {"status": heard.get("status", "error"), "error": heard["error"]}
         method = "composed" if self.composed else "measured"
-        there = [record for record in old if _is_done(record, self.protocol)] + _read_all(self.results)[len(old) :]
+        now = _read_all(self.results)
+        there = [record for record in now if record not in old or _num_processes(record, self.protocol)]
         there_ids = {record.id for record in there if record.method == method}
         for header in heard["headers"]:
             if header["id"] not in there_ids:
@@ -131,10 +152,11 @@ def work_group(channel: Channel) -> None:
     channel.say({"done": True})
 
 
-def _is_done(record: Record, protocol: Protocol) -> bool:
-    """Whether a record is as good as asked: it has its repeats and, where it is wanted, its memory."""
-    enough = len(record.order) >= protocol.min_repeats and (record.memory or not protocol.memory)
-    return record.status == "ok" and bool(enough)
+def _num_processes(record: Record, protocol: Protocol) -> int:
+    """In how many processes a record has its repeats; 0 where it failed, or lacks the memory that is wanted."""
+    good = record.status == "ok" and bool(record.memory or not protocol.memory)
+    repeats = Counter(record.processes or [""] * len(record.order))
+    return sum(count >= protocol.share.min_repeats for count in repeats.values()) if good else 0
 
 
 def _read_all(results: Path) -> list[Record]:
@@ -165,9 +187,11 @@ def profile(
     shortest and the longest length and decodes with each chunk size; the cells are composed of these. A few cells are
     measured whole as well: ``agreement(records)`` says how far the composed ones are off.
 
-    Each model is loaded in a process of its own. Out of memory, an error and a killed process are records too. After
-    Ctrl-C, or in another session, the same call with the same results folder goes on where it ended; what failed is
-    tried again, and what has fewer repeats than asked for is measured again.
+    Each model is loaded in several processes of its own, those of other precisions and plans in between: ``compare``
+    has to know what differs from process to process. A pipeline is measured in this process alone. Out of memory, an
+    error and a killed process are records too. After Ctrl-C, or in another session, the same call with the same results
+    folder goes on where it ended; what failed is tried again, and what has fewer repeats than asked for is measured
+    again.
 
     Args:
         model: As ``load`` takes it; or a pipeline from ``load``, which is used in this process; None for that of
@@ -180,8 +204,7 @@ def profile(
         dtype: "fp32", "fp16", "bf16" or "fp8"; on a CPU the first and third make sense.
         memory: "resident", "offload", "group-offload" or "sequential".
         composed: False measures every cell whole.
-        check: How many cells are measured whole besides, drawn by ``seed``. The first is measured twice: how far the
-            two records differ is the noise of this machine.
+        check: How many cells are measured whole besides, drawn by ``seed``.
         protocol: How often to measure.
         results: A folder, whose ``records.jsonl`` the records are appended to; None keeps them in memory only.
         seed: Of the draw.
@@ -215,20 +238,22 @@ def profile(
     clips = [common.replace(**values) for values in axes]
     whole = _draw(len(loads), len(clips), count=check if composed else len(loads) * len(clips), seed=seed)
     protocol = protocol or Protocol()
+    protocol = protocol if pipe is None else replace(protocol, processes=1)
     say = progress if callable(progress) else _print if progress else lambda _text: None
-    ids: dict[str, None] = {}
+    groups: list[Group] = []
     with contextlib.ExitStack() as stack:
         folder = user_path(results or stack.enter_context(tempfile.TemporaryDirectory(prefix="svdkit-")))
         for settings, cells in zip(loads, whole, strict=True):
             name = f"{settings.dtype}, {settings.memory}: " if loads[1:] else ""
             tell = partial(_say_of, say, name)
-            group = Group(settings, frame, clips, cells, folder, composed, protocol, tell, ids)
-            try:
-                group.in_child() if pipe is None else group.here(pipe)
-            except KeyboardInterrupt:
-                text = "stopped; what was complete is kept, and the same call with the same results folder goes on"
-                raise Cancelled(text, finished=_collect(folder, ids, protocol)) from None
-        records = _collect(folder, ids, protocol)
+            groups.append(Group(settings, frame, clips, cells, folder, composed, protocol, tell))
+        try:
+            for turn, group in itertools.product(range(protocol.processes), groups):
+                group.run(turn, pipe)
+        except KeyboardInterrupt:
+            text = "stopped; what was complete is kept, and the same call with the same results folder goes on"
+            raise Cancelled(text, finished=_collect(folder, groups)) from None
+        records = _collect(folder, groups)
     found = agreement(records)
     if found["cells"]:
         say(f"composed and measured seconds differ by {found['median']:.1%} (median of {found['cells']} cells)")
@@ -236,20 +261,22 @@ def profile(
 
 
 def agreement(records: Sequence[Record]) -> dict[str, float]:
-    """Compare the medians of cells that were both composed and measured whole."""
-    seconds: dict[tuple[str, str], list[float]] = {}
+    """Compare cells that were both composed and measured whole, and tell how far processes differ.
+
+    "median" and "worst" are without sign, "bias" is the mean with it: above 0 composed cells come out too slow.
+    """
+    cells: dict[tuple[str, str], Samples] = {}
     for record in records:
-        if record.status == "ok":
-            seconds.setdefault((record.id, record.method), []).append(median(record.timed).value)
-    pairs = [
-        (seconds[name, "composed"], whole)
-        for (name, method), whole in seconds.items()
-        if method == "measured" and (name, "composed") in seconds
-    ]
-    off = [abs(one[0] / float(np.mean(whole)) - 1) for one, whole in pairs]
-    noise = [abs(whole[0] / whole[1] - 1) for whole in seconds.values() if len(whole) > 1]
-    middle, worst = (float(np.median(off)), max(off)) if off else (float("nan"), float("nan"))
-    return {"cells": len(off), "median": middle, "worst": worst, "noise": max(noise, default=float("nan"))}
+        if record.timed:
+            key = record.method, record.id
+            cells[key] = [*cells.get(key, []), *record.timed]
+    both = [name for way, name in cells if way == "measured" and ("composed", name) in cells]
+    pairs = [(cells["composed", name], cells["measured", name]) for name in both]
+    off = np.array([ratio(*pair).value - 1 for pair in pairs] or [np.nan])
+    middles = [[float(np.median(process)) for process in samples] for samples in cells.values()]
+    noise = max((max(each) / min(each) - 1 for each in middles if len(each) > 1), default=float("nan"))
+    middle, worst = float(np.median(abs(off))), float(np.max(abs(off)))
+    return {"cells": len(pairs), "median": middle, "worst": worst, "bias": float(np.mean(off)), "noise": noise}
 
 
 def _grid(**lists: Any) -> list[dict[str, Any]]:
@@ -277,30 +304,25 @@ def _resolve(pipe: Any, load: LoadSettings, photo: Any, clip: ClipSettings) -> t
 
 
 def _draw(loads: int, clips: int, *, count: int, seed: int) -> list[list[int]]:
-    """Draw cells, by their number within each load; the first stands twice."""
+    """Draw cells, by their number within each load."""
     cells = loads * clips
     drawn = np.random.default_rng(seed).choice(cells, size=min(count, cells), replace=False).tolist()
     drawn = sorted(drawn) if count >= cells else drawn
-    return [[cell % clips for cell in (*drawn, *drawn[:1]) if cell // clips == load] for load in range(loads)]
+    return [[cell % clips for cell in drawn if cell // clips == load] for load in range(loads)]
 
 
-def _collect(folder: Path, ids: Sequence[str] | dict[str, None], protocol: Protocol) -> list[Record]:
-    """The records of some cells, composed ones first; what failed or ended early only where nothing went better."""
-    found: dict[tuple[str, str], list[Record]] = {}
+def _collect(folder: Path, groups: Sequence[Group]) -> list[Record]:
+    """The records of all cells, composed ones first; of several of a cell the best, else the last."""
+    found: dict[tuple[str, str], Record] = {}
+
+    def rank(record: Record) -> tuple[object, ...]:
+        return record.status == "ok", _num_processes(record, groups[0].protocol), bool(record.memory)
+
     for record in _read_all(folder):
-        found.setdefault((record.method, record.id), []).append(record)
-    return [
-        record
-        for method in ("composed", "measured")
-        for name in ids
-        for record in _best(found.get((method, name), []), protocol)[-1 if method == "composed" else 0 :]
-    ]
-
-
-def _best(row: list[Record], protocol: Protocol) -> list[Record]:
-    good = [record for record in row if record.status == "ok"]
-    enough = [record for record in good if _is_done(record, protocol)]
-    return [record for record in enough if record.memory] or enough or good or row[-1:]
+        key = record.method, record.id
+        found[key] = max((record, found.get(key, record)), key=rank)
+    ids = dict.fromkeys(name for group in groups for name in group.ids)
+    return [found[key] for key in itertools.product(("composed", "measured"), ids) if key in found]
 
 
 def _say_of(say: Callable[[str], object], name: str, text: str) -> None:

@@ -14,19 +14,21 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 import sys
 import time
 import traceback
-from collections import Counter
+import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import partial, reduce
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import cache, partial, reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from svdkit.bench.measure import TIMED_STAGES, Measurement, measure
-from svdkit.bench.memory import Bytes, Nvml, higher, measure_memory, open_nvml
+from svdkit.bench.memory import Bytes, higher, measure_memory, open_nvml
 from svdkit.bench.record import Record, failure_of, now, run_id
 from svdkit.bench.stats import median
 from svdkit.environment import machine
@@ -50,6 +52,8 @@ class Protocol:
         max_repeats: Timed repeats at most.
         half_width: Half of the 95 % interval over the median at which it is narrow enough; 0.01 is 1 %.
         budget_seconds: When to stop repeating, once there are ``min_repeats``.
+        processes: In how many processes a profile measures each cell: what differs between them decides how sure a
+            comparison can be. Repeats and budget are shared among them. Of one alone no difference is called real.
         warm_up_difference: Two clips that differ by less are warm; 0.02 is 2 %.
         max_warm_ups: Warm-up runs at most, the cold one apart.
         memory: Whether a memory pass follows.
@@ -59,6 +63,7 @@ class Protocol:
     max_repeats: int = 30
     half_width: float = 0.01
     budget_seconds: float = 300.0
+    processes: int = 3
     warm_up_difference: float = 0.02
     max_warm_ups: int = 5
     memory: bool = True
@@ -67,6 +72,15 @@ class Protocol:
         if not 1 <= self.min_repeats <= self.max_repeats:
             given = f"min_repeats={self.min_repeats}, max_repeats={self.max_repeats}"
             raise SettingsError(f"{given} allow no repeat; give 1 or more, the second not below the first")
+        if self.processes < 1:
+            raise SettingsError(f"processes={self.processes} measures nothing; give 1 or more")
+
+    @property
+    def share(self) -> Protocol:
+        """What each of the processes does."""
+        least, most = (math.ceil(count / self.processes) for count in (self.min_repeats, self.max_repeats))
+        seconds = self.budget_seconds / self.processes
+        return replace(self, min_repeats=least, max_repeats=most, budget_seconds=seconds, processes=1)
 
 
 @dataclass
@@ -80,8 +94,15 @@ class _Trial:
     timed: list[Measurement] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
     memory: dict[str, Bytes] = field(default_factory=dict)
+    counted: dict[str, list[float]] = field(default_factory=dict)  # by the GPU, for each timed run
     cost: dict[str, Any] = field(default_factory=dict)
     error: Exception | None = None
+
+    @property
+    def throttled(self) -> list[float]:
+        """Share of each timed run in which power or heat held the clocks down."""
+        held = self.counted.get("throttled_seconds", [])
+        return [seconds / measured.total for seconds, measured in zip(held, self.timed, strict=False)]
 
     def is_warm(self, difference: float) -> bool:
         """Whether the last two runs agree."""
@@ -105,6 +126,8 @@ def _interleave(pipe: Any, trials: Sequence[_Trial], protocol: Protocol, tell: C
         for trial in [each for each in _running(trials) if not each.is_warm(protocol.warm_up_difference)]:
             tell(f"warm-up {number}")
             _attempt(pipe, trial, trial.warm_up)
+    for trial in _running(trials) if protocol.max_warm_ups else ():
+        trial.cost |= {} if trial.is_warm(protocol.warm_up_difference) else {"never_warm": True}
     _repeat(pipe, trials, protocol, tell)
     for trial in _running(trials) if protocol.memory else ():
         tell("memory")
@@ -129,30 +152,25 @@ def _repeat(pipe: Any, trials: Sequence[_Trial], protocol: Protocol, tell: Calla
         tell(f"repeat {repeat + 1}, {protocol.min_repeats} to {protocol.max_repeats}")
         turn = repeat % len(left)
         for trial in [*left[turn:], *left[:turn]]:
-            joules = nvml.energy_joules() if nvml else None
+            before = nvml.counters() if nvml else {}
             _attempt(pipe, trial, trial.timed)
             trial.order.append(position)
             position += 1
-            if nvml:
-                _note(trial, nvml, since_joules=joules)
-
-
-def _note(trial: _Trial, nvml: Nvml, *, since_joules: float | None) -> None:
-    """Keep what NVML says right after a timed run, outside of it."""
-    now = nvml.energy_joules()
-    used = None if now is None or since_joules is None else now - since_joules
-    for name, value in {**nvml.state(), "energy_joules": used}.items():
-        if value is not None:
-            trial.cost.setdefault(name, []).append(value)
+            after = nvml.counters() if nvml and not trial.error else {}
+            for name in before.keys() & after.keys():
+                trial.counted.setdefault(name, []).append(after[name] - before[name])
 
 
 def _attempt(pipe: Any, trial: _Trial, samples: list[Measurement] | None) -> None:
     """Run a trial once, timed, or for its memory; an error is kept, without the tensors that it holds."""
     try:
         if samples is None:
-            with measure_memory(pipe) as sizes:
+            nvml = open_nvml(execution_device(pipe))
+            with measure_memory(pipe) as sizes, ExitStack() as stack:
+                state = stack.enter_context(nvml.watch()) if nvml else {}
                 trial.run()
             trial.memory = sizes  # an interrupt leaves none rather than half of them
+            trial.cost |= state
         else:
             with measure(pipe) as measured:
                 trial.run()
@@ -206,12 +224,22 @@ def make_record(header: dict[str, Any], *, failure: Exception | None = None, **v
 
 def _record_of(trial: _Trial, header: dict[str, Any], *, load_seconds: float) -> Record:
     """Make the record of a clip that was measured whole."""
-    cost = {name: float(np.median(value)) if name == "energy_joules" else value for name, value in trial.cost.items()}
+    cost = dict(trial.cost)
+    if joules := trial.counted.get("energy_joules"):
+        cost["energy_joules"] = float(np.median(joules))
+    if trial.throttled:
+        cost["throttled_fraction"] = trial.throttled
     phases = {"cold": trial.cold, "warm_up": trial.warm_up, "timed": trial.timed}
     samples = {phase: _samples_of(each.seconds for each in runs) for phase, runs in phases.items()}
     samples["cold"] = {"load": [load_seconds], **samples["cold"]}
     values = {"samples": samples, "order": trial.order, "memory": trial.memory, "cost": cost}
-    return make_record(header, failure=trial.error, **values)
+    return make_record(header, failure=trial.error, **values, processes=[process_name()] * len(trial.order))
+
+
+@cache
+def process_name() -> str:
+    """Name this process, as records do: no number of the system's, which another one may get."""
+    return uuid.uuid4().hex[:8]
 
 
 def _whole_clip(pipe: Any, frame: Frame, clip: ClipSettings) -> _Trial:
@@ -227,19 +255,18 @@ def measure_group(
     whole: Sequence[int],
     composed: bool,
     protocol: Protocol,
-    done: Counter[tuple[str, str]],
+    wanted: Callable[[str, str], bool],
     keep: Callable[[Record], object],
     tell: Callable[[str], object],
 ) -> None:
-    """Measure the cells of one load that are not done yet; interrupted, keep those that have enough repeats."""
+    """Measure those cells of one load that are wanted, by id and method; interrupted, keep what has enough repeats."""
     headers = [describe_run(pipe, frame, clip) for clip in clips]
-    done = Counter(done)
-    trials = []
-    for header in (headers[index] for index in whole):
-        done[header["id"], "measured"] -= 1
-        if done[header["id"], "measured"] < 0:
-            trials.append((_whole_clip(pipe, frame, ClipSettings.from_dict(header["clip"])), header))
-    missing = [header for header in headers if composed and not done[header["id"], "composed"]]
+    trials = [
+        (_whole_clip(pipe, frame, ClipSettings.from_dict(header["clip"])), header)
+        for header in (headers[index] for index in whole)
+        if wanted(header["id"], "measured")
+    ]
+    missing = [header for header in headers if composed and wanted(header["id"], "composed")]
     parts = StageTrials(pipe, frame, [ClipSettings.from_dict(header["clip"]) for header in missing])
     seconds = pipe.svdkit.load_seconds
     try:
@@ -299,8 +326,16 @@ class StageTrials:
             method="composed",
             samples={"cold": {"load": [load_seconds]}, "timed": _samples_of(timed)},
             order=last.order[: len(timed)],
+            processes=[process_name()] * len(timed),
             memory=sizes,
+            cost=self._marks(three),
         )
+
+    def _marks(self, trials: Sequence[_Trial]) -> dict[str, Any]:
+        """What is to be said of a cell's stages: never warm, throttled."""
+        throttled = [max(shares) for shares in zip(*(trial.throttled for trial in trials), strict=False)]
+        marks = {"throttled_fraction": throttled} if throttled else {}
+        return marks | ({"never_warm": True} if any(trial.cost.get("never_warm") for trial in trials) else {})
 
 
 def _steps(measured: Measurement) -> tuple[list[float], int]:
@@ -319,12 +354,13 @@ def _step_seconds(measured: Measurement) -> float:
 def stretch(measured: Measurement, steps: int) -> dict[str, float]:
     """Seconds by stage of a denoising as if it had had so many steps.
 
-    What is done once, the first step and what frees the device, stays; everything else is in proportion.
+    What is done once stays: the first step, what frees the device, what no stage accounts for (the checks before the
+    first step; 0.02 ms more with each step of micro, of 4.4 ms). Everything else is in proportion.
     """
     count = _steps(measured)[1]
     once = measured.seconds["unet"] - (count - 1) * _step_seconds(measured)
-    seconds = {stage: value * steps / count for stage, value in measured.seconds.items()}
-    return {**seconds, "unet": once + (steps - 1) * _step_seconds(measured)}
+    each = {stage: value * steps / count for stage, value in measured.seconds.items() if stage != "unattributed"}
+    return {**measured.seconds, **each, "unet": once + (steps - 1) * _step_seconds(measured)}
 
 
 def _add_up(*parts: dict[str, float]) -> dict[str, float]:

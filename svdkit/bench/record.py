@@ -7,8 +7,8 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,12 +21,12 @@ from svdkit.given import user_path
 
 __all__ = ["Record", "run_id", "write_record", "read_records", "SCHEMA_VERSION", "RECORD_STAGES", "BYTES"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RECORD_STAGES = (
     *("load", "image_encoder", "vae_encode", "encode", "unet", "scheduler", "denoise"),
     *("vae_decode", "postprocess", "decode", "export", "unattributed", "total"),
 )
-BYTES = ("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes")
+BYTES = ("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes", "device_bytes")
 _STATUSES, _METHODS = ("ok", "oom", "error", "timeout", "skipped"), ("measured", "composed")
 _PHASES = ("cold", "warm_up", "timed")
 # Differences of no weight for a clip's time and memory: where it ran from, main memory, what shows, fetches or writes
@@ -36,7 +36,7 @@ _UNRELATED |= {"imageio-ffmpeg", "ffmpeg"}
 
 # Version -> what turns a record of it into one of the next. A new SCHEMA_VERSION adds its line here and a golden file
 # to tests/golden; none is ever taken away, so that old records stay readable.
-_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: lambda values: {**values, "processes": []}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,10 @@ class Record:
         environment: What ``svdkit.environment.summary()`` gives.
         method: "measured" whole, or "composed" from stages that were measured apart.
         samples: Phase ("cold", "warm_up", "timed") -> stage (one of ``STAGES``) -> seconds, one number a repeat.
-        order: Position in the whole run of each timed repeat, from 0.
-        memory: Stage -> "peak_allocated_bytes", "peak_reserved_bytes", "process_bytes": whole bytes, or None.
+        order: Position of each timed repeat among all that its process ran, from 0.
+        processes: Name of the process of each timed repeat; empty where it is not known.
+        memory: Stage -> "peak_allocated_bytes", "peak_reserved_bytes", "process_bytes", "device_bytes" (what all
+            processes take of the GPU, where a process cannot be told apart): whole bytes, or None.
         quality: Name -> number; only finite ones, since JSON has no others.
         forecast: What was expected before the run.
         cost: Money, energy and what else it took.
@@ -87,6 +89,7 @@ class Record:
     method: str = "measured"
     samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     order: list[int] = field(default_factory=list)
+    processes: list[str] = field(default_factory=list)
     memory: dict[str, dict[str, int | None]] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
     forecast: dict[str, Any] = field(default_factory=dict)
@@ -119,11 +122,13 @@ class Record:
 
     @property
     def timed(self) -> list[list[float]]:
-        """Seconds of the timed clips that ended well: their "total", else the stages, whose medians add up."""
+        """Seconds of the timed clips that ended well, a list a process: their "total", else the sum of their stages."""
         timed = self.samples.get("timed", {}) if self.status == "ok" else {}
-        if timed.get("total"):
-            return [timed["total"]]
-        return [seconds for stage, seconds in timed.items() if seconds and stage not in ("load", "total")]
+        stages = [seconds for stage, seconds in timed.items() if seconds and stage not in ("load", "total")]
+        seconds = timed.get("total") or [sum(clip) for clip in zip(*stages, strict=False)]
+        names = self.processes if len(self.processes) == len(seconds) else [""] * len(seconds)
+        pairs = list(zip(seconds, names, strict=True))
+        return [[value for value, process in pairs if process == name] for name in dict.fromkeys(names)]
 
     @property
     def peaks(self) -> dict[str, int | None]:
@@ -222,7 +227,8 @@ def _last_line(stream: BinaryIO) -> tuple[int, bytes]:
 def read_records(path: str | Path) -> list[Record]:
     """Read the records of a ``.jsonl`` file or of a results folder, in the order in which they were written.
 
-    A last line that a crash has torn is left out with an ``SvdkitWarning``.
+    What several processes of one machine measured of one run is one record. A last line that a crash has torn is left
+    out with an ``SvdkitWarning``.
 
     Raises:
         SvdkitError: There is no such file, or another line is broken; the line is named.
@@ -246,7 +252,36 @@ def read_records(path: str | Path) -> list[Record]:
             warnings.warn(text, SvdkitWarning, stacklevel=2)
         elif line.strip():
             records.append(_read_line(line, where=f"{file}, line {number}"))
-    return records
+    return _joined(records)
+
+
+def _joined(records: Iterable[Record]) -> list[Record]:
+    """Make one record of those that say of one run on one machine what different processes measured."""
+    found: dict[object, Record] = {}
+    for number, record in enumerate(records):
+        key: object = (record.id, record.method, json.dumps(record.machine, sort_keys=True))
+        if record.status != "ok" or not record.processes:
+            key = number
+        elif key in found and not set(found[key].processes).isdisjoint(record.processes):
+            key = number  # measured again by the same process
+        found[key] = _join(found[key], record) if key in found else record
+    return list(found.values())
+
+
+def _join(first: Record, second: Record) -> Record:
+    samples = {
+        phase: {stage: [*seconds, *second.samples.get(phase, {}).get(stage, [])] for stage, seconds in stages.items()}
+        for phase, stages in first.samples.items()
+    }
+    lists = {name: [*value, *second.cost.get(name, [])] for name, value in first.cost.items() if type(value) is list}
+    return replace(
+        first,
+        samples=samples,
+        order=[*first.order, *second.order],
+        processes=[*first.processes, *second.processes],
+        memory=first.memory or second.memory,
+        cost={**second.cost, **first.cost, **lists},
+    )
 
 
 def check_records(given: object, *, who: str) -> list[Record]:
@@ -340,8 +375,7 @@ def _problems(record: Record) -> Iterator[str]:
         yield f"error is {shown(record.error)} with status {record.status!r}; all but 'ok' need type and message"
     yield from _value_problems(record)
     yield from _sample_problems(record.samples)
-    if not all(type(position) is int and position >= 0 for position in record.order):
-        yield f"order is {shown(record.order)}; give positions, whole numbers from 0"
+    yield from _repeat_problems(record)
     yield from _memory_problems(record.memory)
     outside = [path for path in record.artifacts.values() if not _is_inside(path)]
     if outside:
@@ -363,6 +397,13 @@ def _value_problems(record: Record) -> Iterator[str]:
     for name in ("source", "sha256"):
         if not isinstance(record.image.get(name), str | None):
             yield f"image[{name!r}] is {shown(record.image[name])}; give a text, or None"
+
+
+def _repeat_problems(record: Record) -> Iterator[str]:
+    if not all(type(position) is int and position >= 0 for position in record.order):
+        yield f"order is {shown(record.order)}; give positions, whole numbers from 0"
+    if not all(isinstance(name, str) for name in record.processes):
+        yield f"processes is {shown(record.processes)}; give names, texts"
 
 
 def _sample_problems(samples: Mapping[str, Any]) -> Iterator[str]:

@@ -12,8 +12,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from svdkit.bench.record import BYTES, Record, check_records
-from svdkit.bench.stats import Interval, median, percentiles, ratio
+from svdkit.bench.stats import (
+    FEWEST_REPEATS,
+    Interval,
+    chance_of_memory,
+    chance_of_trend,
+    median,
+    percentiles,
+    ratio,
+)
 from svdkit.errors import SettingsError, shown
 from svdkit.units import format_bytes, format_count, format_seconds
 
@@ -27,15 +37,18 @@ _HARDWARE = ("gpu", "gpu_count", "vram_bytes", "cpu", "cpu_count")
 _NO_INTERVAL = Interval(math.nan, math.nan, math.nan)
 # Columns -> their headings, where the name alone does not say it.
 _PLAIN = {"peak_allocated_bytes": "peak allocated", "peak_reserved_bytes": "peak reserved", "process_bytes": "process"}
+_PLAIN |= {"device_bytes": "device"}
 _IN_OTHERS = {"seconds_low", "seconds_high", "seconds_p10", "seconds_p90", "ratio_low", "ratio_high", "best", "id"}
 _TIMES = {"forecast_seconds": "forecast", "seconds": "clip time (95 %)"}
 _HEADINGS = {**_TIMES, "ratio": "× baseline (95 %)", **_PLAIN}
-_NUMBERS = {"repeats", "ratio", *_TIMES, *_PLAIN}
+_NUMBERS = {"repeats", "processes", "ratio", *_TIMES, *_PLAIN}
 
 # Colours with their own text colour, so that they can be read in dark notebooks too.
 _BEST_STYLE, _FAILED_STYLE = "background:#d5f0dc;color:#0a3a17", "background:#fbe0dd;color:#5c1109"
 _CELL_STYLE = "padding:3px 8px;vertical-align:top;border-bottom:1px solid #8884;text-align:"
 
+# When a remark is made: a share of a clip, of the median, a chance, and the repeats that a likeness needs to be seen.
+_THROTTLED, _TREND, _UNLIKELY, _LONG = 0.05, 0.01, 0.01, 10
 
 _FORMULA_SIGNS = tuple("=+-@\t\n\uff1d\uff0b\uff0d\uff20")  # and as wide as a Chinese or Japanese letter
 
@@ -50,11 +63,12 @@ def table(records: Sequence[Record], *, baseline: Record | str | None = None) ->
     """Lay out records as a DataFrame of raw numbers, one row a record in the order given.
 
     Columns: every setting and part of the environment that differs; ``model``, ``weights``, ``method``, ``status``;
-    ``repeats``, ``forecast_seconds`` (expected before it ran), ``seconds`` (median of the timed clips) with
-    ``seconds_low`` and ``seconds_high`` (bootstrap 95 % interval, from 5 repeats), ``seconds_p10``, ``seconds_p90``;
-    ``ratio`` of the seconds to the baseline's, below 1 is faster, with ``ratio_low`` and ``ratio_high``;
-    ``peak_allocated_bytes``, ``peak_reserved_bytes``, ``process_bytes``; ``quality.<name>``; ``best``: the columns in
-    which the row is best; ``reason`` of a failure; ``id``. What all records have in common is in ``attrs["about"]``.
+    ``repeats`` in how many ``processes``, ``forecast_seconds`` (expected before it ran), ``seconds`` (median of the
+    timed clips) with ``seconds_low`` and ``seconds_high`` (95 % interval, from 5 repeats or 2 processes),
+    ``seconds_p10``, ``seconds_p90``; ``ratio`` of the seconds to the baseline's, below 1 is faster, with ``ratio_low``
+    and ``ratio_high``; the names of ``BYTES``; ``quality.<name>``; ``best``: the columns in which the row is best;
+    ``remarks`` that speak against the figures; ``reason`` of a failure; ``id``. What all records have in common is in
+    ``attrs["about"]``.
 
     Args:
         records: At least one.
@@ -82,7 +96,7 @@ def table(records: Sequence[Record], *, baseline: Record | str | None = None) ->
         for record, row, machine in zip(records, settings, machines, strict=True)
     ]
     _mark_best(rows, records)
-    last = ("best", "reason", "id")
+    last = ("best", "remarks", "reason", "id")
     names = dict.fromkeys(name for row in rows for name in row if name not in last)
     frame = pd.DataFrame(rows, columns=[*names, *last]).astype(dict.fromkeys(BYTES, "Int64"))
     frame.attrs["about"] = _about(records, settings, machines, pinned)
@@ -116,7 +130,8 @@ def _result(record: Record, pinned: Record | None) -> dict[str, Any]:
         "weights": record.model["weights"],
         "method": record.method,
         "status": record.status,
-        "repeats": min(map(len, parts), default=0),
+        "repeats": sum(map(len, parts)),
+        "processes": len(set(record.processes)) or None,
         "forecast_seconds": record.forecast.get("seconds"),
         **seconds.named("seconds"),
         "seconds_p10": p10,
@@ -125,15 +140,19 @@ def _result(record: Record, pinned: Record | None) -> dict[str, Any]:
         **record.peaks,
         **{f"quality.{name}": value for name, value in record.quality.items()},
         "best": "",
+        "remarks": "; ".join(remarks(record)),
         "reason": f"{error['type']}: {error['message']}" if error else "",
         "id": record.id,
     }
 
 
 def _mark_best(rows: list[dict[str, Any]], records: Sequence[Record]) -> None:
-    """Mark the fastest row and all that cannot be told from it, and those with the smallest peak."""
+    """Mark the fastest row and all that cannot be told from it, and those with the smallest peak.
+
+    Without an interval nothing can be told: such a row is not judged.
+    """
     done = [index for index, row in enumerate(rows) if row["status"] == "ok"]
-    timed = [index for index in done if not math.isnan(rows[index]["seconds"])]
+    timed = [index for index in done if not math.isnan(rows[index]["seconds_low"])]
     marks: dict[int, list[str]] = {index: [] for index in done}
     if len(timed) > 1:
         first = min(timed, key=lambda index: float(rows[index]["seconds"]))
@@ -176,6 +195,28 @@ def _computer(machine: dict[str, Any]) -> str:
     memory = f" ({format_bytes(machine['vram_bytes'])})" if machine.get("vram_bytes") else ""
     gpu = f"{machine['gpu']}{memory}, " if machine.get("gpu") else ""
     return f"{gpu}{hardware(machine | {'gpu': None})}"
+
+
+def remarks(record: Record) -> list[str]:
+    """Say what speaks against a record's seconds: never warm, throttled, a trend, repeats that follow each other."""
+    found = ["never became warm"] if record.cost.get("never_warm") else []
+    held = [share for share in record.cost.get("throttled_fraction", ()) if share > _THROTTLED]
+    found += [f"{format_count(len(held), 'clip')} throttled by power or heat"] if held else []
+    for seconds in (process for process in record.timed if len(process) >= FEWEST_REPEATS):
+        middle = median([seconds]).value
+        if (change := _trend(seconds)) is not None and abs(change) > _TREND * middle:
+            found.append(f"seconds drift by {change / middle:+.1%} in a process")
+        elif len(seconds) >= _LONG and chance_of_memory(seconds) < _UNLIKELY:
+            found.append("each repeat is like the one before it, so that they count as fewer")
+    return list(dict.fromkeys(found))
+
+
+def _trend(seconds: list[float]) -> float | None:
+    """Seconds from first to last on a straight line, if it is no chance."""
+    order = range(len(seconds))
+    if chance_of_trend(order, seconds) >= _UNLIKELY:
+        return None
+    return float(np.polyfit(order, seconds, 1)[0]) * (len(seconds) - 1)
 
 
 def varying(rows: Sequence[Mapping[str, Any]]) -> list[str]:

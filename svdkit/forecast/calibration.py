@@ -35,13 +35,22 @@ if TYPE_CHECKING:
 # [assumed] Shares of the tensor cores' rate that half precision reaches at SVD's shapes, and of the traffic between
 # them that fusion leaves. All are scaled away where anything was measured: they only say how GPUs differ.
 _EAGER_SHARE, _COMPILED_SHARE, _FUSED_TRAFFIC = 0.45, 0.5, 0.5
+# [estimate] These are shares of a card with 150 operations a byte of bandwidth, such as an A100. The more operations a
+# byte, the harder they are to feed: by published timings an H100, with 295, is 2.0 times an A100, not 3.2 times.
+_BALANCE, _STARVED = 150.0, 0.25
 _FP32_SHARE = 0.7  # outside tensor cores
+# In fp32 torch lets cuDNN compute convolutions in TF32, from Ampere on: half of half precision's rate. Their part of a
+# stage's operations, counted at 576x1024.
+_CONVOLUTIONS = {"vae_encode": 0.93, "unet": 0.35, "vae_decode": 0.97}
 _BANDWIDTH_SHARE = 0.8
 _KERNEL_SECONDS = 15e-6  # Python and the launch
 # Stand-ins for a processor whose rates are unknown: only ratios to its own measurements are used.
 _UNKNOWN_TFLOPS, _UNKNOWN_BANDWIDTH = 1.0, 100.0
 # [estimate] Copies from memory that is not pinned reach half the link; layer by layer, without overlap, a quarter.
 _PAGEABLE, _LAYERWISE = 0.5, 0.25
+# With forward chunking each feed-forward layer is fetched again for every chunk: the UNet's weights so many times a
+# pass of 25 frames of 576x1024, for two clips at once (guidance) or one [counted].
+_FETCHED = {2: 10.5, 1: 8.0}
 
 SECONDS_STAGES = ("image_encoder", "vae_encode", "unet", "vae_decode")
 
@@ -99,24 +108,30 @@ def nominal_seconds(job: ClipJob, network: Network, card: Card) -> dict[str, flo
         for stage, part in costs.items()
     }
     unet_calls = sum(times for _, _, times in costs["unet"])
-    for stage, extra in _transfers(job.rung.memory, weights, card, unet_calls=unet_calls, seconds=seconds).items():
+    (unet, *_), *_ = costs["unet"]
+    passes = unet_calls * (_FETCHED[unet.batch] if unet.chunked else 1.0)
+    for stage, extra in _transfers(job.rung.memory, weights, card, passes=passes, seconds=seconds).items():
         seconds[stage] += extra
     return seconds
 
 
 def _call_seconds(cost: Cost, call: Call, job: ClipJob, card: Card) -> float:
-    single = call.element_bytes == 4
-    share = _FP32_SHARE if single else _COMPILED_SHARE if job.compiled else _EAGER_SHARE
-    rate = (card.fp32_tflops if single else card.tflops * card.sustained) or _UNKNOWN_TFLOPS
+    share, rate = (_COMPILED_SHARE if job.compiled else _EAGER_SHARE), (card.tflops * card.sustained or _UNKNOWN_TFLOPS)
     left = _FUSED_TRAFFIC if job.compiled else 1.0
-    arithmetic = cost.flops / (share * rate * 1e12)
+    if card.bandwidth:
+        share *= (_BALANCE * card.bandwidth / (1000 * rate)) ** _STARVED
+    seconds = 1 / (share * rate * 1e12)  # an operation
+    if call.element_bytes == 4:
+        part = _CONVOLUTIONS.get(call.stage, 0.0) if card.bf16 and card.tflops else 0.0
+        seconds = part * 2 * seconds + (1 - part) / (_FP32_SHARE * (card.fp32_tflops or _UNKNOWN_TFLOPS) * 1e12)
+    arithmetic = cost.flops * seconds
     traffic = left * cost.moved_bytes / (_BANDWIDTH_SHARE * (card.bandwidth or _UNKNOWN_BANDWIDTH) * 1e9)
     launches = left * cost.kernels * _KERNEL_SECONDS if card.tflops else 0.0
     return max(arithmetic + traffic, launches)
 
 
 def _transfers(
-    memory: str, weights: Mapping[str, int], card: Card, *, unet_calls: int, seconds: Mapping[str, float]
+    memory: str, weights: Mapping[str, int], card: Card, *, passes: float, seconds: Mapping[str, float]
 ) -> dict[str, float]:
     """Seconds by stage for which weights move between main memory and the card [estimate]."""
     if memory == "resident" or not card.link:
@@ -128,16 +143,16 @@ def _transfers(
     encoder = weights["image_encoder"] / (link * _LAYERWISE)
     if memory == "sequential":
         each = weights["unet"] / (link * _LAYERWISE)
-        return {"image_encoder": encoder, "unet": each * unet_calls}
+        return {"image_encoder": encoder, "unet": each * passes}
     # group-offload fetches ahead while the layer before computes: only what takes longer than that is waited for
-    return {"image_encoder": encoder, "unet": max(weights["unet"] / link * unet_calls - seconds["unet"], 0.0)}
+    return {"image_encoder": encoder, "unet": max(weights["unet"] / link * passes - seconds["unet"], 0.0)}
 
 
 _PUBLISHED_FILE = Path(__file__).with_name("published_timings.csv")
 SHIPPED_FILE = Path(__file__).with_name("shipped_records.jsonl")  # not there until a GPU was measured for svdkit
 
-# Factors between the middle and the ends of the interval.
-_SAME_SETTINGS, _OTHER_SETTINGS = 1.05, 1.15
+# [estimate] Factors between the middle and the ends of the interval; what one process measured says little of the next.
+_SAME_SETTINGS, _OTHER_SETTINGS, _ONE_PROCESS = 1.05, 1.15, 1.1
 # [estimate] From what sources say of one card (32 and 25 s compiled on an A100), and from one card to another.
 _SAME_CARD, _OTHER_CARD, _ASSUMED = 1.3, 1.4, 2.0
 # Which parts of a record make up a stage; what is around a network belongs to it.
@@ -192,6 +207,8 @@ def from_records(
         if (values := [factor[stage] for factor in factors if stage in factor])
     }
     spread = _SAME_SETTINGS if same else _OTHER_SETTINGS
+    processes = {name or record.started_at for record in used for name in record.processes or [""]}
+    spread *= 1 if len(processes) > 1 else _ONE_PROCESS
     ratios = [factor["unet"] / middle["unet"] for factor in factors]
     with_what = "these settings" if same else "other settings"
     source = f"{what}: {format_count(len(factors), 'record')} of {card.name} with {with_what}"
@@ -203,7 +220,9 @@ def from_published(card: Card, *, job: ClipJob, leave_out: str | None = None) ->
     if not card.tflops:
         return None
     if job.dtype == "fp32":
-        text = "nothing published in fp32: 70 % of the card's rate outside tensor cores is assumed"
+        text = (
+            "nothing published in fp32: 70 % of the card's rate outside tensor cores is assumed, TF32 for convolutions"
+        )
         return Calibration(dict.fromkeys(SECONDS_STAGES, 1.0), 1 / _ASSUMED, _ASSUMED, text)
     usable = [
         row
@@ -223,7 +242,18 @@ def from_published(card: Card, *, job: ClipJob, leave_out: str | None = None) ->
     text = f"published timings of the {card.name} ({sources})"
     if not same:
         text = f"published timings of other cards ({cards}), scaled by arithmetic and bandwidth"
-    return Calibration(dict.fromkeys(SECONDS_STAGES, middle), 1 / spread, spread, text)
+    apart = _apart(leave_out=leave_out, job=job)
+    return Calibration({stage: middle * apart.get(stage, 1.0) for stage in SECONDS_STAGES}, 1 / spread, spread, text)
+
+
+def _apart(*, leave_out: str | None, job: ClipJob) -> dict[str, float]:
+    """How much slower stages are than their clip, where a source tells them apart: TensorRT's decoding, four times."""
+    rows = [
+        row for row in published() if row.job.compiled == job.compiled and not row.lossy and row.source != leave_out
+    ]
+    whole = {row.source: row.seconds / sum(nominal_of(row).values()) for row in rows if row.stage == "total"}
+    told = [row for row in rows if row.stage != "total"]
+    return {row.stage: row.seconds / nominal_of(row)[row.stage] / whole[row.source] for row in told}
 
 
 @functools.cache

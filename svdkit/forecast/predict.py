@@ -207,6 +207,11 @@ def _memory(forecast: Any) -> Iterator[tuple[str, str]]:
     yield "memory", f"{format_bytes(forecast.memory_bytes)}{has}: {_VERDICTS[forecast.fits]} ({way})"
     peaks = ", ".join(f"{_NAMES[stage]} {format_bytes(size)}" for stage, size in forecast.peak_bytes.items())
     yield "", f"weights {format_bytes(sum(forecast.weight_bytes.values()))}; activations at their peak: {peaks}"
+    if forecast.load.memory == "group-offload":
+        yield (
+            "",
+            f"and {format_bytes(forecast.weight_bytes['unet'])} of main memory, pinned, from which the UNet is fetched",
+        )
     whose = "the CUDA context" if forecast.load.device == "cuda" else "the process"
     fragments = f"cuDNN's copies, {MARGIN - 1:.0%} of activations for fragments"
     yield "", f"margin within that: {fragments}, {format_bytes(OVERHEAD_BYTES)} for {whose}"
