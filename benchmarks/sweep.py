@@ -165,6 +165,12 @@ def table(record: Mapping[str, Any]) -> str:
         every = record.get("reload_every", 1)
         note = f" (every {every}th run, times {every})" if way == "reload per run" and every > 1 else ""
         lines.append(f"| {way}{note} | {total} | {factor:.2f} | {'' if bar is None else f'{bar:g}'} | {verdict} |")
+    first, again = (sum(seconds[way]) for way in ("sweep", "sweep again"))
+    rounds = len(seconds["sweep"])
+    lines.append(
+        f"\nEach way was measured {'once' if rounds == 1 else f'{rounds} times'}. The same sweep a second time took "
+        f"{again / first - 1:+.1%}: by so much at least each ratio is uncertain, and a bar passed by less is not sure."
+    )
     return "\n".join(lines) + "\n"
 
 

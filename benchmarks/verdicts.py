@@ -1,7 +1,8 @@
 """How often is a verdict of ``svdkit.compare`` wrong? On simulated records whose truth is known, and on this machine.
 
     python benchmarks/verdicts.py               # 500 comparisons a row, about 3 minutes
-    python benchmarks/verdicts.py --machine     # and the same profile of micro twice, three times over: 15 minutes more
+    python benchmarks/verdicts.py --machine     # and micro profiled twice, three times over, 10 minutes more; without
+                                                # --machine what was measured before is compared again
 
 Every simulated side is one cell in three processes; "nothing changed" means that "faster" and "slower" are both wrong.
 Writes bench_results/verdicts/table.md and, of the machine, records.*.jsonl; exits with 1 when a bar is missed.
@@ -34,6 +35,7 @@ from svdkit.settings import ClipSettings  # noqa: E402
 
 OUT = ROOT / "bench_results" / "verdicts"
 PROCESSES, REPEATS, TRIALS = 3, 5, 500
+SIDES = ("1a", "1b", "2a", "2b", "3a", "3b")
 WRONG_BAR, FOUND_BAR = 0.07, 0.90
 Draw = np.random.Generator
 Seconds = npt.NDArray[np.float64]
@@ -123,19 +125,23 @@ def coverage(effect: float = 0.02, *, trials: int = TRIALS) -> tuple[float, floa
     return float(held[0]) / trials, float(held[1]) / trials
 
 
-def machine_rows(folder: Path) -> tuple[list[str], bool]:
-    """Profile micro twice, three times over, and say what compare finds; nothing has changed between the two."""
+def measure(folder: Path) -> None:
+    """Profile micro twice, three times over."""
     how: dict[str, Any] = {"num_inference_steps": [4, 10], "decode_chunk_size": [2, 14], "check": 1}
-    protocol = Protocol(min_repeats=PROCESSES * REPEATS, max_repeats=PROCESSES * REPEATS, max_warm_ups=3)
+    how["clip"] = ClipSettings(seed=1, height=40, width=64)  # so that it takes minutes
+    how["protocol"] = Protocol(min_repeats=PROCESSES * REPEATS, max_repeats=PROCESSES * REPEATS, max_warm_ups=3)
+    for side in SIDES:
+        place = folder / f"records.{side}.jsonl"
+        place.unlink(missing_ok=True)
+        profile("micro", results=place, **how)
+
+
+def machine_rows(folder: Path) -> tuple[list[str], bool]:
+    """Say what compare finds in the pairs of profiles, between which nothing has changed."""
     lines, met = ["| pair | row | ratio, 95 % | noise floor | time | memory |", "|--:|---|--:|--:|---|---|"], True
-    for pair in (1, 2, 3):
-        sides = []
-        for side in ("a", "b"):
-            place = folder / f"records.{pair}{side}.jsonl"
-            place.unlink(missing_ok=True)
-            profile("micro", clip=ClipSettings(seed=1), protocol=protocol, results=place, **how)
-            sides.append(read_records(place))
-        found = compare(*sides)
+    sides = [read_records(folder / f"records.{side}.jsonl") for side in SIDES]
+    for pair, (old, new) in enumerate(zip(sides[::2], sides[1::2], strict=True), start=1):
+        found = compare(old, new)
         for c in found.changes:
             ratio = f"{c.ratio.value:.3f} ({c.ratio.low:.3f} to {c.ratio.high:.3f})"
             lines.append(f"| {pair} | {c.name} | {ratio} | {found.noise_floor:.1%} | {c.time} | {c.memory} |")
@@ -177,15 +183,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the results")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.machine:
+        measure(options.out)
+    has_machine = (options.out / f"records.{SIDES[-1]}.jsonl").is_file()
     rows, met = simulated_rows(options.trials)
     off = 1.96 * np.sqrt(0.07 * 0.93 / options.trials)
     said = (
         f"{options.trials} comparisons a row, {PROCESSES} processes a side of {REPEATS} clips each; a share of 7 % is "
         f"known to ± {off:.1%} (95 %). {now()[:10]}; Python {platform.python_version()}, numpy {np.__version__}."
     )
-    command = shlex.join(["python", "benchmarks/verdicts.py", *(["--machine"] if options.machine else [])])
+    command = shlex.join(["python", "benchmarks/verdicts.py", *(["--machine"] if has_machine else [])])
     lines = ["# How often a verdict is wrong\n", said, f"`{command}`\n", *rows]
-    if options.machine:
+    if has_machine:
         rows, quiet = machine_rows(options.out)
         lines += ["\n## The same profile of micro twice\n", *rows]
         met &= quiet

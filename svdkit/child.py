@@ -142,6 +142,10 @@ class Channel:
         self.hear, self._put = heard.get, heard.put
         threading.Thread(target=self._listen, daemon=True).start()
 
+    def end(self) -> None:
+        """Interrupt nothing any more: what was asked is done, and Python may be ending."""
+        self._grace = 0
+
     def _listen(self) -> None:
         with contextlib.suppress(EOFError, OSError):
             while (message := self._pipe.recv()) is not None:
@@ -162,7 +166,9 @@ def run_child() -> None:
         pipe = connection.Connection(handle)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     target = _function(sys.argv.pop(1))  # before messages need what it imports
-    target(Channel(pipe, grace_seconds=grace))
+    channel = Channel(pipe, grace_seconds=grace)
+    target(channel)
+    channel.end()
 
 
 def _function(target: str) -> Any:

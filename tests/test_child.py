@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -111,6 +112,20 @@ def test_one_that_is_told_to_stop_may_finish(child: Child) -> None:
     time.sleep(0.3)
     child.say(None)
     assert child.hear(10) == "interrupted"
+
+
+def leave(channel: Any) -> None:
+    """Be done, but slow to go."""
+    atexit.register(time.sleep, 1)
+    channel.say("done")
+
+
+def test_one_that_is_done_is_not_interrupted_on_its_way_out(log: Path) -> None:
+    child = Child("tests.test_child:leave", log=log, grace_seconds=5)
+    assert child.hear(60) == "done"
+    time.sleep(0.2)
+    assert child.end(5) == 0
+    assert "KeyboardInterrupt" not in log.read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

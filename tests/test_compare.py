@@ -104,7 +104,7 @@ def test_what_speaks_against_a_row_is_said_below_the_table() -> None:
     ("kind", "percent", "verdict"),
     [
         *(("peak_allocated_bytes", percent, word) for percent, word in ((0.9, "same"), (2, "more"), (-2, "less"))),
-        *(("process_bytes", percent, word) for percent, word in ((2, "same"), (4, "same"), (6, "more"))),
+        *(("process_bytes", percent, word) for percent, word in ((2, "same"), (20, "same"), (30, "more"))),
         *(("peak_reserved_bytes", percent, word) for percent, word in ((1.5, "same"), (3, "more"))),
     ],
 )

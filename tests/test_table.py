@@ -148,6 +148,18 @@ def test_what_speaks_against_seconds_is_remarked(seconds: list[float], remark: s
     assert found.startswith(remark) if remark else not found
 
 
+def test_a_composed_clip_carries_what_composing_is_off_by() -> None:
+    """2 % at each end; against another composed clip it cancels out."""
+    whole, composed = record(), record(method="composed")
+    frame = table([whole, composed])
+    assert frame["seconds_high"][1] == pytest.approx(1.02 * frame["seconds_high"][0])
+    assert frame["ratio_low"][1] < 1 / 1.02
+    assert list(frame["best"]) == ["seconds", "seconds"]
+    faster = record(method="composed", factor=0.98)
+    assert list(table([whole, faster])["best"]) == ["seconds", "seconds"]
+    assert list(table([composed, faster])["best"]) == ["", "seconds"]
+
+
 def test_processes_are_counted_where_they_are_known() -> None:
     frame = table([record(processes=[*"aaabbcc"]), record(chunk=2)])
     assert list(frame["repeats"]) == [7, 7]

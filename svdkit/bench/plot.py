@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from svdkit.bench.record import BYTES, RECORD_STAGES, Record
-from svdkit.bench.stats import chance_of_trend, median, ratio
-from svdkit.bench.table import hardware, varying
+from svdkit.bench.stats import chance_of_trend, median
+from svdkit.bench.table import hardware, ratio_of, seconds_of, varying
 from svdkit.errors import SettingsError
 from svdkit.units import format_bytes, format_seconds
 
@@ -124,7 +124,7 @@ def time_against_steps(records: Sequence[Record]) -> Figure:
     figure, axes = _empty_figure([record for found in series.values() for record in found])
     for index, (name, found) in enumerate(series.items()):
         steps = np.array([_setting_of(record, along) for record in found])
-        low, middle, high = np.array([(s.low, s.value, s.high) for s in (median(r.timed) for r in found)]).T
+        low, middle, high = np.array([(s.low, s.value, s.high) for s in map(seconds_of, found)]).T
         slope, fixed = np.polyfit(steps, middle, 1)
         colour, ends = _COLOURS[index % 8], np.array([0, steps.max()])
         axes.plot(ends, fixed + slope * ends, LINES[index % 4], color=colour, linewidth=1.2)
@@ -240,7 +240,7 @@ def _frontier(records: Sequence[Record], points: Sequence[tuple[float, float]]) 
     """Indices of the runs worth choosing, thriftiest first; a gain in time that may be chance does not count."""
     kept: list[int] = []
     for index in sorted(range(len(points)), key=points.__getitem__):
-        change = ratio(records[index].timed, records[kept[-1]].timed) if kept else None
+        change = ratio_of(records[index], records[kept[-1]]) if kept else None
         if change is None or (change.value < 1 and not change.low <= 1 <= change.high):
             kept.append(index)
     return kept

@@ -37,6 +37,10 @@ class Interval:
         """Give the three numbers as ``name``, ``name_low`` and ``name_high``."""
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
+    def wider(self, fraction: float) -> Interval:
+        """Give the interval with a systematic error added: 0.02 is 2 % of each end."""
+        return Interval(self.value, self.low / (1 + fraction), self.high * (1 + fraction))
+
     def excludes(self, value: float) -> bool:
         """Whether the interval is known and lies wholly on one side of a value."""
         return self.low > value or self.high < value

@@ -47,6 +47,8 @@ _NUMBERS = {"repeats", "processes", "ratio", *_TIMES, *_PLAIN}
 _BEST_STYLE, _FAILED_STYLE = "background:#d5f0dc;color:#0a3a17", "background:#fbe0dd;color:#5c1109"
 _CELL_STYLE = "padding:3px 8px;vertical-align:top;border-bottom:1px solid #8884;text-align:"
 
+# By how much composed clips differ from whole ones in the mean of a precision's cells: bench_results/composition.
+_COMPOSED = 0.02
 # When a remark is made: a share of a clip, of the median, a chance, and the repeats that a likeness needs to be seen.
 _THROTTLED, _TREND, _UNLIKELY, _LONG = 0.05, 0.01, 0.01, 10
 
@@ -119,8 +121,7 @@ def _find_baseline(records: Sequence[Record], baseline: Record | str | None) -> 
 
 def _result(record: Record, pinned: Record | None) -> dict[str, Any]:
     parts = record.timed
-    seconds = median(parts)
-    to_baseline = ratio(parts, pinned.timed) if pinned and parts else _NO_INTERVAL
+    to_baseline = ratio_of(record, pinned) if pinned and parts else _NO_INTERVAL
     if record is pinned:
         to_baseline = Interval(1.0, 1.0, 1.0)
     p10, p90 = percentiles(parts)
@@ -133,7 +134,7 @@ def _result(record: Record, pinned: Record | None) -> dict[str, Any]:
         "repeats": sum(map(len, parts)),
         "processes": len(set(record.processes)) or None,
         "forecast_seconds": record.forecast.get("seconds"),
-        **seconds.named("seconds"),
+        **seconds_of(record).named("seconds"),
         "seconds_p10": p10,
         "seconds_p90": p90,
         **to_baseline.named("ratio"),
@@ -157,7 +158,7 @@ def _mark_best(rows: list[dict[str, Any]], records: Sequence[Record]) -> None:
     if len(timed) > 1:
         first = min(timed, key=lambda index: float(rows[index]["seconds"]))
         for index in timed:
-            lowest = ratio(records[index].timed, records[first].timed).low
+            lowest = ratio_of(records[index], records[first]).low
             if index == first or lowest <= 1:
                 marks[index].append("seconds")
     measure = next((name for name in BYTES[1:] if any(rows[index][name] for index in done)), BYTES[0])
@@ -195,6 +196,16 @@ def _computer(machine: dict[str, Any]) -> str:
     memory = f" ({format_bytes(machine['vram_bytes'])})" if machine.get("vram_bytes") else ""
     gpu = f"{machine['gpu']}{memory}, " if machine.get("gpu") else ""
     return f"{gpu}{hardware(machine | {'gpu': None})}"
+
+
+def seconds_of(record: Record) -> Interval:
+    """Median seconds of a clip with their interval, to which what composing is off by is added."""
+    return median(record.timed).wider(_COMPOSED if record.method == "composed" else 0)
+
+
+def ratio_of(new: Record, old: Record) -> Interval:
+    """Ratio of two records' seconds; what composing is off by counts where only one of them is composed."""
+    return ratio(new.timed, old.timed).wider(_COMPOSED if new.method != old.method else 0)
 
 
 def remarks(record: Record) -> list[str]:
