@@ -73,8 +73,9 @@ def two_machines(folder: Path) -> list[str]:
     """Write the same grid as two GPUs would leave it; the second is half as fast and fails once."""
     slow: dict[str, Any] = {"environment": GPU | VERSIONS | {"gpu": "NVIDIA T4", "vram_bytes": 16 * 2**30}}
     for steps, chunk in ((10, 2), (25, 2), (25, 5)):
-        write_record(folder / "h200", record(steps=steps, chunk=chunk))
-        write_record(folder / "t4", record(steps=steps, chunk=chunk, factor=2.0, **slow))
+        several: dict[str, Any] = {"steps": steps, "chunk": chunk, "processes": [*"aabbccc"]}
+        write_record(folder / "h200", record(**several))
+        write_record(folder / "t4", record(factor=2.0, **several, **slow))
     error = {"type": "OutOfMemoryError", "message": "no room"}
     write_record(folder / "t4", record(chunk=25, status="oom", samples={}, memory={}, order=[], error=error, **slow))
     return ["h200", "t4"]

@@ -19,7 +19,8 @@ def test_what_is_simulated_is_what_the_row_says() -> None:
     assert noise.std() == pytest.approx(0.02, rel=0.1)
     drift = verdicts.drifting(0.0)(draw, time)
     assert (drift[0, 0], drift[-1, -1]) == pytest.approx((1.0, 1.02))
-    assert np.diff(np.unique(np.round(verdicts.two_modes(draw, np.zeros((40, 9000))).mean(axis=1), 2))) == [0.03]
+    modes = np.round(verdicts.two_modes(draw, np.zeros((40, 9000))).mean(axis=1), 2)
+    assert set(modes) == {1.0, 1.03}
 
 
 def test_verdicts_meet_their_bars_on_few_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

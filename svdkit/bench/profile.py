@@ -25,6 +25,7 @@ from svdkit.image import Frame, fit
 from svdkit.models import find_model
 from svdkit.pipeline import load
 from svdkit.settings import ClipSettings, LoadSettings
+from svdkit.units import format_count
 
 if TYPE_CHECKING:
     from svdkit.bench.record import Record
@@ -256,7 +257,8 @@ def profile(
         records = _collect(folder, groups)
     found = agreement(records)
     if found["cells"]:
-        say(f"composed and measured seconds differ by {found['median']:.1%} (median of {found['cells']} cells)")
+        told = f"median of {format_count(int(found['cells']), 'cell')}; mean with sign {found['bias']:+.1%}"
+        say(f"composed and measured seconds differ by {found['median']:.1%} ({told})")
     return records
 
 

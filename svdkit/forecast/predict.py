@@ -132,11 +132,9 @@ class Forecast:
         return {**values, "cost": self.cost, "clips_per_hour": self.clips_per_hour}
 
     def __str__(self) -> str:
-
         return as_text(self)
 
     def _repr_html_(self) -> str:
-
         return forecast_html(self)
 
 
@@ -222,8 +220,6 @@ def _way(forecast: Any) -> str:
 
 
 def _chosen(forecast: Any) -> Fit:
-    from svdkit.pipeline.memory import Rung
-
     load = forecast.load
     chunk = forecast.clip.decode_chunk_size or 1
     rung = Rung(load.memory, load.two_pass_guidance, load.forward_chunking, chunk)
