@@ -74,7 +74,7 @@ def describe(folder: Path) -> Entry:
     title = re.search(r"^# (.+)$", text, re.MULTILINE)
     command = _first(_COMMAND, text) or record.get("command", "")
     computer = hardware(record["environment"]) if record.get("environment") else "no measurement of its own"
-    date = str(record.get("date", ""))[:10] or _first(_DATE, text)
+    date = str(record.get("date", ""))[:10] or _first(_DATE, text.partition("\n|")[0])  # below stand others' dates
     return Entry(folder.name, title.group(1) if title else folder.name, _verdicts(text), computer, date, command)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from svdkit.units import format_bytes, format_count
 
 # What svdkit's results depend on, by their names on PyPI.
-PACKAGES = (
+_PACKAGES = (
     *("torch", "torchvision", "diffusers", "transformers", "accelerate", "safetensors", "huggingface-hub"),
     *("numpy", "pillow", "opencv-python-headless", "mediapy", "imageio-ffmpeg", "ipywidgets"),
 )
@@ -125,7 +125,7 @@ def notebook_kind() -> str:
 
 def _versions() -> dict[str, str]:
     found: dict[str, str] = {}
-    for name in PACKAGES:
+    for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return {name: version for name, version in found.items() if version}  # None where pip was killed half-way

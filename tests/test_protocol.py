@@ -196,6 +196,15 @@ def test_what_never_became_warm_is_marked(script: Any) -> None:
     assert remarks(module._record_of(restless, header(), load_seconds=0.5))[0] == "never became warm"
 
 
+@pytest.mark.parametrize(("seconds", "marks"), [(0.1, {}), (2.0, {"never_warm": True})])
+def test_a_stage_that_weighs_little_marks_no_composed_clip(seconds: float, marks: dict[str, Any]) -> None:
+    def trial(total: float, **cost: Any) -> _Trial:
+        return _Trial(lambda: None, timed=[Measurement({"total": total})] * 2, cost=cost)
+
+    trials = [trial(seconds, never_warm=True), trial(5.0), trial(1.0)]
+    assert module._StageTrials._marks(None, trials) == marks  # type: ignore[arg-type]
+
+
 def test_processes_share_repeats_and_time() -> None:
     share = Protocol(min_repeats=5, max_repeats=30, budget_seconds=300).share
     assert (share.processes, share.min_repeats, share.max_repeats, share.budget_seconds) == (1, 2, 10, 100)

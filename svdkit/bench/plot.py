@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 _HATCHES = ("//", "\\\\", "xx", "--", "++", "||", "////", "")  # dots and circles make heavy SVG files
-MARKERS, LINES = "osD^vP*X", ("-", "--", ":", "-.")
+_MARKERS, LINES = "osD^vP*X", ("-", "--", ":", "-.")
 _COLOURS = ("#0b6fa4", "#c2571a", "#3b7d3c", "#7a4a9e", "#8a6d00", "#b03060", "#444444", "#00807a")
 _FILLS = ("#9ecae1", "#fdd0a2", "#c7e9c0", "#dadaeb", "#fff2ae", "#fbb4c9", "#d9d9d9", "#b2e2e2")
 
@@ -129,7 +129,7 @@ def time_against_steps(records: Sequence[Record]) -> Figure:
         colour, ends = _COLOURS[index % 8], np.array([0, steps.max()])
         axes.plot(ends, fixed + slope * ends, LINES[index % 4], color=colour, linewidth=1.2)
         label = f"{name + ': ' if name else ''}{format_seconds(fixed)} + {format_seconds(slope)} a step"
-        look = {"fmt": MARKERS[index % 8], "color": colour, "markersize": 7, "markerfacecolor": "white", "capsize": 3}
+        look = {"fmt": _MARKERS[index % 8], "color": colour, "markersize": 7, "markerfacecolor": "white", "capsize": 3}
         bars = np.nan_to_num([middle - low, high - middle])  # none where there are too few repeats
         axes.errorbar(steps, middle, bars, label=label, **look)
     axes.set(xlabel="denoising steps", ylabel="clip time, s (median, 95 % interval)")
@@ -155,7 +155,7 @@ def vram_against_chunk(records: Sequence[Record], *, limit_bytes: int | None = N
                 peaks[chunk] = max(peaks.get(chunk, 0), size / _GIB)
         if not peaks:  # another kind of device, which has no bytes of this kind
             continue
-        look = {"marker": MARKERS[index % 8], "linestyle": LINES[index % 4], "color": _COLOURS[index % 8]}
+        look = {"marker": _MARKERS[index % 8], "linestyle": LINES[index % 4], "color": _COLOURS[index % 8]}
         label = name or _WORDS[kind]
         axes.plot(*zip(*sorted(peaks.items()), strict=True), label=label, markerfacecolor="white", **look)
     limit = limit_bytes or max((r.environment.get("vram_bytes") or 0 for r in records), default=0)

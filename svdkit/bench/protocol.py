@@ -83,6 +83,9 @@ class Protocol:
         return replace(self, min_repeats=least, max_repeats=most, budget_seconds=seconds, processes=1)
 
 
+_WEIGHTY = 0.1  # share of a composed clip from which on a stage that never became warm counts
+
+
 @dataclass
 class _Trial:
     """Something that is run and timed again and again, and what came of it."""
@@ -104,10 +107,14 @@ class _Trial:
         held = self.counted.get("throttled_seconds", [])
         return [seconds / measured.total for seconds, measured in zip(held, self.timed, strict=False)]
 
+    def gain(self) -> float:
+        """By how much the last run was faster than the one before, as a fraction; NaN of one alone."""
+        *_, before, last = (float("nan"), *map(self.value, (*self.cold, *self.warm_up)))
+        return before / last - 1 if last else math.nan
+
     def is_warm(self, difference: float) -> bool:
         """Whether the last two runs agree."""
-        *_, before, last = (float("nan"), *map(self.value, (*self.cold, *self.warm_up)))
-        return abs(last - before) < difference * last
+        return abs(self.gain()) < difference
 
     def is_narrow(self, half_width: float) -> bool:
         """Whether the interval of the timed runs is narrow enough; never below five of them."""
@@ -127,7 +134,7 @@ def _interleave(pipe: Any, trials: Sequence[_Trial], protocol: Protocol, tell: C
             tell(f"warm-up {number}")
             _attempt(pipe, trial, trial.warm_up)
     for trial in _running(trials) if protocol.max_warm_ups else ():
-        trial.cost |= {} if trial.is_warm(protocol.warm_up_difference) else {"never_warm": True}
+        trial.cost |= {"never_warm": True} if trial.gain() > protocol.warm_up_difference else {}
     _repeat(pipe, trials, protocol, tell)
     for trial in _running(trials) if protocol.memory else ():
         tell("memory")
@@ -267,7 +274,7 @@ def measure_group(
         if wanted(header["id"], "measured")
     ]
     missing = [header for header in headers if composed and wanted(header["id"], "composed")]
-    parts = StageTrials(pipe, frame, [ClipSettings.from_dict(header["clip"]) for header in missing])
+    parts = _StageTrials(pipe, frame, [ClipSettings.from_dict(header["clip"]) for header in missing])
     seconds = pipe.svdkit.load_seconds
     try:
         _interleave(pipe, [*(trial for trial, _ in trials), *parts.trials], protocol, tell)
@@ -281,7 +288,7 @@ def measure_group(
                 keep(record)
 
 
-class StageTrials:
+class _StageTrials:
     """The stages of a group of cells, each a trial of its own; what one makes the next one uses."""
 
     def __init__(self, pipe: Any, frame: Frame, clips: Sequence[ClipSettings]) -> None:
@@ -334,8 +341,10 @@ class StageTrials:
     def _marks(self, trials: Sequence[_Trial]) -> dict[str, Any]:
         """What is to be said of a cell's stages: never warm, throttled."""
         throttled = [max(shares) for shares in zip(*(trial.throttled for trial in trials), strict=False)]
-        marks = {"throttled_fraction": throttled} if throttled else {}
-        return marks | ({"never_warm": True} if any(trial.cost.get("never_warm") for trial in trials) else {})
+        marks: dict[str, Any] = {"throttled_fraction": throttled} if throttled else {}
+        seconds = [sum(measured.total for measured in trial.timed) for trial in trials]
+        late = sum(own for own, trial in zip(seconds, trials, strict=True) if trial.cost.get("never_warm"))
+        return marks | ({"never_warm": True} if late > _WEIGHTY * sum(seconds) else {})
 
 
 def _steps(measured: Measurement) -> tuple[list[float], int]:

@@ -150,10 +150,11 @@ def _result(record: Record, pinned: Record | None) -> dict[str, Any]:
 def _mark_best(rows: list[dict[str, Any]], records: Sequence[Record]) -> None:
     """Mark the fastest row and all that cannot be told from it, and those with the smallest peak.
 
-    Without an interval nothing can be told: such a row is not judged.
+    Without an interval, or of fewer than five repeats, nothing can be told: such a row is not judged.
     """
     done = [index for index, row in enumerate(rows) if row["status"] == "ok"]
-    timed = [index for index in done if not math.isnan(rows[index]["seconds_low"])]
+    sure = [index for index in done if rows[index]["repeats"] >= FEWEST_REPEATS]
+    timed = [index for index in sure if not math.isnan(rows[index]["seconds_low"])]
     marks: dict[int, list[str]] = {index: [] for index in done}
     if len(timed) > 1:
         first = min(timed, key=lambda index: float(rows[index]["seconds"]))

@@ -84,7 +84,7 @@ def notebook(
         raise RefusedInput(f"{executed} would be replaced by the executed copy: give another --output-folder")
     typer.echo(f"running {source.name}", err=True)
     run_notebook(source, executed, parameters=values)
-    write_page(_read_notebook(executed), page, title=source.stem)
+    _write_page(_read_notebook(executed), page, title=source.stem)
     typer.echo(f"{executed}\n{page}")
 
 
@@ -195,7 +195,7 @@ def kernel() -> dict[str, Any]:
     return {"argv": words, "display_name": "Python 3", "language": "python"}
 
 
-def write_page(executed: Any, path: Path, *, title: str = "svdkit quickstart") -> None:
+def _write_page(executed: Any, path: Path, *, title: str = "svdkit quickstart") -> None:
     """Write an executed notebook as one HTML file that opens offline."""
     from nbconvert import HTMLExporter
 
@@ -346,7 +346,7 @@ def _run_notebook(info: ModelInfo, *, photo: str, model: str, folder: Path) -> d
     parameters = {"photo": photo, "model": model, "output_folder": folder.as_posix()}
     usual = {"photo": PHOTO, "model": MODEL, "output_folder": OUTPUT_FOLDER}
     parameters = {name: value for name, value in parameters.items() if value != usual[name]}
-    write_page(run_notebook(_NOTEBOOK, executed, parameters=parameters), page)
+    _write_page(run_notebook(_NOTEBOOK, executed, parameters=parameters), page)
     return {"the clip": folder / "clip.mp4", "the notebook": executed, "as a page": page}
 
 

@@ -203,7 +203,7 @@ def open_browser(host: str, port: int, way_in: Path) -> None:
 
 def _show_page(asked: dict[str, Any], environment: Mapping[str, str]) -> int:
     """Run Voilà until it ends; return its exit code, 0 after Ctrl-C."""
-    running = Child("svdkit.cli.web:serve_page", environment=environment, grace_seconds=60)
+    running = Child("svdkit.cli.web:_serve_page", environment=environment, grace_seconds=60)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else a service that is stopped leaves the page behind
     try:
         running.say(asked)
@@ -214,7 +214,7 @@ def _show_page(asked: dict[str, Any], environment: Mapping[str, str]) -> int:
         running.end(_SECONDS_TO_END)
 
 
-def serve_page(channel: Channel) -> None:
+def _serve_page(channel: Channel) -> None:
     """Be Voilà, in the process that ``_show_page`` starts; at its end no kernel is left, and no file with the token."""
     import voila.app
     from traitlets.config import Config

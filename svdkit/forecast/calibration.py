@@ -52,7 +52,7 @@ _PAGEABLE, _LAYERWISE = 0.5, 0.25
 # pass of 25 frames of 576x1024, for two clips at once (guidance) or one [counted].
 _FETCHED = {2: 10.5, 1: 8.0}
 
-SECONDS_STAGES = ("image_encoder", "vae_encode", "unet", "vae_decode")
+_SECONDS_STAGES = ("image_encoder", "vae_encode", "unet", "vae_decode")
 
 
 class ClipJob(NamedTuple):
@@ -203,7 +203,7 @@ def from_records(
         return None
     middle = {
         stage: statistics.median(values)
-        for stage in SECONDS_STAGES
+        for stage in _SECONDS_STAGES
         if (values := [factor[stage] for factor in factors if stage in factor])
     }
     spread = _SAME_SETTINGS if same else _OTHER_SETTINGS
@@ -223,7 +223,7 @@ def from_published(card: Card, *, job: ClipJob, leave_out: str | None = None) ->
         text = (
             "nothing published in fp32: 70 % of the card's rate outside tensor cores is assumed, TF32 for convolutions"
         )
-        return Calibration(dict.fromkeys(SECONDS_STAGES, 1.0), 1 / _ASSUMED, _ASSUMED, text)
+        return Calibration(dict.fromkeys(_SECONDS_STAGES, 1.0), 1 / _ASSUMED, _ASSUMED, text)
     usable = [
         row
         for row in published()
@@ -233,7 +233,7 @@ def from_published(card: Card, *, job: ClipJob, leave_out: str | None = None) ->
     used = same or usable
     if not used:
         text = "nothing published for this: an assumed half of the card's tensor rate"
-        return Calibration(dict.fromkeys(SECONDS_STAGES, 1.0), 1 / _ASSUMED, _ASSUMED, text)
+        return Calibration(dict.fromkeys(_SECONDS_STAGES, 1.0), 1 / _ASSUMED, _ASSUMED, text)
     ratios = [row.seconds / sum(nominal_of(row).values()) for row in used]
     middle = math.exp(statistics.mean(map(math.log, ratios)))
     spread = max(_SAME_CARD if same else _OTHER_CARD, *(max(r / middle, middle / r) for r in ratios))
@@ -243,7 +243,7 @@ def from_published(card: Card, *, job: ClipJob, leave_out: str | None = None) ->
     if not same:
         text = f"published timings of other cards ({cards}), scaled by arithmetic and bandwidth"
     apart = _apart(leave_out=leave_out, job=job)
-    return Calibration({stage: middle * apart.get(stage, 1.0) for stage in SECONDS_STAGES}, 1 / spread, spread, text)
+    return Calibration({stage: middle * apart.get(stage, 1.0) for stage in _SECONDS_STAGES}, 1 / spread, spread, text)
 
 
 def _apart(*, leave_out: str | None, job: ClipJob) -> dict[str, float]:

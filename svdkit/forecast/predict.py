@@ -135,7 +135,7 @@ class Forecast:
         return as_text(self)
 
     def _repr_html_(self) -> str:
-        return forecast_html(self)
+        return _forecast_html(self)
 
 
 _NAMES = {"image_encoder": "image encoder", "vae_encode": "VAE encode", "unet": "UNet", "vae_decode": "VAE decode"}
@@ -151,7 +151,7 @@ def as_text(forecast: Any) -> str:
     return "\n".join([*lines, "", *aligned(rows)])
 
 
-def forecast_html(forecast: Any) -> str:
+def _forecast_html(forecast: Any) -> str:
     """Give the forecast as two tables, everything escaped."""
     left = 'style="text-align:left"'  # on each cell: Jupyter aligns them to the right
     th, td = f"<th {left}>", f"<td {left}>"

@@ -16,7 +16,7 @@ from svdkit.errors import shown as as_text
 from svdkit.image.decode import parse_colour
 from svdkit.image.read import SOURCE_KEY, read_image
 
-Box = tuple[float, float, float, float]
+_Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Frame:
     border: str
     photo_height: int
     photo_width: int
-    box: Box
+    box: _Box
     content_box: tuple[int, int, int, int]
     source: str | None = None
     sha256: str = field(init=False)
@@ -170,7 +170,7 @@ def fit(
     _check_fit(height=height, width=width, mode=mode, focus=focus, border=border)
     image = read_image(photo)
     height, width, focus = int(height), int(width), (float(focus[0]), float(focus[1]))  # may have been numpy's
-    box: Box = (0.0, 0.0, float(image.width), float(image.height))
+    box: _Box = (0.0, 0.0, float(image.width), float(image.height))
     content = (0, 0, width, height)
     if mode == "crop":
         box = _crop_box(image, height=height, width=width, focus=focus)
@@ -299,13 +299,13 @@ def restore(frames: npt.NDArray[np.uint8], frame: Frame) -> npt.NDArray[np.uint8
     return frames
 
 
-def _resize(image: Image.Image, *, height: int, width: int, box: Box | None = None) -> Image.Image:
+def _resize(image: Image.Image, *, height: int, width: int, box: _Box | None = None) -> Image.Image:
     """Resample a part of a picture; one that has the size already is copied bit by bit."""
     # With a gap of 3, Pillow first shrinks by whole numbers: much faster on large photos, and no difference to see.
     return image.resize((width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
 
 
-def _crop_box(image: Image.Image, *, height: int, width: int, focus: tuple[float, float]) -> Box:
+def _crop_box(image: Image.Image, *, height: int, width: int, focus: tuple[float, float]) -> _Box:
     """Find the largest part of the frame's aspect, centred on the focus as far as the photo allows."""
     scale = min(image.width / width, image.height / height)
     kept_width, kept_height = min(width * scale, image.width), min(height * scale, image.height)

@@ -19,7 +19,7 @@ from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.settings.base import nearest
 
 MODES = ("grid", "list", "random")
-Point = dict[str, Any]
+_Point = dict[str, Any]
 Judge = Callable[[str, object], tuple[Any, list[str]]]
 MOST = 100_000  # points that are looked at; one photo at 1 s a clip would take a day
 _WRONG = object()  # stands for a value that is none of its name, so that the others are judged too
@@ -34,7 +34,7 @@ def expand(
     exclude: Sequence[Mapping[str, Any]],
     known: Sequence[str],
     judge: Judge,
-) -> tuple[list[Point], list[str]]:
+) -> tuple[list[_Point], list[str]]:
     """Give the points of a sweep, and a sentence for each thing that is wrong with its axes and rules."""
     problems = _problems(axes, exclude=exclude, known=known) or _size_problems(axes, mode=mode)
     if problems:
@@ -120,7 +120,7 @@ def _unknown(name: object, what: str, known: Sequence[str]) -> str:
     return f"{bare(name)} is no name of a setting for an {what}; {hint}".replace("an rule", "a rule")
 
 
-def _fits(point: Point, rule: Mapping[str, set[Any]]) -> bool:
+def _fits(point: _Point, rule: Mapping[str, set[Any]]) -> bool:
     return all(point[name] in values for name, values in rule.items())
 
 
@@ -154,7 +154,7 @@ def judge_value(name: str, value: object) -> tuple[Any, list[str]]:
 
 
 def make_jobs(
-    points: Iterable[Point], *, photos: Mapping[str, Any], fixed: Mapping[str, Any], how: Mapping[str, Any]
+    points: Iterable[_Point], *, photos: Mapping[str, Any], fixed: Mapping[str, Any], how: Mapping[str, Any]
 ) -> tuple[list[Job], list[str]]:
     """Make the distinct jobs of points, in the order in which they run, and a sentence for each thing that is wrong."""
     maker = _Maker(photos, fixed, how)
@@ -172,7 +172,7 @@ class _Maker:
         self._frames: dict[object, Frame | None] = {}
         self._models: dict[str, Any] = {}
 
-    def make(self, points: Iterable[Point]) -> list[Job]:
+    def make(self, points: Iterable[_Point]) -> list[Job]:
         made = (self._try(partial(self._job, point)) for point in points)
         return [job for job in made if job is not None]
 
@@ -185,7 +185,7 @@ class _Maker:
             self.problems.append(str(error))
         return None
 
-    def _job(self, point: Point) -> Job | None:
+    def _job(self, point: _Point) -> Job | None:
         def settings(kind: str, names: tuple[str, ...]) -> Any:
             return self._fixed[kind].replace(**{name: value for name, value in point.items() if name in names})
 

@@ -27,7 +27,7 @@ from svdkit.sweep.worker import DEATHS, Outcome, Runner
 _CHECK_SECONDS = 1.0  # between looks at timeouts
 
 
-class Worker:
+class _Worker:
     """What an actor does: a runner whose files travel to the driver as bytes."""
 
     def __init__(self, runner: Callable[[], Runner]) -> None:
@@ -95,7 +95,7 @@ class _Pool:
         has = ray.cluster_resources()
         kind = "GPU" if has.get("GPU") else "CPU"
         self._size = workers or max(1, int(has.get(kind, 1)))
-        self._actor = ray.remote(**{f"num_{kind.lower()}s": 1})(Worker)
+        self._actor = ray.remote(**{f"num_{kind.lower()}s": 1})(_Worker)
         self._deaths: Counter[str] = Counter()
         self._loaded: set[str] = set()
         self._waiting: deque[deque[Task]] = deque()

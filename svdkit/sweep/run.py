@@ -101,7 +101,7 @@ def _work(runs: Sequence[tuple[Mapping[str, Any], Job]]) -> list[tuple[Mapping[s
     return found
 
 
-ENGINES = ("local", "ray")
+_ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +180,7 @@ def run_sweep(
         True
     """
     results = plan.results if results is None else results
-    if results is None or not str(results).strip() or engine not in ENGINES:
+    if results is None or not str(results).strip() or engine not in _ENGINES:
         given = f"engine={engine!r} is not known" if results else f"there is no results folder (results={results!r})"
         raise SettingsError(f"{given}; give results='bench_results/NAME' and engine='local' or 'ray'")
     results = user_path(results)
