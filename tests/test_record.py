@@ -70,6 +70,8 @@ def test_real_settings_fit() -> None:
         ({"samples": {"timed": {"unet": [True]}}}, "samples['timed']['unet'] is [True]; give a list of seconds"),
         ({"samples": {"timed": {"unet": [-1.0]}}}, "samples['timed']['unet'] is [-1.0]; seconds are not negative"),
         ({"order": [0, -1]}, "order is [0, -1]; give positions, whole numbers from 0"),
+        ({"processes": [3]}, "processes is [3]; give names, texts"),
+        ({"cost": {"throttled_fraction": ["much"]}}, "cost['throttled_fraction'] is ['much']; give a list of numbers"),
         ({"memory": {"nap": {}}}, "memory['nap'] is unknown; the stages are"),
         ({"memory": {"unet": {"bytes": 1}}}, "memory['unet'] is {'bytes': 1}; it holds peak_allocated_bytes"),
         ({"memory": {"unet": {"process_bytes": 1.5}}}, "memory['unet'] is {'process_bytes': 1.5}; give whole bytes"),

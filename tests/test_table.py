@@ -140,6 +140,7 @@ def test_too_few_repeats_are_never_the_best() -> None:
     ("seconds", "remark"),
     [
         ([1.0, 1.0, 1.01, 1.0, 1.01, 1.0], ""),
+        ([0.0] * 7 + [1.0] * 6, "each repeat is like the"),
         ([1.0, 1.01, 1.02, 1.03, 1.04, 1.05, 1.06], "seconds drift by +5.8% in a process"),
         ([1.0, 1.1, 1.2, 1.2, 1.1, 1.0, 0.9, 0.8, 0.8, 0.9, 1.0, 1.1, 1.2, 1.2, 1.1, 1.0], "each repeat is like the"),
     ],

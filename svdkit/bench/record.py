@@ -273,7 +273,8 @@ def _join(first: Record, second: Record) -> Record:
         phase: {stage: [*seconds, *second.samples.get(phase, {}).get(stage, [])] for stage, seconds in stages.items()}
         for phase, stages in first.samples.items()
     }
-    lists = {name: [*value, *second.cost.get(name, [])] for name, value in first.cost.items() if type(value) is list}
+    both = ((name, first.cost[name], second.cost[name]) for name in first.cost.keys() & second.cost.keys())
+    lists = {name: [*one, *other] for name, one, other in both if isinstance(one, list) and isinstance(other, list)}
     return replace(
         first,
         samples=samples,
@@ -404,6 +405,9 @@ def _repeat_problems(record: Record) -> Iterator[str]:
         yield f"order is {shown(record.order)}; give positions, whole numbers from 0"
     if not all(isinstance(name, str) for name in record.processes):
         yield f"processes is {shown(record.processes)}; give names, texts"
+    shares = record.cost.get("throttled_fraction", [])
+    if not isinstance(shares, list) or not all(type(share) in (int, float) for share in shares):
+        yield f"cost['throttled_fraction'] is {shown(shares)}; give a list of numbers, one a timed clip"
 
 
 def _sample_problems(samples: Mapping[str, Any]) -> Iterator[str]:

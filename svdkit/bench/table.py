@@ -216,7 +216,7 @@ def remarks(record: Record) -> list[str]:
     found += [f"{format_count(len(held), 'clip')} throttled by power or heat"] if held else []
     for seconds in (process for process in record.timed if len(process) >= FEWEST_REPEATS):
         middle = median([seconds]).value
-        if (change := _trend(seconds)) is not None and abs(change) > _TREND * middle:
+        if middle and (change := _trend(seconds)) is not None and abs(change) > _TREND * middle:
             found.append(f"seconds drift by {change / middle:+.1%} in a process")
         elif len(seconds) >= _LONG and chance_of_memory(seconds) < _UNLIKELY:
             found.append("each repeat is like the one before it, so that they count as fewer")
