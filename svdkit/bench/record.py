@@ -275,14 +275,9 @@ def _join(first: Record, second: Record) -> Record:
     }
     both = ((name, first.cost[name], second.cost[name]) for name in first.cost.keys() & second.cost.keys())
     lists = {name: [*one, *other] for name, one, other in both if isinstance(one, list) and isinstance(other, list)}
-    return replace(
-        first,
-        samples=samples,
-        order=[*first.order, *second.order],
-        processes=[*first.processes, *second.processes],
-        memory=first.memory or second.memory,
-        cost={**second.cost, **first.cost, **lists},
-    )
+    order, processes = [*first.order, *second.order], [*first.processes, *second.processes]
+    memory, cost = first.memory or second.memory, {**second.cost, **first.cost, **lists}
+    return replace(first, samples=samples, order=order, processes=processes, memory=memory, cost=cost)
 
 
 def check_records(given: object, *, who: str) -> list[Record]:
