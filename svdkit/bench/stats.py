@@ -50,7 +50,7 @@ def median(samples: Samples) -> Interval:
     """Geometric mean of the processes' median seconds, with a 95 % interval; NaN when there are no samples.
 
     Of several processes it is Student's, on the logarithms of their medians. A bootstrap over them, then over runs,
-    would be too narrow: of three processes that differ by 2 % it holds the truth in 81 % of experiments. Of one process
+    would be too narrow: of three processes that differ by 2 % it holds the truth in 83 % of experiments. Of one process
     it is the bootstrap of its repeats (percentile method, seeded), which knows nothing of other processes.
 
     Source: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; Kalibera & Jones, Rigorous
