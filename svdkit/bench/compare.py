@@ -93,7 +93,8 @@ def compare(
 
     Time is "faster" or "slower" only when both sides were measured in several processes, the 95 % interval of the ratio
     excludes 1, and the difference beats the noise floor: what lies between processes of one cell, though nothing
-    changed, and at least 2 %, by which machines drift. ``benchmarks/verdicts.py`` measures how often that is wrong.
+    changed, and at least 2 %, by which machines drift. A machine that drifts by more between the sides reads as a
+    change: measure both in turn. ``benchmarks/verdicts.py`` measures how often a verdict is wrong.
 
     Args:
         old_records: As ``read_records`` gives them.

@@ -47,7 +47,8 @@ _NUMBERS = {"repeats", "processes", "ratio", *_TIMES, *_PLAIN}
 _BEST_STYLE, _FAILED_STYLE = "background:#d5f0dc;color:#0a3a17", "background:#fbe0dd;color:#5c1109"
 _CELL_STYLE = "padding:3px 8px;vertical-align:top;border-bottom:1px solid #8884;text-align:"
 
-# By how much composed clips differ from whole ones in the mean of a precision's cells: bench_results/composition.
+# By how much composed clips differ from whole ones in the mean of a precision's cells: bench_results/composition, micro
+# on a CPU. No GPU was measured.
 _COMPOSED = 0.02
 # When a remark is made: a share of a clip, of the median, a chance, and the repeats that a likeness needs to be seen.
 _THROTTLED, _TREND, _UNLIKELY, _LONG = 0.05, 0.01, 0.01, 10

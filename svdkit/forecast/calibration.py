@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 # them that fusion leaves. All are scaled away where anything was measured: they only say how GPUs differ.
 _EAGER_SHARE, _COMPILED_SHARE, _FUSED_TRAFFIC = 0.45, 0.5, 0.5
 # [estimate] These are shares of a card with 150 operations a byte of bandwidth, such as an A100. The more operations a
-# byte, the harder they are to feed: by published timings an H100, with 295, is 2.0 times an A100, not 3.2 times.
+# byte, the harder they are to feed: by published timings an H100, with 295, is 2.0 times an A100, not 3.2 times. The
+# exponent was chosen on the rows of published_timings.csv (0 to 0.5 tried), of which one card is that far from balance.
 _BALANCE, _STARVED = 150.0, 0.25
 _FP32_SHARE = 0.7  # outside tensor cores
 # In fp32 torch lets cuDNN compute convolutions in TF32, from Ampere on: half of half precision's rate. Their part of a

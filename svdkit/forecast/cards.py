@@ -1,4 +1,4 @@
-"""GPUs a forecast knows: memory, tensor arithmetic, bandwidth, from NVIDIA's own documents; and finding one by name."""
+"""GPUs a forecast knows: memory, arithmetic, bandwidth, and where the figures come from; and finding one by name."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ _GA102 = "NVIDIA Ampere GA102 GPU Architecture whitepaper"
 _A100 = "NVIDIA A100 Tensor Core GPU datasheet"
 _H100 = "NVIDIA H100 Tensor Core GPU datasheet"
 _V100 = "NVIDIA V100 Tensor Core GPU datasheet"
-_PRO = "NVIDIA RTX Blackwell PRO GPU Architecture whitepaper"
+# NVIDIA's own document was not at hand. What torch reports as memory is an estimate from cards of the same size, and the base clocks of A100 PCIe 80GB and H100 PCIe were found in no document [to be checked].
+_OTHERS = "third-party specification tables, not checked against NVIDIA's"
 _PRO_6000 = ("", " Server Edition", " Workstation Edition", " Max-Q Workstation Edition")
 
 # GeForce cards have half the rate with fp32 accumulation, which torch uses: 2 x their fp32 rate. The whitepapers give
@@ -65,45 +66,45 @@ _PRO_6000 = ("", " Server Edition", " Workstation Edition", " Max-Q Workstation 
 CARDS = (
     Card("T4", 14.7, 65, 8.1, 320, 12, (7, 5), "NVIDIA T4 datasheet", ("Tesla T4",), 585 / 1590),
     Card("L4", 22.0, 121, 30.3, 300, 24, (8, 9), "NVIDIA L4 datasheet", ("NVIDIA L4",), 795 / 2040),
-    Card("L20", 44.4, 119.5, 59.8, 864, 24, (8, 9), "NVIDIA L20 datasheet", ("NVIDIA L20",), 1440 / 2520),
-    Card("A10", 22.0, 125, 31.2, 600, 24, (8, 6), "NVIDIA A10 datasheet", ("NVIDIA A10",), 885 / 1695),
+    Card("L20", 44.4, 119.5, 59.8, 864, 24, (8, 9), _OTHERS, ("NVIDIA L20",), 1440 / 2520),
+    Card("A10", 22.0, 125, 31.2, 600, 24, (8, 6), _OTHERS, ("NVIDIA A10",), 885 / 1695),
     Card("A10G", 22.0, 70, 35, 600, 24, (8, 6), "NVIDIA A10G datasheet", ("NVIDIA A10G",)),
-    Card("A40", 44.4, 149.7, 37.4, 696, 24, (8, 6), "NVIDIA A40 datasheet", ("NVIDIA A40",), 1305 / 1740),
-    Card("RTX A6000", 47.5, 154.8, 38.7, 768, 24, (8, 6), _GA102, ("NVIDIA RTX A6000",)),
+    Card("A40", 44.4, 149.7, 37.4, 696, 24, (8, 6), _OTHERS, ("NVIDIA A40",), 1305 / 1740),
+    Card("RTX A6000", 47.5, 154.8, 38.7, 768, 24, (8, 6), _OTHERS, ("NVIDIA RTX A6000",)),
     Card("RTX 3060", 11.7, 25.5, 12.7, 360, 24, (8, 6), f"{_GA102}, scaled", ("NVIDIA GeForce RTX 3060",)),
     Card("RTX 3090", 23.6, 71, 35.6, 936, 24, (8, 6), _GA102, ("NVIDIA GeForce RTX 3090",)),
     Card("RTX 4060", 7.7, 30.2, 15.1, 272, 12, (8, 9), f"{_ADA}, scaled", ("NVIDIA GeForce RTX 4060",)),
-    Card("RTX 4080", 15.6, 97.5, 48.7, 717, 24, (8, 9), _ADA, ("NVIDIA GeForce RTX 4080",)),
+    Card("RTX 4080", 15.6, 97.5, 48.7, 717, 24, (8, 9), _OTHERS, ("NVIDIA GeForce RTX 4080",)),
     Card("RTX 4090", 23.6, 165.2, 82.6, 1008, 24, (8, 9), _ADA, ("NVIDIA GeForce RTX 4090",)),
-    Card("RTX 4090 D", 23.6, 147, 73.5, 1008, 24, (8, 9), f"{_ADA}, scaled", ("NVIDIA GeForce RTX 4090 D",)),
+    Card("RTX 4090 D", 23.6, 147, 73.5, 1008, 24, (8, 9), _OTHERS, ("NVIDIA GeForce RTX 4090 D",)),
     Card(
         *("RTX 5090", 31.3, 209.5, 104.8, 1792, 48, (12, 0)),
         *("NVIDIA RTX Blackwell GPU Architecture whitepaper", ("NVIDIA GeForce RTX 5090",)),
     ),
     Card(
-        *("RTX PRO 6000", 95.0, 503.8, 126, 1792, 48, (12, 0), _PRO),
+        *("RTX PRO 6000", 95.0, 503.8, 126, 1792, 48, (12, 0), _OTHERS),
         tuple(f"NVIDIA RTX PRO 6000 Blackwell{edition}" for edition in _PRO_6000),
     ),
     Card("V100", 15.8, 125, 15.7, 900, 12, (7, 0), _V100, ("Tesla V100-SXM2-16GB", "V100 16GB")),
     Card("V100 32GB", 31.7, 125, 15.7, 900, 12, (7, 0), _V100, ("Tesla V100-SXM2-32GB",)),
     Card("A100 40GB", 39.4, 312, 19.5, 1555, 24, (8, 0), _A100, ("NVIDIA A100-SXM4-40GB", "A100")),
-    Card("A100 PCIe 40GB", 39.4, 312, 19.5, 1555, 24, (8, 0), _A100, ("NVIDIA A100-PCIE-40GB",), 765 / 1410),
+    Card("A100 PCIe 40GB", 39.4, 312, 19.5, 1555, 24, (8, 0), _OTHERS, ("NVIDIA A100-PCIE-40GB",), 765 / 1410),
     Card("A100 80GB", 79.2, 312, 19.5, 2039, 24, (8, 0), _A100, ("NVIDIA A100-SXM4-80GB",)),
     Card(
-        *("A100 PCIe 80GB", 79.2, 312, 19.5, 1935, 24, (8, 0), _A100),
+        *("A100 PCIe 80GB", 79.2, 312, 19.5, 1935, 24, (8, 0), _OTHERS),
         *(("NVIDIA A100 80GB PCIe", "A100-PCIE-80GB", "A100 PCIe"), 1065 / 1410),
     ),
     Card(
-        *("A800", 79.2, 312, 19.5, 2039, 24, (8, 0), "NVIDIA A800 Tensor Core GPU datasheet"),
+        *("A800", 79.2, 312, 19.5, 2039, 24, (8, 0), _OTHERS),
         ("NVIDIA A800-SXM4-80GB", "NVIDIA A800 80GB PCIe", "A800 80GB"),
     ),
     Card("L40S", 44.4, 362, 91.6, 864, 24, (8, 9), "NVIDIA L40S datasheet", ("NVIDIA L40S",)),
-    Card("H20", 95.0, 148, 44, 4000, 48, (9, 0), "NVIDIA H20 datasheet", ("NVIDIA H20",)),
+    Card("H20", 95.0, 148, 44, 4000, 48, (9, 0), _OTHERS, ("NVIDIA H20",)),
     Card("H100", 79.1, 989, 67, 3350, 48, (9, 0), _H100, ("NVIDIA H100 80GB HBM3", "H100 SXM", "H100 80GB")),
     Card("H100 PCIe", 79.1, 756, 51, 2000, 48, (9, 0), _H100, ("NVIDIA H100 PCIe",), 1125 / 1755),
-    Card("H800", 79.1, 989, 67, 3350, 48, (9, 0), "NVIDIA H800 Tensor Core GPU datasheet", ("NVIDIA H800",)),
+    Card("H800", 79.1, 989, 67, 3350, 48, (9, 0), _OTHERS, ("NVIDIA H800",)),
     Card("H200", 139.8, 989, 67, 4800, 48, (9, 0), "NVIDIA H200 Tensor Core GPU datasheet", ("NVIDIA H200",)),
-    Card("B200", 178.4, 2250, 80, 8000, 48, (10, 0), "NVIDIA Blackwell datasheet", ("NVIDIA B200",)),
+    Card("B200", 178.4, 2250, 80, 8000, 48, (10, 0), _OTHERS, ("NVIDIA B200",)),
 )
 
 
