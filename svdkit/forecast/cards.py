@@ -57,7 +57,8 @@ _GA102 = "NVIDIA Ampere GA102 GPU Architecture whitepaper"
 _A100 = "NVIDIA A100 Tensor Core GPU datasheet"
 _H100 = "NVIDIA H100 Tensor Core GPU datasheet"
 _V100 = "NVIDIA V100 Tensor Core GPU datasheet"
-# NVIDIA's own document was not at hand. What torch reports as memory is an estimate from cards of the same size, and the base clocks of A100 PCIe 80GB and H100 PCIe were found in no document [to be checked].
+# NVIDIA's own document was not at hand. What torch reports as memory is an estimate from cards of the same size, and
+# the base clocks of A100 PCIe 80GB and H100 PCIe were found in no document [to be checked].
 _OTHERS = "third-party specification tables, not checked against NVIDIA's"
 _PRO_6000 = ("", " Server Edition", " Workstation Edition", " Max-Q Workstation Edition")
 
