@@ -32,6 +32,7 @@ from svdkit.forecast.calibration import (
     from_records,
     nominal_seconds,
     published,
+    transfer_seconds,
 )
 from svdkit.forecast.calibration import from_published as calibrate_from_published
 from svdkit.forecast.cards import CARDS, card_of, of_memory
@@ -177,9 +178,9 @@ def test_twice_the_rate_and_bandwidth_is_half_the_time():
 def test_moving_weights_is_never_faster(memory):
     card = find_card("H100")
     resident, moved = (
-        sum(nominal_seconds(job(rung=Rung(plan)), svd_network(), card).values()) for plan in ("resident", memory)
+        sum(transfer_seconds(job(rung=Rung(plan)), svd_network(), card).values()) for plan in ("resident", memory)
     )
-    assert moved > resident
+    assert moved > resident == 0
 
 
 # What is said
@@ -190,13 +191,14 @@ def test_the_usual_call_says_all():
     assert found.fits is True
     assert found.load.memory == "resident"
     assert (found.clip.num_frames, found.clip.decode_chunk_size) == (25, 5)
-    assert found.memory_bytes / GIB == pytest.approx(13.6, abs=0.1)
+    assert found.memory_bytes / GIB == pytest.approx(14.6, abs=0.1)
+    assert found.reserved_bytes / GIB == pytest.approx(16.3, abs=0.1)  # 16.1 with 0.7 of context were seen on an H200
     assert found.peak_bytes["unet"] / GIB == pytest.approx(7.73, abs=0.02)
     assert found.seconds == pytest.approx(sum(found.stage_seconds.values()))
     assert found.seconds_low < found.seconds < found.seconds_high
     assert found.cost == pytest.approx(2.0 * found.seconds / 3600)
     assert found.clips_per_hour == pytest.approx(3600 / found.seconds)
-    assert found.source.startswith("published timings of other cards (A100 80GB, T4, V100, A100 40GB, H100)")
+    assert found.source.startswith("published timings of other cards (A100 80GB, T4, V100, A100 40GB, H100, H200)")
     assert found.advice == ()
 
 
@@ -207,7 +209,7 @@ def test_it_prints_as_a_table():
     assert lines[0] == title
     labels = [line.split()[0] for line in lines if line[:1].isalpha()]
     assert labels == ["svd-xt", "time", "money", "memory", "arithmetic"]
-    assert "memory     13.6 GiB of 23.6 GiB: fits (resident, decode_chunk_size=5)" in lines
+    assert "memory     14.6 GiB of 23.6 GiB: fits (resident, decode_chunk_size=5)" in lines
     assert "arithmetic 4,174 TFLOP a clip: VAE encode 3 TFLOP, UNet 3,997 TFLOP, VAE decode 174 TFLOP" in lines
     assert [line.split()[1] for line in lines if line.startswith("->")] == ["resident"]
     assert max(map(len, lines)) <= 110
@@ -231,7 +233,13 @@ def test_it_is_plain_json():
 
 @pytest.mark.parametrize(
     ("gpu", "memory"),
-    [("H200", "resident"), ("T4", "resident"), ("RTX 3060", "offload"), ("RTX 4060", "offload"), (4, "group-offload")],
+    [
+        ("H200", "resident"),
+        ("T4", "resident"),
+        ("RTX 3060", "offload"),
+        ("RTX 4060", "offload"),
+        (4.5, "group-offload"),
+    ],
 )
 def test_the_plan_is_the_fastest_that_fits(gpu, memory):
     found = forecast("svd-xt", gpu=gpu)
@@ -261,7 +269,7 @@ def test_where_nothing_fits_a_smaller_clip_is_named():
     assert found.fits is False
     assert found.load.memory == "sequential"
     assert found.advice[0] == (
-        "nothing fits: even sequential with two-pass guidance and forward chunking needs 3.1 GiB; "
+        "nothing fits: even sequential with two-pass guidance and forward chunking needs 3.6 GiB; "
         "height=320, width=576 would fit"
     )
 
@@ -272,7 +280,7 @@ def test_a_plan_asked_for_that_does_not_fit_names_the_one_that_does():
     (advice,) = found.advice
     assert advice == (
         "resident is expected to run out of memory: memory='auto' would take offload with two-pass guidance and "
-        "decode_chunk_size=2, which fits"
+        "forward chunking and decode_chunk_size=2, which fits"
     )
     assert str(found).count("->") == 1
 
@@ -346,8 +354,8 @@ def test_what_cannot_work_is_refused():
 
 
 def test_published_rows_state_card_and_steps():
-    assert len(published()) == 11
-    assert {row.card.name for row in published()} == {"A100 80GB", "T4", "V100", "A100 40GB", "H100"}
+    assert len(published()) == 14
+    assert {row.card.name for row in published()} == {"A100 80GB", "T4", "V100", "A100 40GB", "H100", "H200"}
     assert sum(row.lossy for row in published()) == 2
 
 
@@ -380,13 +388,11 @@ def test_compiled_is_calibrated_from_compiled():
 
 def test_forward_chunking_fetches_layers_again_for_each_chunk():
     """Layer by layer 10 times as much moves; without chunks, or where all stays on the card, nothing changes."""
-    seconds = {
-        (memory, chunked): nominal_seconds(job(rung=Rung(memory, False, chunked)), svd_network(), find_card("RTX 4090"))
-        for memory in ("resident", "sequential")
-        for chunked in (False, True)
-    }
-    moved = [seconds["sequential", chunked]["unet"] - seconds["resident", chunked]["unet"] for chunked in (False, True)]
-    assert moved[1] == pytest.approx(10.5 * moved[0])
+    plain, chunked = (
+        transfer_seconds(job(rung=Rung("sequential", False, on)), svd_network(), find_card("RTX 4090"))["unet"]
+        for on in (False, True)
+    )
+    assert chunked == pytest.approx(10.5 * plain)
 
 
 def test_fp32_convolutions_are_quicker_from_ampere_on():

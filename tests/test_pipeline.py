@@ -29,7 +29,7 @@ from svdkit.models.costs import svd_network
 from svdkit.models.folder import STEMS, fingerprint
 from svdkit.pipeline import LoadReport, active_techniques, load, loading
 from svdkit.pipeline import memory as devices
-from svdkit.pipeline.memory import _PLANS, choose_memory
+from svdkit.pipeline.memory import _PLANS, LATER_BYTES, OVERHEAD_BYTES, choose_memory
 from svdkit.settings import LoadSettings
 from tests.hub_server import COMMIT, serve
 from tests.toy import toy_pipeline, write_hub_folder
@@ -435,25 +435,31 @@ def test_scarce_memory_switches_techniques_on(folder, tmp_path, monkeypatch):
     assert pipe.svdkit.settings.memory == "resident"
     assert active_techniques(pipe) == ("forward-chunking", "two-pass-guidance")
     assert pipe.svdkit.decode_chunk_size == 1
-    assert "memory: resident would need about 18.3 GiB" in pipe.svdkit.reasons
+    assert "memory: resident would need about 20.1 GiB" in pipe.svdkit.reasons
 
 
 @pytest.mark.parametrize("weights", ["trained", "random"])
 def test_a_chosen_offload_plan_is_applied_on_the_gpu(folder, monkeypatch, weights):
     """What a small CUDA card would do, as far as it goes without one: weights stay in memory, the plan is applied."""
-    applied = []
+    applied, needs = [], []
     monkeypatch.setattr(loading, "choose_device", lambda _: ("cuda", "device: cuda, the fastest here"))
     monkeypatch.setattr(loading, "cuda_capability", lambda _: (8, 6))
     monkeypatch.setattr(loading, "free_bytes", lambda _: 2**30)
     monkeypatch.setattr(loading, "apply_technique", lambda _pipe, name, **where: applied.append((name, where)))
     # As wide as SVD in weights: else a toy is resident anywhere.
     heavy = {"unet": 2**30, "image_encoder": 2**30, "vae": 2**27}
+
+    def spy(need, **given):
+        needs.append(need)
+        return choose_memory(dataclasses.replace(need, weight_bytes=heavy), **given)
+
     monkeypatch.setattr(
         loading,
         "choose_memory",
-        lambda need, **given: choose_memory(dataclasses.replace(need, weight_bytes=heavy), **given),
+        spy,
     )
     pipe = load(folder, weights=weights)
+    assert needs[0].overhead_bytes == LATER_BYTES  # asking how much is free has made the context
     assert applied == [("group-offload", {"device": "cuda"})]
     assert pipe.unet.device.type == "cpu"
     assert pipe.unet.dtype == torch.float16
@@ -478,6 +484,7 @@ def test_weights_on_the_machine_count_as_free(folder, monkeypatch):
     assert (need.height, need.width, need.num_frames) == (64, 64, 4)
     assert need.network == svd_network()  # those of the toy were never counted
     assert need.dtype == "fp32"
+    assert need.overhead_bytes == OVERHEAD_BYTES
 
 
 def test_compile_is_applied_to_the_unet_and_the_decoder(folder):

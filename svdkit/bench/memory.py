@@ -157,7 +157,9 @@ def meter(device: Any) -> Iterator[tuple[Callable[[], Bytes], Callable[[], objec
     def read_cuda() -> Bytes:
         peaks = (torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device))
         taken = (nvml.process_bytes(), nvml.device_bytes()) if nvml else (None, None)
-        return dict(zip(BYTES, (*peaks, *taken), strict=True))
+        # NVML says what is taken now: some plans have given memory back by then.
+        back = peaks[1] - torch.cuda.memory_reserved(device)
+        return dict(zip(BYTES, (*peaks, *(size and size + back for size in taken)), strict=True))
 
     yield read_cuda, lambda: torch.cuda.reset_peak_memory_stats(device)
 

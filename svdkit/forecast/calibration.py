@@ -44,11 +44,14 @@ _FP32_SHARE = 0.7  # outside tensor cores
 # stage's operations, counted at 576x1024.
 _CONVOLUTIONS = {"vae_encode": 0.93, "unet": 0.35, "vae_decode": 0.97}
 _BANDWIDTH_SHARE = 0.8
-_KERNEL_SECONDS = 15e-6  # Python and the launch
+_KERNEL_SECONDS = 50e-6  # Python and the launch [measured: 15,168 of them in 0.85 s, on the H200's machine]
+_ONE_PASS = 1.1  # of a UNet call for one clip, by the operation, over one for two [measured on the H200]
 # Stand-ins for a processor whose rates are unknown: only ratios to its own measurements are used.
 _UNKNOWN_TFLOPS, _UNKNOWN_BANDWIDTH = 1.0, 100.0
-# [estimate] Copies from memory that is not pinned reach half the link; layer by layer, without overlap, a quarter.
-_PAGEABLE, _LAYERWISE = 0.5, 0.25
+# GB/s at which a machine hands weights over, beside what the link takes: memory that is not pinned, layers that are
+# fetched ahead, and one by one, where Python decides. Measured on one machine (bench_results/gpu: an H200, 48 GB/s).
+_HANDED = {"offload": 7.1, "group-offload": 32.0, "sequential": 4.2}
+_LINK_SHARE = {"offload": 0.5, "group-offload": 1.0, "sequential": 0.25}  # [estimate]
 # With forward chunking each feed-forward layer is fetched again for every chunk: the UNet's weights so many times a
 # pass of 25 frames of 576x1024, for two clips at once (guidance) or one [counted].
 _FETCHED = {2: 10.5, 1: 8.0}
@@ -102,18 +105,11 @@ def weight_bytes(dtype: str, network: Network) -> dict[str, int]:
 
 
 def nominal_seconds(job: ClipJob, network: Network, card: Card) -> dict[str, float]:
-    """Seconds of each stage of one whole clip, before calibration."""
-    weights, costs = weight_bytes(job.dtype, network), job.costs(network)
-    seconds = {
+    """Seconds of each stage of one whole clip, before calibration, without moving weights."""
+    return {
         stage: sum(_call_seconds(cost, call, job, card) * times for call, cost, times in part)
-        for stage, part in costs.items()
+        for stage, part in job.costs(network).items()
     }
-    unet_calls = sum(times for _, _, times in costs["unet"])
-    (unet, *_), *_ = costs["unet"]
-    passes = unet_calls * (_FETCHED[unet.batch] if unet.chunked else 1.0)
-    for stage, extra in _transfers(job.rung.memory, weights, card, passes=passes, seconds=seconds).items():
-        seconds[stage] += extra
-    return seconds
 
 
 def _call_seconds(cost: Cost, call: Call, job: ClipJob, card: Card) -> float:
@@ -125,32 +121,30 @@ def _call_seconds(cost: Cost, call: Call, job: ClipJob, card: Card) -> float:
     if call.element_bytes == 4:
         part = _CONVOLUTIONS.get(call.stage, 0.0) if card.bf16 and card.tflops else 0.0
         seconds = part * 2 * seconds + (1 - part) / (_FP32_SHARE * (card.fp32_tflops or _UNKNOWN_TFLOPS) * 1e12)
-    arithmetic = cost.flops * seconds
+    arithmetic = cost.flops * seconds * (_ONE_PASS if call.stage == "unet" and call.batch == 1 else 1)
     traffic = left * cost.moved_bytes / (_BANDWIDTH_SHARE * (card.bandwidth or _UNKNOWN_BANDWIDTH) * 1e9)
     launches = left * cost.kernels * _KERNEL_SECONDS if card.tflops else 0.0
     return max(arithmetic + traffic, launches)
 
 
-def _transfers(
-    memory: str, weights: Mapping[str, int], card: Card, *, passes: float, seconds: Mapping[str, float]
-) -> dict[str, float]:
-    """Seconds by stage for which weights move between main memory and the card [estimate]."""
-    if memory == "resident" or not card.link:
-        return {}
-    link = card.link * 1e9
+def transfer_seconds(job: ClipJob, network: Network, card: Card) -> dict[str, float]:
+    """Seconds of each stage of one whole clip for which weights move between main memory and the card."""
+    memory, weights, found = job.rung.memory, weight_bytes(job.dtype, network), dict.fromkeys(_SECONDS_STAGES, 0.0)
+    if memory not in _HANDED or not card.link:
+        return found
+    (unet, _, calls), *_ = job.costs(network)["unet"]
+    passes = calls * (_FETCHED[unet.batch] if unet.chunked else 1.0)
+    second = {way: (1 / (card.link * _LINK_SHARE[way]) + 1 / rate) / 1e9 for way, rate in _HANDED.items()}  # for a byte
     if memory == "offload":  # there and back, once a clip
         slow = {"image_encoder": "image_encoder", "unet": "unet", "vae": "vae_decode"}
-        return {stage: 2 * weights[network] / (link * _PAGEABLE) for network, stage in slow.items()}
-    encoder = weights["image_encoder"] / (link * _LAYERWISE)
-    if memory == "sequential":
-        each = weights["unet"] / (link * _LAYERWISE)
-        return {"image_encoder": encoder, "unet": each * passes}
-    # group-offload fetches ahead while the layer before computes: only what takes longer than that is waited for
-    return {"image_encoder": encoder, "unet": max(weights["unet"] / link * passes - seconds["unet"], 0.0)}
+        return found | {stage: 2 * weights[name] * second[memory] for name, stage in slow.items()}
+    # What group-offload fetches ahead was seen to cost as much as if nothing computed meanwhile.
+    encoder = weights["image_encoder"] * second["sequential"]
+    return found | {"image_encoder": encoder, "unet": weights["unet"] * passes * second[memory]}
 
 
 _PUBLISHED_FILE = Path(__file__).with_name("published_timings.csv")
-SHIPPED_FILE = Path(__file__).with_name("shipped_records.jsonl")  # not there until a GPU was measured for svdkit
+SHIPPED_FILE = Path(__file__).with_name("shipped_records.jsonl")  # of bench_results/gpu, all weights on the card
 
 # [estimate] Factors between the middle and the ends of the interval; what one process measured says little of the next.
 _SAME_SETTINGS, _OTHER_SETTINGS, _ONE_PROCESS = 1.05, 1.15, 1.1
@@ -167,12 +161,24 @@ _COARSE = {"encode": ("image_encoder", "vae_encode"), "denoise": ("unet",), "dec
 
 
 class Calibration(NamedTuple):
-    """Factors by stage on nominal seconds, the interval as factors on the result, and where they come from."""
+    """Factors by stage on nominal seconds, the interval as factors on the result, and where they come from.
+
+    Where `moved`, all that they come from moved weights, and the factors are on those seconds too.
+    """
 
     factors: Mapping[str, float]
     low: float
     high: float
     source: str
+    moved: bool = False
+
+    def seconds(self, job: ClipJob, network: Network, card: Card) -> dict[str, float]:
+        """Seconds of each stage of a clip."""
+        usual, moving = self.factors.get("unet", 1.0), transfer_seconds(job, network, card)
+        return {
+            stage: value * (factor := self.factors.get(stage, usual)) + moving[stage] * (factor if self.moved else 1.0)
+            for stage, value in nominal_seconds(job, network, card).items()
+        }
 
 
 class Timing(NamedTuple):
@@ -213,7 +219,8 @@ def from_records(
     ratios = [factor["unet"] / middle["unet"] for factor in factors]
     with_what = "these settings" if same else "other settings"
     source = f"{what}: {format_count(len(factors), 'record')} of {card.name} with {with_what}"
-    return Calibration(middle, min(ratios) / spread, max(ratios) * spread, source)
+    moved = all(record.load.get("memory") != "resident" for record in used)
+    return Calibration(middle, min(ratios) / spread, max(ratios) * spread, source, moved)
 
 
 def from_published(card: Card, *, job: ClipJob, leave_out: str | None = None) -> Calibration | None:
@@ -235,7 +242,10 @@ def from_published(card: Card, *, job: ClipJob, leave_out: str | None = None) ->
     if not used:
         text = "nothing published for this: an assumed half of the card's tensor rate"
         return Calibration(dict.fromkeys(_SECONDS_STAGES, 1.0), 1 / _ASSUMED, _ASSUMED, text)
-    ratios = [row.seconds / sum(nominal_of(row).values()) for row in used]
+    apart = _apart(leave_out=leave_out, job=job)
+    ratios = [
+        row.seconds / sum(value * apart.get(stage, 1) for stage, value in nominal_of(row).items()) for row in used
+    ]
     middle = math.exp(statistics.mean(map(math.log, ratios)))
     spread = max(_SAME_CARD if same else _OTHER_CARD, *(max(r / middle, middle / r) for r in ratios))
     sources = ", ".join(dict.fromkeys(row.source for row in used))
@@ -243,12 +253,15 @@ def from_published(card: Card, *, job: ClipJob, leave_out: str | None = None) ->
     text = f"published timings of the {card.name} ({sources})"
     if not same:
         text = f"published timings of other cards ({cards}), scaled by arithmetic and bandwidth"
-    apart = _apart(leave_out=leave_out, job=job)
     return Calibration({stage: middle * apart.get(stage, 1.0) for stage in _SECONDS_STAGES}, 1 / spread, spread, text)
 
 
 def _apart(*, leave_out: str | None, job: ClipJob) -> dict[str, float]:
-    """How much slower stages are than their clip, where a source tells them apart: TensorRT's decoding, four times."""
+    """How much slower stages are than their clip, where a source tells them apart: TensorRT's decoding, four times.
+
+    Eager, one card does: an H200, whose decoding is 2.7 times as slow, since it normalises and copies more than it
+    multiplies; how much slower on cards with less arithmetic a byte is not known.
+    """
     rows = [
         row for row in published() if row.job.compiled == job.compiled and not row.lossy and row.source != leave_out
     ]
@@ -319,7 +332,8 @@ def _factors(record: Record, network: Network, card: Card) -> dict[str, float]:
     job = _job_of(record)
     if job is None:
         return {}
-    nominal = nominal_seconds(job, network, card)
+    moving = transfer_seconds(job, network, card)
+    nominal = {stage: value + moving[stage] for stage, value in nominal_seconds(job, network, card).items()}
     found = _stage_seconds(record.samples["timed"])
     return {
         stage: seconds / expected

@@ -21,7 +21,6 @@ from svdkit.forecast.calibration import (
     clip_flops,
     from_published,
     from_records,
-    nominal_seconds,
     own_calibrations,
     peak_bytes,
     timed_part,
@@ -31,7 +30,7 @@ from svdkit.forecast.cards import CARD_GIB, Card, card_of, find_card, of_memory
 from svdkit.models import ModelInfo, find_model
 from svdkit.models.costs import network_of
 from svdkit.pipeline.memory import (
-    MARGIN,
+    MARGINS,
     OVERHEAD_BYTES,
     Fit,
     Need,
@@ -63,7 +62,8 @@ class Forecast:
         flops: Operations by stage, of a whole clip; multiplication and addition are two.
         peak_bytes: Activation bytes by stage at the peak, without weights, workspaces and margin.
         weight_bytes: Bytes of each network's weights.
-        memory_bytes: What must be free: weights, activations with cuDNN's copies, 15 % on these, 0.5 GiB of context.
+        memory_bytes: What must be free: weights, activations with cuDNN's copies and a margin, 0.75 GiB of context.
+        reserved_bytes: What the driver will show where there is room: torch keeps blocks of earlier stages.
         fits: Whether that is no more than ``gpu_bytes``; None if that is unknown.
         ladder: Ways to run the clip as ``load(memory="auto")`` tries them, from fast to thrifty.
         stage_seconds: By stage; empty if there is nothing to calibrate from.
@@ -92,6 +92,7 @@ class Forecast:
     peak_bytes: Mapping[str, int]
     weight_bytes: Mapping[str, int]
     memory_bytes: int
+    reserved_bytes: int
     fits: bool | None
     ladder: tuple[Fit, ...]
     stage_seconds: Mapping[str, float]
@@ -211,8 +212,10 @@ def _memory(forecast: Any) -> Iterator[tuple[str, str]]:
             f"and {format_bytes(forecast.weight_bytes['unet'])} of main memory, pinned, from which the UNet is fetched",
         )
     whose = "the CUDA context" if forecast.load.device == "cuda" else "the process"
-    fragments = f"cuDNN's copies, {MARGIN - 1:.0%} of activations for fragments"
+    fragments = f"cuDNN's copies, {MARGINS['unet'] - 1:.0%} of the UNet's activations for fragments"
     yield "", f"margin within that: {fragments}, {format_bytes(OVERHEAD_BYTES)} for {whose}"
+    if forecast.reserved_bytes > forecast.memory_bytes and forecast.load.device == "cuda":
+        yield "", f"with room torch takes {format_bytes(forecast.reserved_bytes)}, and gives back when it has to"
 
 
 def _way(forecast: Any) -> str:
@@ -322,6 +325,7 @@ def forecast(
         peak_bytes=peak_bytes(job, run.network),
         weight_bytes=weight_bytes(dtype, run.network),
         memory_bytes=chosen.memory_bytes,
+        reserved_bytes=run.need().peak(chosen.rung, with_room=True),
         fits=chosen.fits,
         ladder=tuple(s._replace(seconds=sum(run.stage_seconds(s.rung, calibration).values()) or None) for s in ladder),
         stage_seconds=stages,
@@ -371,11 +375,7 @@ class _Clip:
 
     def stage_seconds(self, rung: Rung, calibration: Calibration | None) -> dict[str, float]:
         """Calibrated seconds by stage; empty without a calibration."""
-        if calibration is None:
-            return {}
-        nominal = nominal_seconds(self.job(rung), self.network, self.card)
-        usual = calibration.factors.get("unet", 1.0)
-        return {stage: value * calibration.factors.get(stage, usual) for stage, value in nominal.items()}
+        return calibration.seconds(self.job(rung), self.network, self.card) if calibration else {}
 
 
 def _plans(run: _Clip, asked: LoadSettings) -> tuple[tuple[Fit, ...], Fit]:

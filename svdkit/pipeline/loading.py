@@ -18,6 +18,8 @@ from svdkit.models.folder import STEMS, fingerprint, half_precision, quiet
 from svdkit.models.info import describe_folder
 from svdkit.models.weights import check_ram
 from svdkit.pipeline.memory import (
+    LATER_BYTES,
+    OVERHEAD_BYTES,
     Need,
     Rung,
     choose_device,
@@ -228,6 +230,7 @@ def _choose(
         num_frames=info.num_frames,
         network=_network(info),
         dtype=compute,
+        overhead_bytes=LATER_BYTES if device.startswith("cuda") else OVERHEAD_BYTES,  # asking makes the context
     )
     free = free_bytes(device)
     if not device.startswith("cuda") and pipe.unet.device.type != "meta":
@@ -284,6 +287,12 @@ def _empty(pipe: StableVideoDiffusionPipeline) -> None:
 
 def _compile(pipe: StableVideoDiffusionPipeline) -> str:
     """Compile in place and lazily; `torch.compile(vae)` would leave `vae.decode` eager, so its decoder is compiled."""
+    import torch._dynamo
+    from diffusers.models.unets import unet_spatio_temporal_condition as unet
+
+    # At sizes that the UNet cannot halve evenly (SVD's: no multiples of 64) diffusers logs a line: not to be traced.
+    ignored: set[Any] = getattr(torch._dynamo.config, "ignore_logging_functions", set())  # noqa: SLF001 - its only name
+    ignored.add(unet.logger.info)
     pipe.unet.compile(fullgraph=True)
     pipe.vae.decoder.compile(fullgraph=True)
     return "compile: UNet and VAE decoder; the first clip of each size takes minutes"

@@ -49,6 +49,8 @@ def apply_technique(pipe: StableVideoDiffusionPipeline, name: str, *, device: st
         return
     if name == "forward-chunking":
         pipe.unet.enable_forward_chunking(chunk_size=1)
+        for layer in _temporal_layers(pipe):
+            layer.register_forward_pre_hook(_join_up)
     elif name == "two-pass-guidance":
         pipe.unet.__class__ = _two_pass_class(type(pipe.unet))
     else:
@@ -81,6 +83,9 @@ def undo_technique(pipe: StableVideoDiffusionPipeline, name: str) -> None:
         for block in pipe.unet.modules():
             if hasattr(block, "set_chunk_feed_forward"):
                 block.set_chunk_feed_forward(None, dim=0)
+        for layer in _temporal_layers(pipe):
+            for key in [key for key, hook in layer._forward_pre_hooks.items() if hook is _join_up]:  # noqa: SLF001 - torch has no other way
+                del layer._forward_pre_hooks[key]  # noqa: SLF001
     elif name == "two-pass-guidance":
         pipe.unet.__class__ = type(pipe.unet).__bases__[0]
     else:
@@ -120,6 +125,17 @@ def _check_gpu(name: str, device: torch.device) -> None:
             f"{name} moves weights between a CUDA GPU and memory, and this pipeline computes on {device.type}: use "
             "memory='resident'; where memory is short, 'two-pass-guidance' and 'forward-chunking' help"
         )
+
+
+def _temporal_layers(pipe: StableVideoDiffusionPipeline) -> list[nn.Module]:
+    """The feed-forward layers that diffusers slices by frame, across memory."""
+    blocks = [block for block in pipe.unet.modules() if hasattr(block, "ff_in")]
+    return [layer for block in blocks for layer in (block.ff_in, block.ff)]
+
+
+def _join_up(_layer: nn.Module, inputs: Any) -> Any:
+    """Put a slice's values side by side: else torch multiplies each with the weights by itself, many times slower."""
+    return (inputs[0].contiguous(), *inputs[1:])
 
 
 def _two_pass_class(network: Any) -> Any:
