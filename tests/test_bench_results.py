@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import readme
+from benchmarks import gpu_table, readme
 from svdkit.bench.record import Record, read_records, write_record
 from svdkit.sweep import plan_sweep, read_sweep
 from tests.bench_records import record
@@ -32,7 +32,7 @@ def test_the_index_is_up_to_date() -> None:
 
 def test_the_index_has_every_folder_with_its_command_and_where_it_was_measured() -> None:
     entries = {entry.name: entry for entry in map(readme.describe, FOLDERS)}
-    assert {"forecast", "micro", "motion", "overhead"} <= entries.keys()
+    assert {"forecast", "gpu", "micro", "motion", "overhead"} <= entries.keys()
     assert [name for name, entry in entries.items() if not entry.command] == []
     assert entries["micro"][1:5] == (
         "The micro model's bars",
@@ -87,6 +87,13 @@ def test_the_motion_page_has_all_axes() -> None:
     (data,) = re.findall(r'<script type="application/json">(.+?)</script>', page)
     assert {axis["name"] for axis in json.loads(data)["axes"]} == {"bucket", "seed", "photo"}
     assert len(json.loads(data)["clips"]) == 40
+
+
+def test_the_gpu_page_is_what_its_script_writes_and_forecasts_today() -> None:
+    text, met = gpu_table.table(RESULTS / "gpu")
+    assert (RESULTS / "gpu" / "table.md").read_text(encoding="utf-8") == text
+    assert not met  # moved weights take 11 % longer than forecast
+    assert {cell.record.model["weights"] for cell in gpu_table.cells(RESULTS / "gpu")} == {"random"}
 
 
 def benchmark(folder: Path, text: str) -> Path:

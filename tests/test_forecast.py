@@ -367,6 +367,20 @@ def test_a_card_that_was_published_is_forecast_from_itself():
     assert found.source == "published timings of the T4 (sagiodev Colab README)"
 
 
+def test_a_card_that_was_measured_for_svdkit_rests_on_its_records():
+    """The one clip of 25 steps that an H200 made took 18.57 s, and is not among them."""
+    found = forecast("svd-xt", gpu="H200")
+    assert found.source == "shipped records: 10 records of H200 with other settings"
+    assert found.seconds == pytest.approx(18.57, rel=0.05)
+    assert found.seconds_high < 1.3 * found.seconds
+
+
+def test_what_moving_weights_takes_is_not_scaled_by_a_clip_that_moved_none():
+    """CLIP takes ten times its arithmetic on an H200: ten times the seconds of moving it would be 5 s."""
+    moved, resident = (forecast("svd-xt", gpu="H200", load={"memory": memory}) for memory in ("offload", "resident"))
+    assert 0.3 < moved.stage_seconds["image_encoder"] - resident.stage_seconds["image_encoder"] < 0.7
+
+
 def test_a_source_left_out_is_not_used():
     found = from_published(find_card("T4"), job=job(), leave_out="sagiodev Colab README")
     assert "A100 80GB" in found.source
