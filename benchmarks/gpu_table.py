@@ -236,8 +236,8 @@ def table(folder: Path) -> tuple[str, bool]:
         *_memory_rows(found),
         _text(
             '"Must be free" is what load(memory="auto") asks for. With room, torch keeps blocks of several sizes: the',
-            "driver shows that. 39.5 GB were published for 14 frames decoded at once on an A100: here 36.5 GiB (39.2 GB)",
-            "are reserved for it.",
+            "driver shows that. 39.5 GB were published for 14 frames decoded at once on an A100: 36.5 GiB (39.2 GB)",
+            "are reserved here for it.",
         ),
         f"## How far from the floor: a matrix product reaches {rate:.0f} TFLOP/s here\n",
         "The usual clip, 3 steps.\n",

@@ -184,7 +184,7 @@ def test_an_upright_clip_stays_upright(monkeypatch: pytest.MonkeyPatch) -> None:
     one = outlook("svd-xt", on_apply=applied.append)
     one.show(full("svd-xt").replace(height=1024, width=576), LoadSettings(model="svd-xt"))
     one.apply.click()
-    assert [(clip.height, clip.width) for clip in applied] == [(576, 320)]
+    assert [(clip.height, clip.width) for clip in applied] == [(448, 256)]
 
 
 def test_where_nothing_fits_it_is_warned_of_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
