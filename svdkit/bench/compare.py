@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from svdkit.bench.record import Record, check_records
 from svdkit.bench.stats import FEWEST_REPEATS, Interval, Samples, median, ratio
 from svdkit.bench.table import completed, days, hardware, remarks, varying
@@ -18,10 +20,12 @@ from svdkit.units import aligned, format_bytes, format_count, format_seconds
 _Cells = dict[str, list[Record]]
 
 # By how much bytes differ when nothing has changed: allocators round, and a process's own depend on all that it did.
-# The same decoding took 517 to 637 MiB in six processes: bench_results/verdicts.
-_SAME_MEMORY = {"peak_allocated_bytes": 0.01, "process_bytes": 0.25, "peak_reserved_bytes": 0.02}
+# The same decoding took 629 to 711 MiB in six processes.
+_SAME_MEMORY = {"peak_allocated_bytes": 0.01, "process_bytes": 0.15, "peak_reserved_bytes": 0.02}
 # Measured one after the other, two sides differ by as much through heat and neighbours alone, and no interval sees it.
 _DRIFT = 0.02
+# A drift that is seen inside the sides goes on between them; this much more, for it is not quite steady nor well known.
+_GOES_ON = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,7 @@ class Change:
             "failed" (both times).
         old_bytes: Peak memory, of the first kind that both have: allocated, process, reserved; None when unknown.
         new_bytes: The same kind.
-        memory: "more", "less", "same" (within 1 % of allocated bytes, 2 % of reserved ones, 25 % of a process's) or
+        memory: "more", "less", "same" (within 1 % of allocated bytes, 2 % of reserved ones, 15 % of a process's) or
             "unknown".
         remarks: What speaks against the figures, or is the reason of "unknown".
     """
@@ -93,8 +97,9 @@ def compare(
 
     Time is "faster" or "slower" only when both sides were measured in several processes, the 95 % interval of the ratio
     excludes 1, and the difference beats the noise floor: what lies between processes of one cell, though nothing
-    changed, and at least 2 %, by which machines drift. A machine that drifts by more between the sides reads as a
-    change: measure both in turn. ``benchmarks/verdicts.py`` measures how often a verdict is wrong.
+    changed; what the machine drifts from one side to the other if it goes on as it does inside them; and at least 2 %.
+    A machine that changes between the sides alone reads as a change: measure both in turn. ``benchmarks/verdicts.py``
+    measures how often a verdict is wrong.
 
     Args:
         old_records: As ``read_records`` gives them.
@@ -126,8 +131,8 @@ def compare(
     if refused := [text for part, text in differing.items() if not {part, "environment"} & allowed]:
         advice = "allow_different=('environment',), or --allow environment, compares all the same"
         raise SettingsError.of(f"compare: hardware or versions differ ({advice})", refused)
-    spread = _noise([*old.values(), *new.values()])
-    floor = noise_floor if noise_floor is not None else max(_DRIFT, spread or 0.0)
+    spread, drift = _noise([*old.values(), *new.values()]), _drift([*old.values()], [*new.values()])
+    floor = noise_floor if noise_floor is not None else max(_DRIFT, spread or 0.0, drift)
     is_known = noise_floor is not None
     name = _names(records, allowed)
     return Comparison(
@@ -135,7 +140,7 @@ def compare(
         noise_floor=floor,
         notes=(
             *(f"{word}: {_origin(records)}" for word, records in (("old", old_records), ("new", new_records))),
-            f"noise floor: {floor:.1%}, {_noise_source(noise_floor, spread)}",
+            f"noise floor: {floor:.1%}, {_noise_source(noise_floor, spread, drift)}",
             *(f"differs, as allowed: {text}" for text in differing.values()),
             *(f"only in old: {name(key)}" for key in old if key not in new),
             *(f"only in new: {name(key)}" for key in new if key not in old),
@@ -149,12 +154,27 @@ def _noise(cells: Iterable[list[Record]]) -> float | None:
     return max((max(each) / min(each) - 1 for each in medians if len(each) > 1 and min(each) > 0), default=None)
 
 
-def _noise_source(given: float | None, spread: float | None) -> str:
+def _drift(*sides: list[list[Record]]) -> float:
+    """How far the machine gets from the middle of one side to that of the next, from its trend inside them.
+
+    The trend is a line through the logarithms of a cell's processes, in their order; it takes three. All cells ran in
+    the same time, so the median of a side's cells counts.
+    """
+    found = []
+    for cells in sides:
+        medians = [[median([process]).value for process in _samples(cell)] for cell in cells]
+        lines = [np.polyfit(range(len(each)), np.log(each), 1)[0] * len(each) for each in medians if len(each) > 2]
+        found.append(float(np.median(lines)) if lines else 0.0)
+    return _GOES_ON * abs(sum(found)) / len(found)
+
+
+def _noise_source(given: float | None, spread: float | None, drift: float) -> str:
     if given is not None:
         return "as given"
     if spread is None:
         return "by which machines drift; no cell was measured in several processes"
-    return f"the larger of {_DRIFT:.0%}, by which machines drift, and {spread:.1%}, between processes of a cell"
+    parts = f"{_DRIFT:.0%}, by which machines drift, {spread:.1%}, between processes of a cell"
+    return f"the largest of {parts}, and {drift:.1%}, the drift inside the sides gone on"
 
 
 def _judge(name: str, old: list[Record], new: list[Record], floor: float, *, is_known: bool) -> Change:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from svdkit.bench.protocol import process_name
 from svdkit.bench.record import Record, failure_of, now, read_records, write_record
 from svdkit.disk import is_unknown_here, number_of, refusal, sync_folder, write_synced, write_whole
 from svdkit.environment import machine
@@ -72,6 +73,7 @@ def made(task: Task, clip: Clip, *, seconds: Mapping[str, float], memory: Mappin
         clip=clip.provenance.settings,
         samples={"timed": {stage: [value] for stage, value in seconds.items()}},
         order=[options["position"]],
+        processes=[process_name()],
         memory={**memory, "total": largest},
         quality=_quality(clip) if options["quality"] else {},
         cost={**money, "currency": options["currency"]} if money else {},
