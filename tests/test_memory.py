@@ -199,7 +199,7 @@ def test_what_was_freed_is_given_back_before_a_process_is_measured(pipe: Any, mo
     """glibc keeps by chance what it will; another C library has no such function, and is left alone."""
     asked: list[int] = []
     for library in (SimpleNamespace(malloc_trim=asked.append), SimpleNamespace()):
-        monkeypatch.setattr(module.ctypes, "CDLL", lambda _name, library=library: library)
+        monkeypatch.setattr("ctypes.CDLL", lambda _name, library=library: library)
         with measure_memory(pipe) as sizes:
             make(pipe)
         assert sizes["total"]["process_bytes"]

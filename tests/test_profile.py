@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,10 @@ def test_micro_in_processes_of_its_own(tmp_path: Path) -> None:
     assert records[0].model["weights"] == "trained"
     assert records[0].samples["cold"]["load"][0] > 0
     assert profile("micro", **how) == records
+    slow = how | {"protocol": replace(QUICK, max_load_seconds=0.0), "results": tmp_path / "slow", "check": 0}
+    found = profile("micro", **slow)
+    assert [[len(process) for process in record.timed] for record in found] == [[QUICK.min_repeats]] * 2
+    assert profile("micro", **slow) == found
     if not torch.cuda.is_available():
         failed = profile("micro", load=LoadSettings(device="cuda"), **how)
         assert {(record.error or {})["type"] for record in failed} == {"PipelineError"}

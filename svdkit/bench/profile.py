@@ -67,16 +67,25 @@ class Group:
     def run(self, turn: int, pipe: Any) -> None:
         """Measure once more, in a process of its own or with a pipeline; what is there already is known after once."""
         self.turn = turn
+        if turn and self.loaded_slowly():
+            return
         wanted = self.wanted()
         left = [name for name in self.ids if self.composed and wanted(name, "composed")]
         left += [self.ids[index] for index in self.whole if turn and wanted(self.ids[index], "measured")]
         if left or not turn:
             self.in_child() if pipe is None else self.here(pipe)
 
+    def loaded_slowly(self) -> bool:
+        """Whether one process has to do."""
+        mine = [record for record in _read_all(self.results) if record.id in self.ids]
+        loads = [record.samples.get("cold", {}).get("load", [0.0])[0] for record in mine if record.status == "ok"]
+        return max(loads, default=0.0) > self.protocol.max_load_seconds
+
     def here(self, pipe: Any) -> None:
         """Measure with a pipeline that is loaded already."""
         self.ids = [header["id"] for header in self.headers(pipe)]
-        share = self.protocol.share
+        is_slow = pipe.svdkit.load_seconds > self.protocol.max_load_seconds
+        share = replace(self.protocol, processes=1) if is_slow else self.protocol.share
         measure_group(
             pipe,
             self.frame,

@@ -54,6 +54,7 @@ class Protocol:
         budget_seconds: When to stop repeating, once there are ``min_repeats``.
         processes: In how many processes a profile measures each cell: what differs between them decides how sure a
             comparison can be. Repeats and budget are shared among them. Of one alone no difference is called real.
+        max_load_seconds: A model that took longer to load is not loaded again: one process does all.
         warm_up_difference: Two clips that differ by less are warm; 0.02 is 2 %.
         max_warm_ups: Warm-up runs at most, the cold one apart.
         memory: Whether a memory pass follows.
@@ -64,6 +65,7 @@ class Protocol:
     half_width: float = 0.01
     budget_seconds: float = 300.0
     processes: int = 3
+    max_load_seconds: float = 120.0
     warm_up_difference: float = 0.02
     max_warm_ups: int = 5
     memory: bool = True
