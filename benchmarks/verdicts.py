@@ -153,8 +153,8 @@ def machine_rows(folder: Path) -> tuple[list[str], bool]:
     here = sides[0][0].environment
     said = f"{here.get('gpu') or here.get('cpu')}, {here.get('cpu_count')} cores, one thread; torch {here['torch']}"
     told = (
-        f"The interval alone excludes 1 in {alone} of {count} rows. The limit of 15 % for a process's memory was chosen "
-        f"before these figures, on six other processes; here the sides differ by up to {most:.0%}.\n"
+        f"The interval alone excludes 1 in {alone} of {count} rows. The limit of 15 % for a process's memory was "
+        f"chosen before these figures, on six other processes; here the sides differ by up to {most:.0%}.\n"
     )
     return [f"{said}. Bar: no row faster or slower: {'met' if met else 'missed'}.\n", told, *lines], met
 
