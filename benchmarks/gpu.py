@@ -114,8 +114,8 @@ class Run:
                 torch.cuda.synchronize()
             self.fact(f"{what}: seconds", round(time.perf_counter() - start, 3))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what was found
-            text = traceback.format_exc()
-            self.fact(f"{what}: FAILED", f"{type(error).__name__}: {error}"[:600], traceback=text[-3000:])
+            traceback.print_exc()  # names folders, so not among the facts
+            self.fact(f"{what}: FAILED", f"{type(error).__name__}: {error}"[:600])
             traceback.clear_frames(error.__traceback__)
             torch.cuda.empty_cache()
 

@@ -163,7 +163,8 @@ def _drift(*sides: list[list[Record]]) -> float:
     found = []
     for cells in sides:
         medians = [[median([process]).value for process in _samples(cell)] for cell in cells]
-        lines = [np.polyfit(range(len(each)), np.log(each), 1)[0] * len(each) for each in medians if len(each) > 2]
+        known = [each for each in medians if len(each) > 2 and min(each) > 0]
+        lines = [np.polyfit(range(len(each)), np.log(each), 1)[0] * len(each) for each in known]
         found.append(float(np.median(lines)) if lines else 0.0)
     return _GOES_ON * abs(sum(found)) / len(found)
 

@@ -26,8 +26,8 @@ class Card(NamedTuple):
         capability: CUDA compute capability; bf16 needs 8.0.
         source: Document the figures come from.
         reported: How torch names it.
-        sustained: Share of the boost clock that it keeps: base over boost clock where power decides, as for cards of
-            70 W and those that NVIDIA builds for PCIe slots; 1 for the others.
+        sustained: Share that it keeps of the clock its rate is stated for: base over boost clock (1,620 MHz for the
+            H100 PCIe) where power decides, as for cards of 70 W and those for PCIe slots; 1 for the others.
     """
 
     name: str
@@ -57,8 +57,9 @@ _GA102 = "NVIDIA Ampere GA102 GPU Architecture whitepaper"
 _A100 = "NVIDIA A100 Tensor Core GPU datasheet"
 _H100 = "NVIDIA H100 Tensor Core GPU datasheet"
 _V100 = "NVIDIA V100 Tensor Core GPU datasheet"
-# NVIDIA's own document was not at hand. What torch reports as memory is an estimate from cards of the same size, and
-# the base clocks of A100 PCIe 80GB and H100 PCIe were found in no document [to be checked].
+# NVIDIA's own document was not at hand. What torch reports as memory is an estimate from cards of the same size. Base
+# clocks of A100 PCIe 80GB and H100 PCIe are those of NVIDIA's product briefs (PB-10577-001, PB-11133-001) as others
+# quote them.
 _OTHERS = "third-party specification tables, not checked against NVIDIA's"
 _PRO_6000 = ("", " Server Edition", " Workstation Edition", " Max-Q Workstation Edition")
 
@@ -102,7 +103,7 @@ CARDS = (
     Card("L40S", 44.4, 362, 91.6, 864, 24, (8, 9), "NVIDIA L40S datasheet", ("NVIDIA L40S",)),
     Card("H20", 95.0, 148, 44, 4000, 48, (9, 0), _OTHERS, ("NVIDIA H20",)),
     Card("H100", 79.1, 989, 67, 3350, 48, (9, 0), _H100, ("NVIDIA H100 80GB HBM3", "H100 SXM", "H100 80GB")),
-    Card("H100 PCIe", 79.1, 756, 51, 2000, 48, (9, 0), _H100, ("NVIDIA H100 PCIe",), 1125 / 1755),
+    Card("H100 PCIe", 79.1, 756, 51, 2000, 48, (9, 0), _H100, ("NVIDIA H100 PCIe",), 1125 / 1620),
     Card("H800", 79.1, 989, 67, 3350, 48, (9, 0), _OTHERS, ("NVIDIA H800",)),
     Card("H200", 139.8, 989, 67, 4800, 48, (9, 0), "NVIDIA H200 Tensor Core GPU datasheet", ("NVIDIA H200",)),
     Card("B200", 178.4, 2250, 80, 8000, 48, (10, 0), _OTHERS, ("NVIDIA B200",)),
