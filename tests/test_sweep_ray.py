@@ -195,5 +195,5 @@ class TestOnACluster:
 
 def timeless(record: Record) -> dict[str, Any]:
     """Give a record without what is of the moment: times, memory, and whether a stage was shared."""
-    left_out = {"samples", "started_at", "memory", "cost", "method"}
+    left_out = {"samples", "started_at", "memory", "cost", "method", "processes"}
     return {name: value for name, value in record.to_dict().items() if name not in left_out}
