@@ -6,8 +6,9 @@
     python benchmarks/gpu.py --model micro --quick         # a rehearsal, on a CPU too; proves nothing
 
 Processes have a deadline and write what they find as they go, to bench_results/gpu: cells to records.jsonl, all else to
-facts.jsonl. A part that fails leaves its error there, and the next one begins. "central" is meant to be run in several
-processes: read_records makes one record of them.
+facts.jsonl, behind what is there; for a new run give another --out. A part that fails leaves its error there, and the
+next one begins. "central" is meant to be run in several processes: read_records makes one record of them. What has to
+be said of a run is a fact of the part "remarks", written by hand.
 """
 
 from __future__ import annotations
@@ -255,7 +256,6 @@ def operations(run: Run) -> None:
             total = sum(getattr(row, key) for row in rows)
             top = [{"name": row.key[:120], "us": round(getattr(row, key)), "calls": row.count} for row in rows[:25]]
             run.fact(f"operations of {stage}", round(total / 1e6, 4), kernels=sum(r.count for r in rows), top=top)
-            run.fact("by operator", stage, table=traced.key_averages().table(sort_by=key, row_limit=25)[:8000])
 
 
 def activations(run: Run) -> None:

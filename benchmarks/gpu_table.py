@@ -114,17 +114,9 @@ def _seconds_rows(found: Sequence[Cell]) -> Iterator[str]:
         yield f"| {cell.name} | {numbers} | {count} | {cell.forecast.seconds:.2f} | {off:+.0%} |"
 
 
-def _seconds_note(found: Sequence[Cell], told: Sequence[dict[str, Any]]) -> str:
-    """What is to be known of some rows."""
-    late = next(cell for cell in found if cell.rung.forward_chunking)
-    slow = f"{late.seconds['vae_decode']:.2f} s for {found[0].seconds['vae_decode']:.2f} s"
-    before = next(fact for fact in told if "before" in fact["part"] and "seconds" in fact)
-    return _text(
-        f"Decoding took {slow} where weights move layer by layer, with forward chunking and in the whole clip: that",
-        "process had run out of memory before, on purpose, and cuDNN may keep for a shape the algorithm that fitted.",
-        f"Before its slices were put side by side, forward chunking took {before['seconds']['unet'] / 2:.2f} s a step",
-        f"where it takes {late.step:.2f} s now.",
-    )
+def _remarks(told: Sequence[dict[str, Any]], what: str) -> str:
+    """What whoever measured has to say of these records: facts of the part "remarks"."""
+    return _text(*(fact["value"] for fact in told if (fact["part"], fact["what"]) == ("remarks", what)))
 
 
 def _text(*parts: str) -> str:
@@ -214,8 +206,8 @@ def table(folder: Path) -> tuple[str, bool]:
         _text(
             f"{here['gpu']}, {here['cpu_count']} cores; Python {here['python']}, torch {here['torch']}, diffusers",
             f"{here['diffusers']}, driver {here['driver']}; svd-xt, weights: random, fp16; {first.started_at[:10]}.",
-            "Measured by `python benchmarks/gpu.py` in two runs of six and seven minutes, written by",
-            "`python benchmarks/gpu_table.py`. Clips have 3 steps; a step is a third of the UNet's time.",
+            "Measured by `python benchmarks/gpu.py`, written by `python benchmarks/gpu_table.py`. Clips have 3 steps;",
+            "a step is a third of the UNet's time.",
             f"The usual clip (first row) took {usual.value:.2f} s ({usual.low:.2f} to {usual.high:.2f}, 95 %, from",
             f"{len(first.timed)} processes of {repeats} repeats); the others ran twice in one process, without",
             f"interval. One whole clip of 25 steps, once: {whole['value']['total']:.2f} s.",
@@ -232,14 +224,14 @@ def table(folder: Path) -> tuple[str, bool]:
         ),
         "## Seconds\n",
         *_seconds_rows(found),
-        _seconds_note(found, told),
+        _remarks(told, "seconds"),
         "## Memory, GiB\n",
         *_memory_rows(found),
         _text(
             '"Must be free" is what load(memory="auto") asks for. With room, torch keeps blocks of several sizes: the',
-            "driver shows that. 39.5 GB were published for 14 frames decoded at once on an A100: 36.5 GiB (39.2 GB)",
-            "are reserved here for it.",
+            "driver shows that.",
         ),
+        _remarks(told, "memory"),
         f"## How far from the floor: a matrix product reaches {rate:.0f} TFLOP/s here\n",
         "The usual clip, 3 steps.\n",
         *_floor_rows(found, rate),
@@ -249,10 +241,8 @@ def table(folder: Path) -> tuple[str, bool]:
         *_operation_rows(by["operations of vae_decode"]),
         "\n## Does it run?\n",
         *_run_rows(told),
-        _text(
-            "Differences are of 2 steps at 320×512, fp16, against the plain clip. Compiling was not done within 95 s,",
-            "when the run ended. Not measured: bf16, fp8 and fp32 by stage, DeepCache, the notebooks.",
-        ),
+        _text("Differences are of 2 steps at 320×512, fp16, against the plain clip."),
+        _remarks(told, "whole"),
     ]
     return "\n".join([*lines, ""]), all(value <= bar for _, value, bar in bars)
 
