@@ -123,8 +123,8 @@ def test_one_folder(workplace: Path) -> None:
 @pytest.mark.long
 @pytest.mark.slow
 def test_without_any_folder_it_measures_two(workplace: Path) -> None:
-    """In an empty folder: micro in two number formats, with repeats, so that rows can be judged."""
+    """In an empty folder: micro with guidance and without, with repeats, so that rows can be judged."""
     executed = execute(workplace, num_inference_steps=1)
-    assert "old: micro_fp32, new: micro_bf16" in text_of(executed, "compare")
-    assert {row["folder"] for row in read_costs(workplace)} == {"micro_fp32", "micro_bf16"}
-    assert re.search(r">(faster|slower|same)<", text_of(executed, "changes"))
+    assert "old: with_guidance, new: without_guidance" in text_of(executed, "compare")
+    assert {row["folder"] for row in read_costs(workplace)} == {"with_guidance", "without_guidance"}
+    assert re.search(r">(faster|same)<", text_of(executed, "changes"))  # on a noisy machine the same

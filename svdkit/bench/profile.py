@@ -159,6 +159,7 @@ def work_group(channel: Channel) -> None:
         pass
     except Exception as error:  # noqa: BLE001 - a model that cannot be loaded is a row for each of its cells
         channel.say(failure_of(error))
+    channel.end()  # who hears the next word may close the channel while it is being said
     channel.say({"done": True})
 
 
