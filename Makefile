@@ -22,11 +22,14 @@ WORKERS ?= 2
 PYTEST ?=
 NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 APP ?=
+# For the GPU runner: an environment that leaves the torch of the machine alone, and is made once.
+GPU_PYTHON ?= build/gpu-env/bin/python
 # What touches widgets or a kernel, and the notebooks that show the panel.
 COLAB_TESTS := $(addprefix tests/test_,colab.py app.py quickstart.py ui_parts.py ui_form.py ui_outlook.py ui_results.py ui_run.py ui_panel.py)
 OUT := outputs
 
-.PHONY: help demo test test-long test-browser test-fuzz test-colab lint check notebooks app clean
+.PHONY: help demo test test-long test-browser test-fuzz test-colab lint workflows check notebooks app wheel clean
+.PHONY: gpu-install gpu-look gpu-notebooks gpu-compare gpu-summary
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s%s\n", $$1, $$2 }'
@@ -38,10 +41,17 @@ test: $(READY) ## run the test suite, but for what test-long, test-browser, test
 	@mkdir -p build
 	$(BIN)/python -m pytest -m "not long and not browser" -n $(WORKERS) --dist worksteal --junitxml build/tests.xml $(PYTEST)
 
-lint: $(READY) ## ruff and mypy
+lint: $(READY) workflows ## ruff, mypy, and the checkers of workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Syntax and expressions, security, schema; all offline.
+workflows: $(READY)
+	$(BIN)/actionlint
+	$(BIN)/zizmor --offline --quiet .github
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
 
 check: lint ## lint, types, import direction, notebooks, and the tests that need no model (about a minute)
 	$(BIN)/python -m pytest -q -m "not model and not slow and not browser" $(PYTEST)
@@ -73,6 +83,27 @@ test-colab: $(READY_COLAB) ## test the panel and its notebooks with Colab's widg
 	@mkdir -p build
 	SVDKIT_COLAB=1 build/colab/bin/python -m pytest -n $(WORKERS) --dist loadfile --junitxml build/colab.xml $(COLAB_TESTS) $(PYTEST)
 	$(BIN)/python .ci/check_ran.py build/colab.xml $(COLAB_TESTS)
+
+# What .github/actions/gpu does on a GPU runner, and you can do on a rented machine; docs/ci.md names the variables.
+gpu-install:
+	@$(GPU_PYTHON) -c 'import svdkit, torch' 2>/dev/null || { set -e; \
+		mkdir -p build && python3 -m venv --system-site-packages build/gpu-env; \
+		$(if $(TORCH_INDEX),$(GPU_PYTHON) -m pip -qq install --index-url $(TORCH_INDEX) torch;) \
+		python3 -m pip list --format freeze 2>/dev/null | grep -iE '^(torch|torchvision|torchaudio|numpy)==' > build/keep.txt || true; \
+		$(GPU_PYTHON) -m pip --disable-pip-version-check -qq install -c build/keep.txt .; }
+
+gpu-look gpu-notebooks gpu-compare gpu-summary:
+	@$(GPU_PYTHON) .ci/gpu.py $(@:gpu-%=%)
+
+wheel: $(READY) ## build the wheel, and make a clip with it in an environment that has nothing of the checkout
+	@rm -rf build/wheel dist
+	$(BIN)/python -m build --wheel --outdir dist
+	@test "$$(stat -c %s dist/*.whl)" -le 26214400 || { echo 'the wheel is larger than 25 MB' >&2; exit 1; }
+	@$(BIN)/python -m venv build/wheel
+	@printf '%s\n' "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+		> "$$(build/wheel/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_venv.pth"
+	build/wheel/bin/python -m pip --disable-pip-version-check -qq install --no-deps dist/*.whl
+	cd build/wheel && bin/svdkit animate rocket --num-inference-steps 2 --output clip.mp4 --overwrite
 
 clean: ## remove what was made here, but keep .venv
 	rm -rf build dist $(OUT) .mypy_cache .pytest_cache .ruff_cache .hypothesis

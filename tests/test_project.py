@@ -27,7 +27,7 @@ else:
 
 ROOT = Path(__file__).parents[1]
 TARGETS = {"help", "demo", "notebooks", "app", "clean", "lint", "check"}
-TARGETS |= {"test", "test-long", "test-browser", "test-fuzz", "test-colab"}
+TARGETS |= {"wheel", "test", "test-long", "test-browser", "test-fuzz", "test-colab"}
 README = ROOT / "README.md"
 
 

@@ -70,10 +70,14 @@ def notebook(
             *("--output-folder", "-o"), help="Where everything goes; its own when left out.", show_default=False
         ),
     ] = None,
+    cell_minutes: Annotated[
+        float | None, typer.Option(help="How long a cell may take; any time when left out.", min=0, show_default=False)
+    ] = None,
 ) -> None:
     """Run a notebook, and keep it executed, as a page and with its results in one folder.
 
-    Exit code 1 when a cell fails or the kernel dies; 2 for parameters that it does not have, before anything runs.
+    Exit code 1 when a cell fails, takes too long or kills the kernel; 2, before anything runs, for parameters that it
+    does not have.
     """
     source = _find_notebook(name)
     pairs = [word.partition("=")[::2] for word in parameter or []]
@@ -83,7 +87,7 @@ def notebook(
     if executed.exists() and (executed.samefile(source) or "papermill" not in _read_notebook(executed).metadata):
         raise RefusedInput(f"{executed} would be replaced by the executed copy: give another --output-folder")
     typer.echo(f"running {source.name}", err=True)
-    run_notebook(source, executed, parameters=values)
+    run_notebook(source, executed, parameters=values, cell_minutes=cell_minutes)
     _write_page(_read_notebook(executed), page, title=source.stem)
     typer.echo(f"{executed}\n{page}")
 
@@ -149,7 +153,9 @@ def _check_parameters(
     return values, user_path(folder if isinstance(folder, str | Path) and folder else f"outputs/{source.stem}")
 
 
-def run_notebook(notebook: Path, executed: Path, *, parameters: dict[str, Any]) -> Any:
+def run_notebook(
+    notebook: Path, executed: Path, *, parameters: dict[str, Any], cell_minutes: float | None = None
+) -> Any:
     """Run a notebook in a fresh kernel of this Python, in the current folder."""
     import nbformat
     import papermill
@@ -171,6 +177,7 @@ def run_notebook(notebook: Path, executed: Path, *, parameters: dict[str, Any]) 
                 kernel_name="python3",
                 kernel_manager_class=ThisPython,
                 progress_bar=sys.stderr.isatty(),
+                execution_timeout=cell_minutes and max(1, round(60 * cell_minutes)),
                 extra_arguments=["--IPKernelApp.log_level=ERROR"],  # else it warns of TCP on this very machine
             )
         except papermill.PapermillExecutionError as error:
@@ -179,7 +186,12 @@ def run_notebook(notebook: Path, executed: Path, *, parameters: dict[str, Any]) 
                 f"that cell, with the traceback, is {executed}"
             )
             raise _NotebookError(message) from error
-        except (DeadKernelError, CellTimeoutError) as error:
+        except CellTimeoutError as error:
+            message = (
+                f"a cell of {notebook.name} took longer than {cell_minutes:g} min. The notebook so far is {executed}"
+            )
+            raise _NotebookError(message) from error
+        except DeadKernelError as error:
             message = (
                 f"the kernel of {notebook.name} died, most often for want of memory: close other programs and try "
                 f"again. The notebook up to that cell is {executed}"
