@@ -46,12 +46,13 @@ lint: $(READY) workflows ## ruff, mypy, and the checkers of workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Syntax and expressions, security, schema; all offline.
+# Syntax and expressions, security, schema, and the Dockerfile; all offline.
 workflows: $(READY)
 	$(BIN)/actionlint
 	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	$(BIN)/hadolint Dockerfile
 
 check: lint ## lint, types, import direction, notebooks, and the tests that need no model (about a minute)
 	$(BIN)/python -m pytest -q -m "not model and not slow and not browser" $(PYTEST)

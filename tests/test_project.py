@@ -73,6 +73,31 @@ def test_tested_versions_are_allowed() -> None:
     assert wrong == []
 
 
+# What people find there, from the clouds' own lists (August 2026), as far as svdkit needs it.
+FREEZES = {
+    "Colab": "torch==2.11.0 diffusers==0.39.0 transformers==5.15.0 huggingface-hub==1.27.0 ipywidgets==7.7.1 "
+    "ipykernel==6.17.1 nbconvert==7.17.1 pandas==2.2.3 numpy==2.1.3 pillow==11.3.0 opencv-python-headless==5.0.0.93 "
+    "imageio-ffmpeg==0.6.0",
+    "Kaggle": "torch==2.10.0 diffusers==0.37.1 ipywidgets==8.1.5 nbconvert==6.4.5",
+}
+
+
+def changed(freeze: str, needed: dict[str, Requirement]) -> list[str]:
+    """Say which versions of a freeze an install of svdkit would replace."""
+    there = {line.partition("==")[0]: line.partition("==")[2] for line in freeze.split()}
+    assert there.keys() <= needed.keys()
+    return [f"{name} {version}" for name, version in there.items() if not needed[name].specifier.contains(version)]
+
+
+@pytest.mark.parametrize("cloud", FREEZES)
+def test_an_install_replaces_nothing_that_a_cloud_brings(cloud: str) -> None:
+    assert changed(FREEZES[cloud], direct()) == []
+
+
+def test_an_install_that_would_replace_something_is_found() -> None:
+    assert changed(FREEZES["Kaggle"], direct() | {"nbconvert": Requirement("nbconvert>=7.16")}) == ["nbconvert 6.4.5"]
+
+
 def test_torch_is_never_pinned_in_the_package() -> None:
     """An install into a notebook must not replace the torch that fits its GPU."""
     assert str(direct()["torch"]) == "torch"

@@ -1,4 +1,4 @@
-"""The workflows of .github: their checkers pass, and fail on planted faults; what jobs may do, and for how long."""
+"""The workflows and the Dockerfile: checkers pass, and fail on planted faults; what jobs may do, and for how long."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ CHECKERS = {
     "zizmor": ["zizmor", "--offline", "--quiet", ".github"],
     "schema": ["check-jsonschema", "--builtin-schema", "vendor.github-workflows", ".github/workflows/gpu.yml"],
     "action": ["check-jsonschema", "--builtin-schema", "vendor.github-actions", ".github/actions/gpu/action.yml"],
+    "hadolint": ["hadolint", "Dockerfile"],
 }
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 ACTION = ROOT / ".github" / "actions" / "gpu" / "action.yml"
@@ -31,8 +32,9 @@ def check(checker: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A checkout with nothing but the workflows."""
+    """A checkout with nothing but what is checked here."""
     shutil.copytree(ROOT / ".github", tmp_path / ".github")
+    shutil.copy(ROOT / "Dockerfile", tmp_path)
     (tmp_path / ".git").mkdir()  # by which actionlint finds the project
     return tmp_path
 
@@ -46,18 +48,31 @@ def test_they_are_in_order(copy: Path, checker: str) -> None:
 @pytest.mark.parametrize(
     ("checker", "name", "old", "new", "words"),
     [
-        ("actionlint", "workflows/gpu.yml", "inputs.model ||", "inputs.modle ||", 'property "modle" is not defined'),
-        ("actionlint", "workflows/gpu.yml", "needs: cpu", "needs: gpus", "does not exist in"),
-        ("zizmor", "workflows/gpu.yml", "@3d3c42e5aac5ba805825da76410c181273ba90b1", "@v7", "unpinned-uses"),
-        ("zizmor", "workflows/gpu.yml", "persist-credentials: false", "fetch-depth: 1", "artipacked"),
-        ("zizmor", "workflows/gpu-label.yml", '"$NUMBER"', '"${{ github.head_ref }}"', "template-injection"),
-        ("zizmor", "workflows/gpu-label.yml", "# zizmor: ignore[dangerous-triggers]", "#", "dangerous-triggers"),
-        ("schema", "workflows/gpu.yml", "timeout-minutes: 30", "timeout-minutes: [30]", "timeout-minutes"),
-        ("action", "actions/gpu/action.yml", "using: composite", "using: compost", "compost"),
+        (
+            "actionlint",
+            ".github/workflows/gpu.yml",
+            "inputs.model ||",
+            "inputs.modle ||",
+            'property "modle" is not defined',
+        ),
+        ("actionlint", ".github/workflows/gpu.yml", "needs: cpu", "needs: gpus", "does not exist in"),
+        ("zizmor", ".github/workflows/gpu.yml", "@3d3c42e5aac5ba805825da76410c181273ba90b1", "@v7", "unpinned-uses"),
+        ("zizmor", ".github/workflows/gpu.yml", "persist-credentials: false", "fetch-depth: 1", "artipacked"),
+        ("zizmor", ".github/workflows/gpu-label.yml", '"$NUMBER"', '"${{ github.head_ref }}"', "template-injection"),
+        (
+            "zizmor",
+            ".github/workflows/gpu-label.yml",
+            "# zizmor: ignore[dangerous-triggers]",
+            "#",
+            "dangerous-triggers",
+        ),
+        ("schema", ".github/workflows/gpu.yml", "timeout-minutes: 30", "timeout-minutes: [30]", "timeout-minutes"),
+        ("action", ".github/actions/gpu/action.yml", "using: composite", "using: compost", "compost"),
+        ("hadolint", "Dockerfile", "USER 10001", "USER root", "DL3002"),
     ],
 )
 def test_a_planted_fault_is_found(copy: Path, checker: str, name: str, old: str, new: str, words: str) -> None:
-    file = copy / ".github" / name
+    file = copy / name
     text = file.read_text(encoding="utf-8")
     assert old in text
     file.write_text(text.replace(old, new), encoding="utf-8")
