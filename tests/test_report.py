@@ -123,9 +123,9 @@ class TestFiles:
         text = (results / "table.md").read_text(encoding="utf-8")
         assert "OutOfMemoryError: needs 9.5 GiB more" in text
         with Image.open(results / "contact_sheet.png") as sheet:
-            assert sheet.size == (6 * 216 + 8, 2 * (117 + 32 + 8) + 11)
+            assert sheet.size == (6 * 216 + 8, 2 * (117 + 18 + 8) + 8)
             colours = sheet.convert("RGB")
-        assert colours.getpixel((108, 60)) != colours.getpixel((5 * 216 + 108, 157 + 60)) == (233, 235, 238)
+        assert colours.getpixel((108, 60)) != colours.getpixel((5 * 216 + 108, 143 + 60)) == (233, 235, 238)
 
     def test_the_page_says_what_was_run_where_and_how(self, results):
         """Title, models, hardware, versions, command, request, failures."""

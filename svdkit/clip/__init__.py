@@ -48,28 +48,39 @@ def _figure_html(frames: Frames, *, fps: float, caption: str) -> str:
     )
 
 
-def frame_sheet(frames: Frames, *, caption: str, columns: int) -> Image.Image:
-    """Lay all frames on one picture, numbered from 1, with a line of text below; see ``Clip.contact_sheet``."""
-    check = number(1, 4096, step=1)
-    columns = clip_number(columns, check, name="columns", give="a whole number from 1 to 4096")
-    count, height, width = frames.shape[:3]
-    columns, margin, line = min(columns, count), 8, 20
-    cell_width = min(max(width, 200), 320)
-    cell_height = max(1, round(height * cell_width / width))
-    step_x, step_y = cell_width + margin, cell_height + line + margin
-    font, (caption,) = lettering([caption], size=14)
-    text = wrapped(caption, columns * step_x - margin, font)
-    size = (margin + columns * step_x, margin + math.ceil(count / columns) * step_y + len(text) * line)
-    if size[0] * size[1] > 2**27:
-        raise ClipError(f"a contact sheet of {size[0]}x{size[1]} pixels is too large; {count} frames do not fit")
-    sheet = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-    for i, frame in enumerate(frames):
+def picture_sheet(
+    pictures: Sequence[Image.Image | None],
+    labels: Sequence[str],
+    *,
+    height: int,
+    width: int,
+    columns: int,
+    caption: str = "",
+) -> Image.Image:
+    """Lay pictures, none larger than height and width, on a sheet over their labels, with a text below them all.
+
+    None is an empty field; a label has two lines at most.
+    """
+    columns, margin, line = min(columns, len(pictures)), 8, 18
+    font, (caption, *labels) = lettering([caption, *labels], size=13)
+    texts = [wrapped(label, width, font)[:2] for label in labels]
+    step_x, step_y = width + margin, height + line * max(map(len, texts)) + margin
+    below = wrapped(caption, columns * step_x - margin, font) if caption else []
+    end = margin + math.ceil(len(pictures) / columns) * step_y
+    sheet = Image.new("RGB", (margin + columns * step_x, end + len(below) * line), "white")
+    pen = ImageDraw.Draw(sheet)
+
+    def write(lines: Sequence[str], x: int, y: int) -> None:
+        for row, words in enumerate(lines):
+            pen.text((x, y + row * line), words, fill="#202020", font=font)
+
+    for i, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
         x, y = margin + i % columns * step_x, margin + i // columns * step_y
-        sheet.paste(Image.fromarray(frame).resize((cell_width, cell_height), Image.Resampling.LANCZOS), (x, y))
-        draw.text((x, y + cell_height + 2), str(i + 1), fill="#202020", font=font)
-    for i, words in enumerate(text):
-        draw.text((margin, size[1] - (len(text) - i) * line - 2), words, fill="#202020", font=font)
+        pen.rectangle((x, y, x + width - 1, y + height - 1), fill="#e9ebee")
+        if picture:
+            sheet.paste(picture, (x + (width - picture.width) // 2, y + (height - picture.height) // 2))
+        write(text, x, y + height + 1)
+    write(below, margin, end - 2)
     return sheet
 
 
@@ -249,13 +260,21 @@ class Clip:
 
         Example:
             >>> Clip(np.zeros((14, 72, 128, 3), np.uint8), fps=7).contact_sheet().size
-            (1048, 448)
+            (1048, 440)
         """
+        check = number(1, 4096, step=1)
+        columns = clip_number(columns, check, name="columns", give="a whole number from 1 to 4096")
         made = self.provenance.settings if self.provenance else {}
         names = ("num_inference_steps", "min_guidance_scale", "max_guidance_scale", "noise_aug_strength")
         settings = [f"{name} {made[name]}" for name in names if name in made]
         caption = " · ".join((self.label, f"height {self.height}", f"width {self.width}", *settings))
-        return frame_sheet(self.frames, caption=caption, columns=columns)
+        width = min(max(self.width, 200), 320)
+        height = max(1, round(self.height * width / self.width))
+        if min(columns, self.num_frames) * width * height * math.ceil(self.num_frames / columns) > 2**27:
+            raise ClipError(f"a contact sheet of {self.num_frames} frames of {width}x{height} pixels is too large")
+        scaled = [Image.fromarray(each).resize((width, height), Image.Resampling.LANCZOS) for each in self.frames]
+        numbers, size = [str(i + 1) for i in range(len(scaled))], {"height": height, "width": width}
+        return picture_sheet(scaled, numbers, columns=columns, caption=caption, **size)
 
     def _repr_html_(self) -> str:
         return _figure_html(self.frames, fps=self.fps, caption=self.label)

@@ -1,4 +1,4 @@
-"""The report's pictures: curves and the Pareto plot as inline SVG, and a sheet of the first frames."""
+"""The report's pictures: curves and the Pareto plot as inline SVG."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ import io
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
-
-from svdkit.clip import lettering, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -157,24 +153,3 @@ def _svg(draw: Callable[[Axes], None], text: str) -> str:
     drawing = buffer.getvalue().replace(_INK, "var(--text)").replace(_FAINT, "var(--line)")
     head = f'<svg role="img" aria-label="{html.escape(text)}" '
     return head + drawing[drawing.index("<svg ") + len("<svg ") :]
-
-
-def poster_sheet(pictures: Sequence[tuple[Path | None, str]], *, columns: int = 6) -> Image.Image:
-    """Lay first frames on one picture, each with its label; a run without a clip gets an empty field."""
-    wide, high, line, gap = 208, 117, 16, 8
-    columns = min(columns, len(pictures))
-    size = (gap + columns * (wide + gap), gap + -(-len(pictures) // columns) * (high + 2 * line + gap) + 3)
-    font, labels = lettering([label for _, label in pictures], size=12)
-    sheet = Image.new("RGB", size, "white")
-    pen = ImageDraw.Draw(sheet)
-    for index, ((path, _), label) in enumerate(zip(pictures, labels, strict=True)):
-        left, top = gap + index % columns * (wide + gap), gap + index // columns * (high + 2 * line + gap)
-        pen.rectangle((left, top, left + wide - 1, top + high - 1), fill="#e9ebee")
-        if path is not None:
-            with Image.open(path, formats=("JPEG",)) as image:
-                small = image.convert("RGB")
-            small = ImageOps.contain(small, (wide, high), Image.Resampling.LANCZOS)
-            sheet.paste(small, (left + (wide - small.width) // 2, top + (high - small.height) // 2))
-        for row, text in enumerate(wrapped(label, wide, font)[:2]):
-            pen.text((left, top + high + 2 + row * line), text, fill="#202020", font=font)
-    return sheet

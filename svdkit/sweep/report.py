@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
+from PIL import Image, ImageOps
+
 from svdkit.bench.quality import QUALITY
 from svdkit.bench.record import read_records, records_file
 from svdkit.bench.stats import median
 from svdkit.bench.table import hardware, table, to_csv, to_markdown, varying
+from svdkit.clip import picture_sheet
 from svdkit.clip.provenance import plain
 from svdkit.disk import write_whole
 from svdkit.errors import ClipError, SvdkitError
-from svdkit.sweep.figures import curves, poster_sheet
+from svdkit.sweep.figures import curves
 from svdkit.sweep.player import asset, json_script
 from svdkit.units import format_bytes, format_money, format_seconds
 
@@ -168,6 +171,17 @@ def inside(folder: Path, name: str | None) -> Path | None:
     return path if name and path.is_file() and path.resolve().is_relative_to(folder.resolve()) else None
 
 
+_HEIGHT, _WIDTH = 117, 208  # of a first frame in the overview
+
+
+def _small(poster: Path | None) -> Image.Image | None:
+    """Read a first frame as small as the overview shows it."""
+    if poster is None:
+        return None
+    with Image.open(poster, formats=("JPEG",)) as image:
+        return ImageOps.contain(image.convert("RGB"), (_WIDTH, _HEIGHT), Image.Resampling.LANCZOS)
+
+
 def short(name: str) -> str:
     """Shorten the name of a setting for headings and labels."""
     return _SHORT.get(name, name)
@@ -297,8 +311,8 @@ def write_report(folder: str | Path, *, baseline: str | None = None) -> Path:
     asked = described.get("asked", described)  # what a sweep writes, or what a user wrote by hand
     axes = asked.get("axes") if isinstance(asked, dict) else None
     rows, axes = _make_rows(folder, records, order=list(axes) if isinstance(axes, dict) else [])
-    posters = [inside(folder, row.record.artifacts.get("poster")) for row in rows]
-    sheet = poster_sheet(list(zip(posters, (row.title for row in rows), strict=True)))
+    posters = [_small(inside(folder, row.record.artifacts.get("poster"))) for row in rows]
+    sheet = picture_sheet(posters, [row.title for row in rows], height=_HEIGHT, width=_WIDTH, columns=6)
     overview = io.BytesIO()
     sheet.quantize(128).save(overview, "PNG", optimize=True)  # a third of the bytes, for an overview
     write_whole(folder / "contact_sheet.png", overview.getvalue())
