@@ -91,7 +91,7 @@ gpu-install:
 		mkdir -p build && python3 -m venv --system-site-packages build/gpu-env; \
 		$(if $(TORCH_INDEX),$(GPU_PYTHON) -m pip -qq install --index-url $(TORCH_INDEX) torch;) \
 		python3 -m pip list --format freeze 2>/dev/null | grep -iE '^(torch|torchvision|torchaudio|numpy)==' > build/keep.txt || true; \
-		$(GPU_PYTHON) -m pip --disable-pip-version-check -qq install -c build/keep.txt .; }
+		$(GPU_PYTHON) -m pip --disable-pip-version-check -qq install -c build/keep.txt -e .; }
 
 gpu-look gpu-notebooks gpu-compare gpu-summary:
 	@$(GPU_PYTHON) .ci/gpu.py $(@:gpu-%=%)
