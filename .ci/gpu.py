@@ -1,7 +1,7 @@
 """The steps of the GPU workflow: python .ci/gpu.py look | notebooks | compare | summary; docs/ci.md says how they fit.
 
 Everything is told by environment variables, as a workflow has them: MODEL, WEIGHTS (random or trained), NOTEBOOKS,
-NOTEBOOK_MINUTES and CELL_MINUTES (at most, each), OUT (where everything goes), HOURLY_PRICE and CURRENCY of the runner.
+NOTEBOOK_MINUTES and CELL_MINUTES (at most, each), RESULTS (the folder for everything), HOURLY_PRICE and CURRENCY.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WEIGHTS = "trained" if MODEL == "micro" else os.environ.get("WEIGHTS") or "rando
 NOTEBOOKS = (os.environ.get("NOTEBOOKS") or "01_quickstart 02_parameter_sweep 03_performance_profile").split()
 NOTEBOOK_MINUTES = float(os.environ.get("NOTEBOOK_MINUTES") or 30)
 CELL_MINUTES = float(os.environ.get("CELL_MINUTES") or 20)
-OUT = Path(os.environ.get("OUT") or "build/gpu")
+OUT = Path(os.environ.get("RESULTS") or "build/gpu")
 PRICE, CURRENCY = float(os.environ.get("HOURLY_PRICE") or 0), os.environ.get("CURRENCY") or "USD"
 ACCEPTED = Path(os.environ.get("ACCEPTED") or ROOT / "bench_results" / "ci")
 
@@ -53,7 +53,6 @@ FEW: dict[str, dict[str, Any]] = {
 
 def look() -> int:
     """Print what this machine is; 1 where the model needs a GPU and torch can use none."""
-    OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "started").write_text(str(time.time()), encoding="utf-8")
     if tool := shutil.which("nvidia-smi"):
         subprocess.run([tool], check=False)
@@ -147,4 +146,5 @@ def summary() -> int:
 
 
 if __name__ == "__main__":
+    OUT.mkdir(parents=True, exist_ok=True)
     sys.exit({"look": look, "notebooks": notebooks, "compare": compare, "summary": summary}[sys.argv[1]]())
