@@ -70,7 +70,7 @@ app: $(READY) ## show the panel as a web page, on the built-in model where there
 
 test-long: $(READY) ## the tests that take a minute or more
 	@mkdir -p build
-	$(BIN)/python -m pytest -m "long and not browser" -n $(WORKERS) --junitxml build/long.xml $(PYTEST)
+	$(BIN)/python -m pytest -m "long and not browser" -n $(WORKERS) --dist worksteal --junitxml build/long.xml $(PYTEST)
 
 # One at a time: a browser, a server and a kernel are enough for two cores.
 test-browser: $(READY) ## the report, the player and the panel in a browser (needs chromium)
