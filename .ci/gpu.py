@@ -122,7 +122,7 @@ def _records() -> list[Record]:
 def _folder_name(record: Record) -> str:
     """Name what profiles share that can be compared: GPU, model, weights; versions may differ, for they are judged."""
     parts = (record.environment.get("gpu") or "cpu", record.model["name"], record.model["weights"])
-    return re.sub(r"[^a-z0-9.]+", "-", "_".join(map(str, parts)).lower())
+    return re.sub(r"[^a-z0-9.]+", "-", "-".join(map(str, parts)).lower())
 
 
 def summary() -> int:

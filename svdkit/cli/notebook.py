@@ -71,7 +71,7 @@ def notebook(
         ),
     ] = None,
     cell_minutes: Annotated[
-        float | None, typer.Option(help="How long a cell may take; any time when left out.", min=0, show_default=False)
+        float | None, typer.Option(help="Of a cell at most; any time when left out.", min=0.01, show_default=False)
     ] = None,
 ) -> None:
     """Run a notebook, and keep it executed, as a page and with its results in one folder.
