@@ -28,7 +28,7 @@ GPU_PYTHON ?= build/gpu-env/bin/python
 COLAB_TESTS := $(addprefix tests/test_,colab.py app.py quickstart.py ui_parts.py ui_form.py ui_outlook.py ui_results.py ui_run.py ui_panel.py)
 OUT := outputs
 
-.PHONY: help demo test test-long test-browser test-fuzz test-colab lint workflows check notebooks app wheel clean
+.PHONY: help demo test test-long test-browser test-fuzz test-colab lint workflows check notebooks app docs wheel clean
 .PHONY: gpu-install gpu-look gpu-notebooks gpu-compare gpu-summary
 
 help: ## list what can be made
@@ -95,6 +95,11 @@ gpu-install:
 
 gpu-look gpu-notebooks gpu-compare gpu-summary:
 	@$(GPU_PYTHON) .ci/gpu.py $(@:gpu-%=%)
+
+docs: $(READY) ## build the documentation site into build/docs; notebooks that were run (make notebooks) come with results
+	@$(BIN)/python -c 'import furo, myst_nb' 2>/dev/null || $(PIP) install -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m sphinx -q -W -E -b html docs build/docs
+	@test "$$(du -sm build/docs | cut -f1)" -le 25 || { echo 'build/docs is larger than 25 MB' >&2; exit 1; }
 
 wheel: $(READY) ## build the wheel, and make a clip with it in an environment that has nothing of the checkout
 	@rm -rf build/wheel dist

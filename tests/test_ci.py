@@ -107,5 +107,6 @@ def test_the_entry_point_proves_the_readme_before_it_installs_more() -> None:
         "make test-long",
         ".venv/bin/python .ci/check_ran.py build/tests.xml build/browser.xml build/long.xml",
         "make test-colab",
+        "make docs",
         "make lint",
     ]

@@ -27,7 +27,7 @@ else:
 
 ROOT = Path(__file__).parents[1]
 TARGETS = {"help", "demo", "notebooks", "app", "clean", "lint", "check"}
-TARGETS |= {"wheel", "test", "test-long", "test-browser", "test-fuzz", "test-colab"}
+TARGETS |= {"docs", "wheel", "test", "test-long", "test-browser", "test-fuzz", "test-colab"}
 README = ROOT / "README.md"
 
 
@@ -110,7 +110,7 @@ def test_ffmpeg_is_pinned_to_one_that_mediapy_can_read_with() -> None:
 
 
 def test_extras() -> None:
-    assert set(project()["optional-dependencies"]) == {"app", "ray", "dev"}
+    assert set(project()["optional-dependencies"]) == {"app", "ray", "docs", "dev"}
 
 
 def test_what_is_installed_is_what_constraints_say() -> None:
