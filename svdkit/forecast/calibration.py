@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import platformdirs
 
@@ -22,14 +22,10 @@ from svdkit.errors import SvdkitError, SvdkitWarning
 from svdkit.forecast.cards import Card, card_of, find_card
 from svdkit.given import user_path
 from svdkit.models import find_model
-from svdkit.models.costs import network_of
+from svdkit.models.costs import Call, Cost, Network, network_of
 from svdkit.pipeline.memory import Rung, clip_calls
 from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.units import format_count
-
-if TYPE_CHECKING:
-    from svdkit.models.costs import Call, Cost, Network
-
 
 # [assumed] Shares of the tensor cores' rate that half precision reaches at SVD's shapes, and of the traffic between
 # them that is left by fusion: eager, and compiled. All are scaled away where anything was measured: they only say how
@@ -128,7 +124,7 @@ def transfer_seconds(job: ClipJob, card: Card) -> dict[str, float]:
     if memory == "offload":  # there and back, once a clip
         stages = {"image_encoder": "image_encoder", "unet": "unet", "vae_decode": "vae"}
         return {stage: 2 * weights[name] * second[memory] for stage, name in stages.items()}
-    (unet, _, calls), *_ = job.costs()["unet"]
+    ((unet, _, calls),) = job.costs()["unet"]
     passes = calls * (_FETCHED[unet.batch] if unet.chunked else 1.0)
     # What group-offload fetches ahead was seen to cost as much as if nothing computed meanwhile.
     encoder = weights["image_encoder"] * second["sequential"]
@@ -141,17 +137,10 @@ SHIPPED_FILE = Path(__file__).with_name("shipped_records.jsonl")  # of bench_res
 _SAME_SETTINGS, _OTHER_SETTINGS, _ONE_PROCESS = 1.05, 1.15, 1.1
 # [estimate] From what sources say of one card (32 and 25 s compiled on an A100), and from one card to another.
 _SAME_CARD, _OTHER_CARD, _ASSUMED = 1.3, 1.4, 2.0
-# Stages, and the names in a record that make them up: each by itself where it is told, else several together; what is
-# around a network belongs to it.
-_MEASURED = (
-    (("image_encoder",), ("image_encoder",)),
-    (("vae_encode",), ("vae_encode",)),
-    (("unet",), ("unet", "scheduler")),
-    (("vae_decode",), ("vae_decode", "postprocess")),
-    (("image_encoder", "vae_encode"), ("encode",)),
-    (("unet",), ("denoise",)),
-    (("vae_decode",), ("decode",)),
-)
+# Names in a record, and the stages that are told by them: each by itself, else several together.
+_MEASURED: dict[str, tuple[str, ...]] = {stage: (stage,) for stage in _SECONDS_STAGES}
+_MEASURED |= {"encode": ("image_encoder", "vae_encode"), "denoise": ("unet",), "decode": ("vae_decode",)}
+_AROUND = {"unet": "scheduler", "vae_decode": "postprocess"}  # what is around a network belongs to it
 
 
 class Calibration(NamedTuple):
@@ -207,10 +196,7 @@ def _job_of(record: Record, like: ClipJob, card: Card) -> ClipJob | None:
     """What a record ran, so far as time depends on it; None if it does not say, or ran something else than is asked."""
     gpu, cpu = (record.environment.get(name) for name in ("gpu", "cpu"))
     device = card_of(str(gpu)).name if gpu else str(cpu or "CPU")
-    try:
-        clip = ClipSettings.from_dict(record.clip).replace(seed=0, playback_fps=7.0)
-    except SvdkitError:
-        return None
+    clip = ClipSettings.read(record.clip, []).replace(seed=0, playback_fps=7.0)
     if record.status != "ok" or device != card.name or None in clip.to_dict().values():
         return None
     job = clip_job(record.model["name"], like.network, record.load, clip)
@@ -219,14 +205,13 @@ def _job_of(record: Record, like: ClipJob, card: Card) -> ClipJob | None:
 
 def _factors(record: Record, job: ClipJob, card: Card) -> dict[str, float]:
     """Measured (the median) over nominal seconds of each stage that is told."""
-    moving = transfer_seconds(job, card)
-    nominal = {stage: value + moving.get(stage, 0.0) for stage, value in nominal_seconds(job, card).items()}
+    expected = Calibration({"unet": 1.0}, 1.0, 1.0, "", moved=True).seconds(job, card)
     median = {name: statistics.median(values) for name, values in record.samples.get("timed", {}).items() if values}
     found: dict[str, float] = {}
-    for stages, names in _MEASURED:
-        seconds, expected = sum(median.get(name, 0.0) for name in names), sum(nominal[stage] for stage in stages)
-        if names[0] in median and seconds > 0 and not found.keys() & set(stages):
-            found |= dict.fromkeys(stages, seconds / expected)
+    for name, stages in _MEASURED.items():
+        if median.get(name, 0.0) > 0 and not found.keys() & set(stages):
+            seconds = median[name] + median.get(_AROUND.get(name, ""), 0.0)
+            found |= dict.fromkeys(stages, seconds / sum(expected[stage] for stage in stages))
     return found
 
 
@@ -280,8 +265,10 @@ def from_published(card: Card, *, job: ClipJob, leave_out: str | None = None) ->
 def nearest(given: list[Record], *, job: ClipJob, card: Card) -> Calibration:
     """Calibrate from the nearest source that knows something."""
     sources = {"own records": given, "own calibration": _own(), "shipped records": _shipped()}
-    found = (from_records(records, job=job, card=card, what=what) for what, records in sources.items())
-    return next(filter(None, found), None) or from_published(card, job=job)
+    for what, records in sources.items():
+        if found := from_records(records, job=job, card=card, what=what):
+            return found
+    return from_published(card, job=job)
 
 
 @functools.cache

@@ -101,8 +101,8 @@ class Forecast:
 
     def brief(self) -> dict[str, Any]:
         """Give what a record keeps beside what was measured: seconds, memory, the card, where the seconds come from."""
-        names = ("gpu", "seconds", "seconds_low", "seconds_high", "memory_bytes", "source")
-        return {name: getattr(self, name) for name in names}
+        kept = ("gpu", "seconds", "seconds_low", "seconds_high", "memory_bytes", "source")
+        return {name: getattr(self, name) for name in kept}
 
     def to_dict(self) -> dict[str, Any]:
         """Give all of it as plain JSON values."""
@@ -117,21 +117,14 @@ class Forecast:
         lines = [_title(self)]
         for label, words in _facts(self):
             lines += textwrap.wrap(words, 110, initial_indent=f"{label:<11}", subsequent_indent=" " * 11)
-        return "\n".join([*lines, "", *aligned([[*map(str.upper, _HEADINGS)], *_ladder(self)])])
+        return "\n".join([*lines, "", *aligned([("", "WAY", "DECODE CHUNK", "MEMORY", "A CLIP", ""), *_ladder(self)])])
 
     def _repr_html_(self) -> str:
-        return f"<div><b>{escape(_title(self))}</b>{_table(_facts(self))}{_table([_HEADINGS, *_ladder(self)])}</div>"
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 _NAMES = {"image_encoder": "image encoder", "vae_encode": "VAE encode", "unet": "UNet", "vae_decode": "VAE decode"}
 _VERDICTS = {True: "fits", False: "does not fit", None: "not known whether it fits"}
-_HEADINGS = ("", "way", "decode chunk", "memory", "a clip", "")
-
-
-def _table(rows: Iterable[Iterable[str]]) -> str:
-    """Give texts as an HTML table, everything escaped; Jupyter aligns to the right what is not told otherwise."""
-    cells = ("".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in row) for row in rows)
-    return f"<table><tr>{'</tr><tr>'.join(cells)}</tr></table>"
 
 
 def _title(forecast: Forecast) -> str:
@@ -190,11 +183,14 @@ def _ladder(forecast: Forecast) -> Iterator[tuple[str, ...]]:
     chosen = _chosen(forecast)
     known = any(step.rung == chosen.rung for step in forecast.ladder)
     for step in forecast.ladder if known else (chosen, *forecast.ladder):
-        mark = "->" if step.rung == chosen.rung else ""
-        seconds = "–" if step.seconds is None else format_seconds(step.seconds)
-        verdict = "" if step.fits is None else _VERDICTS[step.fits]
-        size = format_bytes(step.memory_bytes)
-        yield mark, rung_text(step.rung), str(step.rung.decode_chunk_size), size, seconds, verdict
+        yield (
+            "->" if step.rung == chosen.rung else "",
+            rung_text(step.rung),
+            str(step.rung.decode_chunk_size),
+            format_bytes(step.memory_bytes),
+            "–" if step.seconds is None else format_seconds(step.seconds),
+            "" if step.fits is None else _VERDICTS[step.fits],
+        )
 
 
 def _operations(count: float) -> str:
@@ -276,7 +272,6 @@ def forecast(
         return step._replace(rung=run(step.rung).rung, seconds=sum(seconds.values()) or None)
 
     ladder, chosen = tuple(map(timed, ladder)), timed(chosen)
-    low, high = (chosen.seconds and chosen.seconds * factor for factor in (found.low, found.high))
     advice = [] if chosen.fits is not False else [_cure(need, clip, ladder, chosen, room=card.memory_bytes)]
     if not found.factors and card.name.startswith("a card of"):
         advice.append("for seconds name the card, for example gpu='RTX 4090': memory alone does not say how fast it is")
@@ -299,8 +294,8 @@ def forecast(
         ladder=ladder,
         stage_seconds=found.seconds(ran, card),
         seconds=chosen.seconds,
-        seconds_low=low,
-        seconds_high=high,
+        seconds_low=chosen.seconds and chosen.seconds * found.low,
+        seconds_high=chosen.seconds and chosen.seconds * found.high,
         source=found.source,
         **price.to_dict(),
         fitting=_fitting(need, clip, chosen.rung, room=card.memory_bytes) if chosen.fits is False else None,
