@@ -196,7 +196,7 @@ def _job_of(record: Record, like: ClipJob, card: Card) -> ClipJob | None:
     """What a record ran, so far as time depends on it; None if it does not say, or ran something else than is asked."""
     gpu, cpu = (record.environment.get(name) for name in ("gpu", "cpu"))
     device = card_of(str(gpu)).name if gpu else str(cpu or "CPU")
-    clip = ClipSettings.read(record.clip, []).replace(seed=0, playback_fps=7.0)
+    clip = ClipSettings.read({"max_guidance_scale": 3.0, **record.clip}, []).replace(seed=0, playback_fps=7.0)
     if record.status != "ok" or device != card.name or None in clip.to_dict().values():
         return None
     job = clip_job(record.model["name"], like.network, record.load, clip)
