@@ -298,14 +298,13 @@ def _gpus(facts: Facts) -> Iterator[Finding]:
         free = "" if gpu.free_bytes is None else f", {format_bytes(unused)} free"
         lack, cure = lacking_code(gpu.capability, facts.architectures) or ("", "")
         needs = f"svd-xt at its own size needs {format_bytes(_VRAM_BYTES)}"
-        smaller = "make smaller clips (height 320, width 512), or use micro"
-        others = ("other programs hold more than half of it", "nvidia-smi lists them; shut down idle notebooks")
+        others = "other programs hold more than half of it"
         yield _judged(
             "gpu",
             f"{gpu.name}, {format_bytes(gpu.vram_bytes)}{free}{driver}",
             (lack, "fail", f"{lack}, so the first computation fails", cure),
-            (gpu.vram_bytes < _VRAM_BYTES, "warn", needs, smaller),
-            (unused < gpu.vram_bytes // 2, "warn", *others),
+            (gpu.vram_bytes < _VRAM_BYTES, "warn", needs, "make smaller clips (height 320, width 512), or use micro"),
+            (unused < gpu.vram_bytes // 2, "warn", others, "nvidia-smi lists them; shut down idle notebooks"),
         )
     if facts.mps:
         yield Finding("gpu", "ok", "Apple GPU (MPS); svdkit uses fp32 on it")

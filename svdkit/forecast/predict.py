@@ -17,8 +17,6 @@ from svdkit.forecast.cards import Card, card_of, find_card
 from svdkit.models import find_model
 from svdkit.models.costs import network_of
 from svdkit.pipeline.memory import (
-    MARGINS,
-    OVERHEAD_BYTES,
     Fit,
     Need,
     Rung,
@@ -106,8 +104,10 @@ class Forecast:
 
     def to_dict(self) -> dict[str, Any]:
         """Give all of it as plain JSON values."""
-        steps = [{**step.rung._asdict(), **step._asdict()} for step in self.ladder]
-        ladder = [{name: value for name, value in step.items() if name != "rung"} for step in steps]
+        ladder = [
+            {**step.rung._asdict(), "memory_bytes": step.memory_bytes, "fits": step.fits, "seconds": step.seconds}
+            for step in self.ladder
+        ]
         settings = {"load": self.load.to_dict(), "clip": self.clip.to_dict()}
         more = {"fitting": self.fitting and self.fitting.to_dict(), "advice": list(self.advice), "ladder": ladder}
         return {**vars(self), **settings, **more, "cost": self.cost, "clips_per_hour": self.clips_per_hour}
@@ -155,16 +155,14 @@ def _facts(forecast: Forecast) -> Iterator[tuple[str, str]]:
     yield "memory", f"{format_bytes(needed)}{has}: {_VERDICTS[forecast.fits]} ({way})"
     weights, peaks = format_bytes(sum(forecast.weight_bytes.values())), _by_stage(forecast.peak_bytes, format_bytes)
     yield "", f"weights {weights}; activations at their peak: {peaks}"
+    yield "", "the rest is a margin for cuDNN's copies, fragments and the process or CUDA context itself"
     if load.memory == "group-offload":
         pinned = format_bytes(forecast.weight_bytes["unet"])
         yield "", f"and {pinned} of main memory, pinned, from which the UNet is fetched"
-    whose = "the CUDA context" if load.device == "cuda" else "the process"
-    fragments = f"cuDNN's copies, {MARGINS['unet'] - 1:.0%} of the UNet's activations for fragments"
-    yield "", f"margin within that: {fragments}, {format_bytes(OVERHEAD_BYTES)} for {whose}"
     if forecast.reserved_bytes > needed and load.device == "cuda":
         yield "", f"with room torch takes {format_bytes(forecast.reserved_bytes)}, and gives back when it has to"
-    large = _by_stage({stage: count for stage, count in forecast.flops.items() if count >= 1e12}, _operations)
-    yield "arithmetic", f"{_operations(sum(forecast.flops.values()))} a clip{large and ': '}{large}"
+    total, parts = _operations(sum(forecast.flops.values())), _by_stage(forecast.flops, _operations)
+    yield "arithmetic", f"{total} a clip: {parts}"
     yield from (("advice", sentence) for sentence in forecast.advice)
 
 
