@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -226,6 +227,7 @@ def test_the_driver_is_told_by_a_file_or_by_nvidia_smi(monkeypatch, file):
     stdout = "570.86.15\n" if file is None else "1.2"
     monkeypatch.setattr(subprocess, "run", lambda *args, **named: types.SimpleNamespace(stdout=stdout))
     assert facts._driver.__wrapped__() == "570.86.15"
+    assert file or facts._cpu() == (platform.processor() or None)
 
 
 def test_the_encoders_of_an_ffmpeg_are_asked_for_and_a_broken_one_is_none(monkeypatch, tmp_path):
@@ -291,8 +293,10 @@ def test_what_torch_tells_about_a_gpu(monkeypatch, free, full, bytes_):
     assert (asked["cuda"], asked["cudnn"], asked["architectures"], asked["mps"]) == ("12.8", 91900, ("sm_75",), False)
 
 
-def test_the_disk_of_a_folder_not_yet_made_is_measured(tmp_path):
+def test_the_disk_of_a_folder_not_yet_made_is_measured(tmp_path, monkeypatch):
     assert (facts._disk_free(tmp_path / "not" / "yet") or 0) > 0
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: (tmp_path / "nothing").stat())
+    assert facts._disk_free(tmp_path) is None
 
 
 def test_a_token_is_seen_and_never_opened(tmp_path, monkeypatch):
