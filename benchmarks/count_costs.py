@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for svdkit where it is not installed
 
 from svdkit.models import find_model, random_pipeline  # noqa: E402 - behind the line above
-from svdkit.models.costs import COSTS_FILE, Call, Cost, Network, network_fingerprint, terms  # noqa: E402
+from svdkit.models.costs import COSTS_FILE, Call, Cost, Network, counted, network_fingerprint, terms  # noqa: E402
 from svdkit.models.folder import STEMS  # noqa: E402
 from svdkit.models.random_weights import configurations  # noqa: E402
 
@@ -100,10 +100,10 @@ def count(name: str) -> dict[str, Any]:
 
 def main(names: Sequence[str]) -> None:
     """Count, and write the file; what is not named stays as it is."""
-    known = json.loads(COSTS_FILE.read_text(encoding="utf-8"))["networks"] if COSTS_FILE.is_file() else {}
-    known |= {name: count(name) for name in names or ("svd", "micro")}
+    networks = counted()["networks"] | {name: count(name) for name in names or ("svd", "micro")}
     made_with = {package: importlib.metadata.version(package) for package in ("torch", "diffusers", "transformers")}
-    text = json.dumps({"command": "python benchmarks/count_costs.py", "made_with": made_with, "networks": known})
+    command = "python benchmarks/count_costs.py"
+    text = json.dumps({"command": command, "made_with": made_with, "shape": counted()["shape"], "networks": networks})
     # One polynomial a line, so that a change can be read.
     COSTS_FILE.write_text(text.replace("[[", "[\n [").replace("], [", "],\n [") + "\n", encoding="utf-8")
 

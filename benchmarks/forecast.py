@@ -16,17 +16,17 @@ import csv
 import statistics
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for svdkit where it is not installed
 
 from svdkit.forecast import forecast  # noqa: E402 - see above
-from svdkit.forecast.calibration import Timing, from_published, nominal_of, published  # noqa: E402
+from svdkit.forecast.calibration import from_published, published  # noqa: E402
 from svdkit.settings import ClipSettings, LoadSettings  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 BAR, ERROR_BAR, INSIDE_BAR = 0.25, 0.20, 0.70
 COLUMNS = (
@@ -47,34 +47,30 @@ REASONS = {
 }
 
 
-def compare(row: Timing) -> dict[str, object]:
+def compare(row: Mapping[str, Any]) -> dict[str, object]:
     """Forecast one row from the other sources."""
-    found = from_published(row.card, job=row.job, leave_out=row.source)
-    if found is None:
-        raise SystemExit(f"nothing left to forecast {row.source} from")
-    stages = {stage: seconds * found.factors[stage] for stage, seconds in nominal_of(row).items()}
-    seconds = sum(stages.values()) if row.stage == "total" else stages[row.stage]
-    ratio = seconds / row.seconds
+    job = row["job"]
+    found = from_published(row["card"], job=job, leave_out=row["source"])
+    stages = found.seconds(job, row["card"])
+    seconds = stages.get(row["stage"], sum(stages.values()))
+    ratio = seconds / row["seconds"]
     return {
-        "gpu": row.card.name,
-        "model": row.model,
-        "frames": row.job.clip.num_frames,
-        "steps": row.job.clip.num_inference_steps,
-        "software": row.software,
-        "stage": row.stage,
-        "published_seconds": row.seconds,
+        "gpu": row["card"].name,
+        **{name: row[name] for name in ("model", "software", "stage", "source")},
+        "frames": job.size["num_frames"],
+        "steps": job.steps,
+        "published_seconds": row["seconds"],
         "forecast_seconds": round(seconds, 2),
         "low_seconds": round(seconds * found.low, 2),
         "high_seconds": round(seconds * found.high, 2),
         "ratio": round(ratio, 3),
-        "source": row.source,
         "explanation": "" if abs(ratio - 1) <= BAR else explain(row),
     }
 
 
-def explain(row: Timing) -> str:
+def explain(row: Mapping[str, Any]) -> str:
     """Say why a row lies outside; a row without a reason is a fault."""
-    told = f"{row.software}, {row.stage}"
+    told = f"{row['software']}, {row['stage']}"
     return next((why for words, why in REASONS.items() if words in told), "NOT EXPLAINED")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -67,21 +68,22 @@ class Facts:
 
 def gather(*, ask_torch: bool, ask_free: bool = False) -> Facts:
     """Look at this machine: torch only when asked, for its import takes seconds; free VRAM costs a CUDA context."""
-    versions = _versions()
+    versions = {name: version for name in _PACKAGES if (version := _version(name))}
     home = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")  # noqa: PTH111 - never raises
+    total, free = _ram()
     return Facts(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
         cpu=_cpu(),
         cpu_count=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        ram_bytes=total,
+        ram_free_bytes=free,
         versions=versions,
         driver=_driver(),
-        ffmpeg=_ffmpeg_version(),
-        ffmpeg_lacks=_ffmpeg_lacks() if ask_free else (),
         disk_free_bytes=_disk_free(Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub")),
         token=bool(os.environ.get("HF_TOKEN", "").strip()) or Path(home, "token").is_file(),
         offline=os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"},
-        **_ram_bytes(),
+        **_ffmpeg(ask=ask_free),
         **(_ask_torch(free=ask_free) if ask_torch and "torch" in versions else {}),
     )
 
@@ -90,15 +92,15 @@ def summary(*, gpu: bool | None = None, device: str = "auto") -> dict[str, Any]:
     """Describe this machine and the versions in use, for provenance and tables: no user, host, path or token."""
     facts = gather(ask_torch="torch" in sys.modules if gpu is None else gpu)
     kind, _, number = device.partition(":")
-    used = None if kind in {"cpu", "mps"} else next(iter(facts.gpus[int(number or 0) :]), None)
+    used = () if kind in {"cpu", "mps"} else facts.gpus[int(number or 0) :]
     same = ("python", "cpu", "cpu_count", "ram_bytes", "driver", "cuda", "cudnn", "ffmpeg")
     return {
         **{name: getattr(facts, name) for name in same},
         "platform": facts.system,
         "notebook": notebook_kind(),
-        "gpu": used.name if used else "Apple GPU (MPS)" if facts.mps and kind != "cpu" else None,
+        "gpu": used[0].name if used else "Apple GPU (MPS)" if facts.mps and kind != "cpu" else None,
         "gpu_count": len(facts.gpus),
-        "vram_bytes": used.vram_bytes if used else None,
+        "vram_bytes": used[0].vram_bytes if used else None,
         **facts.versions,
     }
 
@@ -123,40 +125,34 @@ def notebook_kind() -> str:
     return next((host for variable, host in hosts.items() if variable in os.environ), "jupyter")
 
 
-def _versions() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return {name: version for name, version in found.items() if version}  # None where pip was killed half-way
+def _version(package: str) -> str | None:
+    """Version of what is installed; None too where pip was killed half-way."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    return None
 
 
 def _cpu() -> str | None:
-    with contextlib.suppress(OSError, IndexError):
-        text = Path("/proc/cpuinfo").read_text(errors="replace")
-        return str(re.findall(r"(?m)^model name\s*:\s*(.*\S)", text)[0])
+    with contextlib.suppress(OSError):
+        if match := re.search(r"(?m)^model name\s*:\s*(.*\S)", Path("/proc/cpuinfo").read_text(errors="replace")):
+            return match[1]
     return platform.processor() or None
 
 
 def free_ram() -> int:
     """Bytes of main memory that this process may still take: of a machine, or of the container it runs in."""
+    return _ram()[1]
+
+
+def _ram() -> tuple[int, int]:
+    """Total and available memory, or what a container may have of it.
+
+    cgroup 2 or 1 counts a container's; files the kernel could drop at once are not in use.
+    """
     import psutil
 
-    return int(min([psutil.virtual_memory().available, *(limit - used for limit, used in _containers())]))
-
-
-def _ram_bytes() -> dict[str, Any]:
-    """Total and available memory, or what a container may have of it."""
-    try:
-        import psutil
-    except ImportError:
-        return {}
-    limits = (limit for limit, _ in _containers())
-    return {"ram_bytes": min([psutil.virtual_memory().total, *limits]), "ram_free_bytes": free_ram()}
-
-
-def _containers() -> Iterator[tuple[int, int]]:
-    """Limit and use of memory that cgroup 2 or 1 counts; files the kernel could drop at once are not in use."""
+    memory = psutil.virtual_memory()
+    totals, free = [memory.total], [memory.available]
     for folder, limit, used, cache in (
         ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
         ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -164,40 +160,37 @@ def _containers() -> Iterator[tuple[int, int]]:
         with contextlib.suppress(OSError, ValueError):  # not there; "max"
             size, taken = (int(Path(folder, name).read_text()) for name in (limit, used))
             stat = dict(line.split() for line in Path(folder, "memory.stat").read_text().splitlines())
-            yield size, taken - int(stat.get(cache, 0))
+            totals.append(size)
+            free.append(size - taken + int(stat.get(cache, 0)))
+    return min(totals), min(free)
 
 
 @functools.cache  # nvidia-smi takes a while, and the panel asks at each move of a slider
 def _driver() -> str | None:
     """Version of the NVIDIA driver: Linux tells it in a file, Windows, and Linux inside of it, by nvidia-smi."""
     text = ""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        if platform.system() == "Windows" or "microsoft" in platform.release().lower():
-            command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]  # wherever it is
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(errors="replace")
+    except OSError:
+        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]  # wherever it is
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
             text = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
-        else:
-            text = Path("/proc/driver/nvidia/version").read_text(errors="replace")
     match = re.search(r"\b\d{3,}\.\d+(?:\.\d+)?\b", text)
     return match[0] if match else None
 
 
-def _ffmpeg_version() -> str | None:
-    try:
+def _ffmpeg(*, ask: bool) -> dict[str, Any]:
+    """Version of ffmpeg, and, asked for, the suffixes of clips that it cannot save."""
+    found: dict[str, Any] = {}
+    with contextlib.suppress(Exception):  # missing, not executable, for another processor: all mean that there is none
         import imageio_ffmpeg
 
-        return str(imageio_ffmpeg.get_ffmpeg_version())
-    except Exception:  # noqa: BLE001 - missing, not executable, for another processor: all mean that there is none
-        return None
-
-
-def _ffmpeg_lacks() -> tuple[str, ...]:
-    with contextlib.suppress(Exception):  # as above
-        import imageio_ffmpeg
-
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-encoders"]
-        known = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.split()
-        return tuple(suffix for suffix, encoder in ENCODERS.items() if encoder not in known)
-    return ()
+        found["ffmpeg"] = str(imageio_ffmpeg.get_ffmpeg_version())
+        if ask:
+            command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-encoders"]
+            known = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.split()
+            found["ffmpeg_lacks"] = tuple(suffix for suffix, encoder in ENCODERS.items() if encoder not in known)
+    return found
 
 
 def _disk_free(folder: Path) -> int | None:
@@ -214,27 +207,23 @@ def _ask_torch(*, free: bool) -> dict[str, Any]:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an old driver warns here, and the doctor says it in our words
+            gpus = []
+            for index in range(torch.cuda.device_count()):
+                card, unused = torch.cuda.get_device_properties(index), 0 if free else None
+                if free:
+                    with contextlib.suppress(RuntimeError):  # so full that not even its context fits
+                        unused = torch.cuda.mem_get_info(index)[0]
+                gpus.append(Gpu(card.name, card.total_memory, unused, (card.major, card.minor)))
             return {
                 "cuda": torch.version.cuda,
                 "cudnn": torch.backends.cudnn.version(),
                 "architectures": tuple(torch.cuda.get_arch_list()),
-                "gpus": tuple(_gpu_facts(index, free=free) for index in range(torch.cuda.device_count())),
+                "gpus": tuple(gpus),
                 "mps": bool(torch.backends.mps.is_available()),
             }
     except Exception as error:  # noqa: BLE001 - see above
         reason = str(error).partition("\n")[0].replace(os.path.expanduser("~/"), "~/")  # noqa: PTH111 - never raises
         return {"torch_problem": f"{type(error).__name__}: {reason}"}
-
-
-def _gpu_facts(index: int, *, free: bool) -> Gpu:
-    import torch
-
-    card = torch.cuda.get_device_properties(index)
-    try:
-        unused = torch.cuda.mem_get_info(index)[0] if free else None
-    except RuntimeError:  # so full that not even its context fits
-        unused = 0
-    return Gpu(card.name, card.total_memory, unused, (card.major, card.minor))
 
 
 _GIB = 1024**3
@@ -275,10 +264,18 @@ def doctor() -> tuple[Finding, ...]:
 
 def judge(facts: Facts) -> tuple[Finding, ...]:
     """Judge facts, of this machine or of any other."""
-    checks = (_torch, _gpu, _libraries, _torchvision, _known_bad, _ffmpeg, _ram, _disk, _hub)
     cores = format_count(facts.cpu_count, "core")
     python = Finding("python", "ok", f"Python {facts.python} on {facts.system}, {cores}")
+    checks = (_torch, _gpus, _libraries, _known_bad, _resources)
     return (python, *(finding for check in checks for finding in check(facts)))
+
+
+def _judged(name: str, what: str, *problems: tuple[object, str, str, str]) -> Finding:
+    """Say what is there and the first problem that it has: whether it has it, status, words, cure."""
+    for has_it, status, words, cure in problems:
+        if has_it:
+            return Finding(name, status, f"{what}: {words}", cure)
+    return Finding(name, "ok", what)
 
 
 def _torch(facts: Facts) -> Iterator[Finding]:
@@ -289,33 +286,44 @@ def _torch(facts: Facts) -> Iterator[Finding]:
         what = f"torch {version} cannot be used: {facts.torch_problem}"
         yield Finding("torch", "fail", what, f"install it again: {_TORCH_HELP}")
     else:
-        build = f"for CUDA {facts.cuda}" if facts.cuda else "without CUDA"
-        yield Finding("torch", "ok", f"torch {version}, built {build}")
+        yield Finding(
+            "torch", "ok", f"torch {version}, built {f'for CUDA {facts.cuda}' if facts.cuda else 'without CUDA'}"
+        )
 
 
-def _gpu(facts: Facts) -> Iterator[Finding]:
+def _gpus(facts: Facts) -> Iterator[Finding]:
+    driver = f", driver {facts.driver}" if facts.driver else ""
     for gpu in facts.gpus:
-        status, problem, cure = _judge_gpu(gpu, facts)
-        free = "" if gpu.free_bytes is None else f", {format_bytes(gpu.free_bytes)} free"
-        driver = f", driver {facts.driver}" if facts.driver else ""
-        what = f"{gpu.name}, {format_bytes(gpu.vram_bytes)}{free}{driver}"
-        yield Finding("gpu", status, f"{what}: {problem}" if problem else what, cure)
+        unused = gpu.vram_bytes if gpu.free_bytes is None else gpu.free_bytes
+        free = "" if gpu.free_bytes is None else f", {format_bytes(unused)} free"
+        lack, cure = lacking_code(gpu.capability, facts.architectures) or ("", "")
+        needs = f"svd-xt at its own size needs {format_bytes(_VRAM_BYTES)}"
+        others = "other programs hold more than half of it"
+        yield _judged(
+            "gpu",
+            f"{gpu.name}, {format_bytes(gpu.vram_bytes)}{free}{driver}",
+            (lack, "fail", f"{lack}, so the first computation fails", cure),
+            (gpu.vram_bytes < _VRAM_BYTES, "warn", needs, "make smaller clips (height 320, width 512), or use micro"),
+            (unused < gpu.vram_bytes // 2, "warn", others, "nvidia-smi lists them; shut down idle notebooks"),
+        )
     if facts.mps:
         yield Finding("gpu", "ok", "Apple GPU (MPS); svdkit uses fp32 on it")
     elif not facts.gpus and "torch" in facts.versions and not facts.torch_problem:
-        yield _no_gpu(facts)
+        yield Finding("gpu", "warn", *_no_gpu(facts))
 
 
-def _judge_gpu(gpu: Gpu, facts: Facts) -> tuple[str, str, str]:
-    if lack := lacking_code(gpu.capability, facts.architectures):
-        problem, cure = lack
-        return "fail", f"{problem}, so the first computation fails", cure
-    if gpu.vram_bytes < _VRAM_BYTES:
-        problem = f"svd-xt at its own size needs {format_bytes(_VRAM_BYTES)}"
-        return "warn", problem, "make smaller clips (height 320, width 512), or use micro"
-    if gpu.free_bytes is not None and gpu.free_bytes < gpu.vram_bytes // 2:
-        return "warn", "other programs hold more than half of it", "nvidia-smi lists them; shut down idle notebooks"
-    return "ok", "", ""
+def _no_gpu(facts: Facts) -> tuple[str, str]:
+    here = f"an NVIDIA driver ({facts.driver}) is here, but"
+    if facts.driver and facts.cuda is None:
+        return f"{here} this torch is built without CUDA", f"install torch with CUDA: {_TORCH_HELP}"
+    if facts.driver:
+        cure = "update the driver; start a container with --gpus all; unset CUDA_VISIBLE_DEVICES"
+        return f"{here} torch for CUDA {facts.cuda} finds no GPU", cure
+    # 4,174 TFLOP a clip of 25 frames and 25 steps, at well under 1 TFLOP/s.
+    return "no GPU: micro is made for that, the full models would need hours", (
+        "nothing to do for micro; for the full models choose a GPU (Colab: Runtime, Change runtime type; Kaggle: "
+        "Settings, Accelerator), or rent an NVIDIA one with 8 GB or more"
+    )
 
 
 def lacking_code(capability: tuple[int, int], architectures: Sequence[str]) -> tuple[str, str] | None:
@@ -336,24 +344,6 @@ def lacking_code(capability: tuple[int, int], architectures: Sequence[str]) -> t
     return f"this torch has no code for {model}", cure
 
 
-def _no_gpu(facts: Facts) -> Finding:
-    driver = f"an NVIDIA driver ({facts.driver}) is here, but"
-    if facts.driver and facts.cuda is None:
-        what = f"{driver} this torch is built without CUDA"
-        cure = f"install torch with CUDA: {_TORCH_HELP}"
-    elif facts.driver:
-        what = f"{driver} torch for CUDA {facts.cuda} finds no GPU"
-        cure = "update the driver; start a container with --gpus all; unset CUDA_VISIBLE_DEVICES"
-    else:
-        # 4,174 TFLOP a clip of 25 frames and 25 steps, at well under 1 TFLOP/s.
-        what = "no GPU: micro is made for that, the full models would need hours"
-        cure = (
-            "nothing to do for micro; for the full models choose a GPU (Colab: Runtime, Change runtime type; Kaggle: "
-            "Settings, Accelerator), or rent an NVIDIA one with 8 GB or more"
-        )
-    return Finding("gpu", "warn", what, cure)
-
-
 def _libraries(facts: Facts) -> Iterator[Finding]:
     if missing := [name for name in _NEEDED if name not in facts.versions]:
         yield Finding("libraries", "fail", f"not installed: {', '.join(missing)}", f"pip install {' '.join(missing)}")
@@ -362,51 +352,45 @@ def _libraries(facts: Facts) -> Iterator[Finding]:
         yield Finding("libraries", "ok", shown)
 
 
-def _release(facts: Facts, package: str) -> tuple[int, ...]:
-    """Numbers of an installed version: (2, 13, 0) of 2.13.0+cu128, none of what is not there."""
-    match = re.match(r"\d+(\.\d+)*", facts.versions.get(package, ""))
-    return tuple(map(int, match[0].split("."))) if match else ()
-
-
-def _torchvision(facts: Facts) -> Iterator[Finding]:
-    """0.(n + 15) belongs to torch 2.n (https://github.com/pytorch/vision#installation), built for the same CUDA."""
-    torch, vision = facts.versions.get("torch", ""), facts.versions.get("torchvision", "")
-    release = _release(facts, "torch")[:2]
-    if not vision or release[:1] != (2,) or len(release) < 2:
-        return
-    builds = {version.partition("+")[2] for version in (torch, vision)} - {""}
-    if _release(facts, "torchvision")[:2] != (0, release[1] + 15):
-        what = f"torchvision {vision} does not belong to torch {torch}, but 0.{release[1] + 15} does"
-    elif len(builds) == 2:
-        what = f"torchvision {vision} and torch {torch} are built for different devices"
-    else:
-        return
-    cure = "pip uninstall torchvision (svdkit works without it), or install the one that belongs to torch"
-    yield Finding("torchvision", "fail", f"{what}; diffusers cannot be imported", cure)
-
-
 def _known_bad(facts: Facts) -> Iterator[Finding]:
     """Versions that hurt, with where that is known from."""
-    torch, ffmpeg, diffusers = (_release(facts, name) for name in ("torch", "imageio-ffmpeg", "diffusers"))
-    if () < torch < (2, 6) and _release(facts, "transformers") >= (5,):
-        what = f"transformers {facts.versions['transformers']} needs torch 2.6, not {facts.versions['torch']}"
+    has = collections.defaultdict(str, facts.versions)
+    names = ("torch", "torchvision", "transformers", "imageio-ffmpeg", "diffusers")
+    # (2, 13, 0) of 2.13.0+cu128, none of what is not there
+    torch, vision, transformers, ffmpeg, diffusers = (
+        tuple(map(int, re.findall(r"\d+", has[name].partition("+")[0]))) for name in names
+    )
+    clash = ""
+    if vision and torch[:1] == (2,) and len(torch) > 1:
+        # 0.(n + 15) belongs to torch 2.n (https://github.com/pytorch/vision#installation), built for the same CUDA.
+        builds = {has[name].partition("+")[2] for name in names[:2]} - {""}
+        if vision[:2] != (0, torch[1] + 15):
+            clash = f"{has['torchvision']} does not belong to torch {has['torch']}, but 0.{torch[1] + 15} does"
+        elif len(builds) == 2:
+            clash = f"{has['torchvision']} and torch {has['torch']} are built for different devices"
+    if clash:
+        cure = "pip uninstall torchvision (svdkit works without it), or install the one that belongs to torch"
+        yield Finding("torchvision", "fail", f"torchvision {clash}; diffusers cannot be imported", cure)
+    if () < torch < (2, 6) and transformers >= (5,):
+        what = f"transformers {has['transformers']} needs torch 2.6, not {has['torch']}: no model can be loaded"
         cure = f"install torch 2.6 or later ({_TORCH_HELP}), or pip install 'transformers<5'"
-        yield Finding("torch", "fail", f"{what}: no model can be loaded", cure)
+        yield Finding("torch", "fail", what, cure)
     cudnn_cures = torch >= (2, 9, 1) and (facts.cudnn or 0) >= 91500  # 2.9.0 does not look at cuDNN at all
     if facts.gpus and (2, 9) <= torch < (2, 10) and not cudnn_cures:
         harm = "convolutions over time are about four times slower in half precision"
-        source = "https://github.com/pytorch/pytorch/issues/166122"
+        what = f"torch {has['torch']} is known to hurt: {harm} (https://github.com/pytorch/pytorch/issues/166122)"
         cure = "install torch 2.10 or later, or for 2.9.1 cuDNN 9.15 or later (pip install -U nvidia-cudnn-cu12)"
-        yield Finding("torch", "warn", f"torch {facts.versions['torch']} is known to hurt: {harm} ({source})", cure)
+        yield Finding("torch", "warn", what, cure)
     if ffmpeg >= (0, 8, 1):
-        what = f"imageio-ffmpeg {facts.versions['imageio-ffmpeg']} brings ffmpeg 9: mediapy.read_video fails with it"
+        what = f"imageio-ffmpeg {has['imageio-ffmpeg']} brings ffmpeg 9: mediapy.read_video fails with it"
         yield Finding("imageio-ffmpeg", "warn", what, "pip install imageio-ffmpeg==0.6.0")
     if () < diffusers < (0, 37, 1):
-        what = f"diffusers {facts.versions['diffusers']} is too old: group offload fails with SVD's layers in slices"
+        what = f"diffusers {has['diffusers']} is too old: group offload fails with SVD's layers in slices"
         yield Finding("diffusers", "warn", what, "pip install -U diffusers")
 
 
-def _ffmpeg(facts: Facts) -> Iterator[Finding]:
+def _resources(facts: Facts) -> Iterator[Finding]:
+    """What clips, models and their downloads need beside a GPU."""
     lacks = ", ".join(f"no {ENCODERS[suffix]} for {suffix}" for suffix in facts.ffmpeg_lacks)
     if facts.ffmpeg and not lacks:
         yield Finding("ffmpeg", "ok", f"ffmpeg {facts.ffmpeg}")
@@ -414,36 +398,19 @@ def _ffmpeg(facts: Facts) -> Iterator[Finding]:
         what = f"ffmpeg {facts.ffmpeg} has {lacks}: such clips" if facts.ffmpeg else "no ffmpeg: clips"
         cure = "pip install imageio-ffmpeg==0.6.0, or set IMAGEIO_FFMPEG_EXE to a complete ffmpeg of yours"
         yield Finding("ffmpeg", "fail", f"{what} cannot be saved as video", cure)
-
-
-def _ram(facts: Facts) -> Iterator[Finding]:
-    if facts.ram_bytes is None or facts.ram_free_bytes is None:
-        return
-    what = f"{format_bytes(facts.ram_bytes)} of RAM, {format_bytes(facts.ram_free_bytes)} free"
-    if facts.ram_free_bytes < _RAM_BYTES:
-        what = f"{what}: loading the full models takes about {format_bytes(_RAM_BYTES)}"
-        yield Finding("memory", "warn", what, "close other programs and notebooks, or use micro")
-    else:
-        yield Finding("memory", "ok", what)
-
-
-def _disk(facts: Facts) -> Iterator[Finding]:
-    if facts.disk_free_bytes is None:
-        return
-    what = f"{format_bytes(facts.disk_free_bytes)} free where the hub's downloads go"
-    if facts.disk_free_bytes >= 2 * _DOWNLOAD_BYTES:
-        yield Finding("disk", "ok", what)
-    else:
-        what = f"{what}: svd-xt takes {format_bytes(_DOWNLOAD_BYTES)}, and as much again while it downloads"
+    if facts.ram_bytes is not None and facts.ram_free_bytes is not None:
+        what = f"{format_bytes(facts.ram_bytes)} of RAM, {format_bytes(facts.ram_free_bytes)} free"
+        needs = f"loading the full models takes about {format_bytes(_RAM_BYTES)}"
+        cure = "close other programs and notebooks, or use micro"
+        yield _judged("memory", what, (facts.ram_free_bytes < _RAM_BYTES, "warn", needs, cure))
+    if facts.disk_free_bytes is not None:
+        what = f"{format_bytes(facts.disk_free_bytes)} free where the hub's downloads go"
+        needs = f"svd-xt takes {format_bytes(_DOWNLOAD_BYTES)}, and as much again while it downloads"
         cure = "free some space, or set HF_HOME to a folder on a larger disk before Python starts"
-        yield Finding("disk", "warn", what, cure)
-
-
-def _hub(facts: Facts) -> Iterator[Finding]:
+        yield _judged("disk", what, (facts.disk_free_bytes < 2 * _DOWNLOAD_BYTES, "warn", needs, cure))
     token = "a token is set" if facts.token else "no token is set, which only svd-xt-1.1 needs"
     cure = "" if facts.token else "for svd-xt-1.1: accept its licence on huggingface.co, then run: hf auth login"
     if facts.offline:
-        what = f"{token}; offline mode is on, so nothing can be downloaded"
-        yield Finding("hub", "warn", what, "unset HF_HUB_OFFLINE unless the models are here already")
-    else:
-        yield Finding("hub", "ok", token, cure)
+        token = f"{token}; offline mode is on, so nothing can be downloaded"
+        cure = "unset HF_HUB_OFFLINE unless the models are here already"
+    yield Finding("hub", "warn" if facts.offline else "ok", token, cure)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from svdkit.forecast import predict
-from svdkit.forecast.cards import of_memory
+from svdkit.forecast.cards import CARD_GIB, Card
 from svdkit.models import find_model
 from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.ui import run as module
@@ -30,11 +30,11 @@ MACHINE = "a machine of the tests"
 def _machine(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same machine everywhere, of which nothing was measured; no test reads or writes the user's cache."""
     monkeypatch.setenv("SVDKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(predict, "_this_machine", lambda _device: (of_memory(MACHINE, 16), "cpu"))
+    monkeypatch.setattr(predict, "_this_machine", lambda _device: (Card(MACHINE, 16 * CARD_GIB), "cpu"))
 
 
 def small_gpu(monkeypatch: pytest.MonkeyPatch, gib: float) -> None:
-    monkeypatch.setattr(predict, "_this_machine", lambda _device: (of_memory("a small card", gib), "cuda"))
+    monkeypatch.setattr(predict, "_this_machine", lambda _device: (Card("a small card", int(gib * CARD_GIB)), "cuda"))
 
 
 def outlook(model: str = "micro", **more: Any) -> Outlook:

@@ -23,7 +23,7 @@ import pytest
 import svdkit
 from svdkit.errors import ModelError, SettingsError
 from svdkit.forecast import predict
-from svdkit.forecast.cards import of_memory
+from svdkit.forecast.cards import CARD_GIB, Card
 from svdkit.generate import generate
 from svdkit.image import sample_photo, sample_photos
 from svdkit.settings import ClipSettings
@@ -42,7 +42,9 @@ def _machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     close_all()
     monkeypatch.setenv("SVDKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv(APP, raising=False)
-    monkeypatch.setattr(predict, "_this_machine", lambda _device: (of_memory("a machine of the tests", 16), "cpu"))
+    monkeypatch.setattr(
+        predict, "_this_machine", lambda _device: (Card("a machine of the tests", 16 * CARD_GIB), "cpu")
+    )
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ times as long for the same answer. Lengths are kept as shares of the width, so n
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     Frames = npt.NDArray[np.uint8]
-    Grey = npt.NDArray[np.uint8]
-    Flow = npt.NDArray[np.float32]
+    Numbers = npt.NDArray[np.floating[Any]]
 
 __all__ = ["QUALITY", "measure_quality"]
 
@@ -92,24 +92,23 @@ def measure_quality(
         True
     """
     _check(frames, fps, decode_chunk_size)
-    picture = None if photo is None else _same_shape(np.asarray(photo), frames[:1].shape[1:], "photo")
-    other = None if reference is None else _same_shape(reference, frames.shape, "reference")
-    steps = [_step(*pair) for pair in itertools.pairwise(_working(frames))]
-    errors = [one.warp_error for one in steps]
-    to_photo = (None, None) if picture is None else _likeness(frames[:1], picture[None])
-    to_other = (None, None) if other is None else _likeness(frames, other)
-    numbers: dict[str, float | bool | None] = {
-        **_travel(steps, fps=fps),
-        **_sharpness(frames, fps=fps),
-        "flicker_grey_levels": _flicker(frames.mean(axis=(1, 2, 3))),
-        "warp_error_grey_levels": float(np.sqrt(np.mean(np.square(errors)))),
-        "chunk_border_ratio": _border_ratio(errors, chunk=decode_chunk_size),
-        **dict(zip(("first_frame_psnr_db", "first_frame_ssim"), to_photo, strict=True)),
-        "loop_gap_ratio": _loop_gap(frames),
-        **dict(zip(("reference_psnr_db", "reference_ssim"), to_other, strict=True)),
-        **_flags(frames, photo=picture),
-    }
-    return {name: numbers[name] for name in QUALITY}
+    picture = _same_shape(photo, frames[:1].shape[1:], "photo")
+    other = _same_shape(reference, frames.shape, "reference")
+    grey = _grey(frames)
+    steps = np.array([_step(*pair) for pair in itertools.pairwise(_scaled(grey))])
+    errors = steps[:, 3]
+    numbers = [  # in the order of QUALITY, NaN where there is nothing to measure
+        *_travel(steps, fps=fps),
+        *_sharpness(grey, fps=fps),
+        _flicker(frames.mean(axis=(1, 2, 3))),
+        np.sqrt(np.mean(errors**2)),
+        _border_ratio(errors, chunk=decode_chunk_size),
+        *_likeness(frames[:1], None if picture is None else picture[None]),
+        _loop_gap(frames),
+        *_likeness(frames, other),
+    ]
+    values = [*(None if np.isnan(value) else float(value) for value in numbers), *_flags(frames, grey, photo=picture)]
+    return dict(zip(QUALITY, values, strict=True))
 
 
 def _check(frames: Frames, fps: float, chunk: int | None) -> None:
@@ -123,39 +122,38 @@ def _check(frames: Frames, fps: float, chunk: int | None) -> None:
         raise ClipError(f"decode_chunk_size is {chunk!r}; give the frames decoded at once, at least 1, or None")
 
 
-def _same_shape(given: Frames, shape: tuple[int, ...], name: str) -> Frames:
-    if given.shape != shape or given.dtype != np.uint8:
+def _same_shape(given: Any, shape: tuple[int, ...], name: str) -> Frames | None:
+    if given is None:
+        return None
+    found: Frames = np.asarray(given)
+    if found.shape != shape or found.dtype != np.uint8:
         cure = "fit() the photo to the clip's size" if name == "photo" else "compare clips of one size and length"
-        raise ClipError(f"{name} is {given.shape} {given.dtype}, the clip needs {shape} uint8; {cure}")
-    return given
+        raise ClipError(f"{name} is {found.shape} {found.dtype}, the clip needs {shape} uint8; {cure}")
+    return found
 
 
-class _Step(NamedTuple):
-    """From one frame to the next, lengths in widths of the frame."""
-
-    median: float  # length of the flow
-    mean: tuple[float, float]  # the flow, x to the right and y down
-    pan: tuple[float, float] | None  # what happens to the centre of the picture; None without a fit
-    log_zoom: float
-    roll: float  # radians, counter-clockwise as seen
-    inliers: float  # share of the points that the camera explains
-    rest: float | None  # mean length of the flow minus the camera's
-    warp_error: float  # RMS of this frame and the one before it moved along the flow, grey levels
-
-
-def _working(frames: npt.NDArray[np.uint8]) -> list[Grey]:
-    """Turn RGB frames (frames, height, width, 3) into grey ones at the size that flow is estimated at."""
+def _grey(frames: Iterable[Frames]) -> Frames:
     import cv2
 
-    height, width = frames.shape[1:3]
+    return np.array([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
+
+
+def _scaled(grey: Frames) -> list[Any]:
+    """Bring grey frames to the size that flow is estimated at."""
+    import cv2
+
+    height, width = grey.shape[1:]
     scale = _SHORT_SIDE / min(height, width)
     size = (round(width * scale), round(height * scale))
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return [cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=way) for frame in frames]
+    return [cv2.resize(one, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC) for one in grey]
 
 
-def _step(first: Grey, second: Grey) -> _Step:
-    """Measure what happens between two grey frames of one size."""
+def _step(first: Frames, second: Frames) -> list[float]:
+    """Measure what happens between two grey frames of one size, lengths in widths of the frame.
+
+    Length of the flow (median), the flow to the right and down (mean), RMS of the second frame and the first moved
+    along the flow (grey levels), then what ``_camera`` gives.
+    """
     import cv2
 
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -163,15 +161,16 @@ def _step(first: Grey, second: Grey) -> _Step:
     height, width = first.shape
     grid = np.stack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)), axis=-1)
     moved = cv2.remap(first, grid + back, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    error = cv2.norm(moved, second, cv2.NORM_L2) / np.sqrt(moved.size)
-    mean = there.reshape(-1, 2).mean(0) / width
-    fit = _fit(grid, there, back)
     length = float(np.median(cv2.magnitude(there[..., 0], there[..., 1]))) / width
-    return _Step(length, (float(mean[0]), float(mean[1])), *fit, float(error))
+    return [length, *there.reshape(-1, 2).mean(0) / width, _rms(moved, second), *_camera(grid, there, back)]
 
 
-def _fit(grid: Flow, there: Flow, back: Flow) -> tuple[tuple[float, float] | None, float, float, float, float | None]:
-    """Fit a camera to the points that return: pan, log zoom, roll, inliers, rest."""
+def _camera(grid: Numbers, there: Numbers, back: Numbers) -> list[float]:
+    """Fit a camera to the points that return.
+
+    Share of all points that it explains; where it takes the centre of the picture, to the right and down; log zoom and
+    roll (radians, counter-clockwise as seen) there; mean length of the flow minus the camera's. NaN without a fit.
+    """
     import cv2
 
     height, width = there.shape[:2]
@@ -180,58 +179,43 @@ def _fit(grid: Flow, there: Flow, back: Flow) -> tuple[tuple[float, float] | Non
     points = (slice(_STEP // 2, None, _STEP), slice(_STEP // 2, None, _STEP))
     good = np.linalg.norm(there[points] + returned[points], axis=-1) < _RETURN_PIXELS
     start, stop = grid[points][good], end[points][good]
-    if good.mean() < _TRUSTED:
-        return None, 0.0, 0.0, 0.0, None
-    matrix, inliers = cv2.findHomography(start, stop, cv2.USAC_MAGSAC, _INLIER_PIXELS)
+    trusted = good.mean() >= _TRUSTED
+    matrix, inliers = cv2.findHomography(start, stop, cv2.USAC_MAGSAC, _INLIER_PIXELS) if trusted else (None, good)
     if matrix is None:
-        return None, 0.0, 0.0, 0.0, None
+        return [0.0, *[np.nan] * 5]
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    pan, log_zoom, roll = _read(matrix, centre)
-    camera = cv2.perspectiveTransform(start[None], matrix)[0]
-    rest = float(np.linalg.norm(stop - camera, axis=-1).mean()) / width
-    return (pan[0] / width, pan[1] / width), log_zoom, roll, float(inliers.mean() * good.mean()), rest
-
-
-def _read(matrix: npt.NDArray[np.float64], centre: npt.NDArray[np.float64]) -> tuple[tuple[float, float], float, float]:
-    """Read where a homography takes the centre (pixels), and its log zoom and roll (radians) there."""
-    x, y, w = matrix @ [*centre, 1.0]
-    place = np.array([x, y]) / w
-    local = (matrix[:2, :2] - np.outer(place, matrix[2, :2])) / w  # the Jacobian at the centre
-    roll = -np.arctan2(local[1, 0] - local[0, 1], local[0, 0] + local[1, 1])  # y runs down
+    *place, depth = matrix @ [*centre, 1.0]
+    place = np.array(place) / depth
+    local = (matrix[:2, :2] - np.outer(place, matrix[2, :2])) / depth  # the Jacobian at the centre
     log_zoom = np.log(max(abs(np.linalg.det(local)), 1e-12)) / 2
-    return (float(place[0] - centre[0]), float(place[1] - centre[1])), float(log_zoom), float(roll)
+    roll = -np.arctan2(local[1, 0] - local[0, 1], local[0, 0] + local[1, 1])  # y runs down
+    rest = float(np.linalg.norm(stop - cv2.perspectiveTransform(start[None], matrix)[0], axis=-1).mean()) / width
+    return [inliers.mean() * good.mean(), *(place - centre) / width, log_zoom, roll, rest]
 
 
-def _travel(steps: list[_Step], *, fps: float) -> dict[str, float | None]:
+def _travel(steps: Numbers, *, fps: float) -> list[float]:
     """Add steps up to the numbers of a clip: rates a second, lengths in % of the width, angles in degrees.
 
-    The camera's are None when fewer than half of the steps could be fitted: what is left would not speak for the clip.
+    The camera's are NaN when fewer than half of the steps could be fitted: what is left would not speak for the clip.
     """
     rate = 100 * fps
-    x, y = np.mean([one.mean for one in steps], axis=0) * rate
-    found = [one for one in steps if one.pan is not None]
-    numbers: dict[str, float | None] = {
-        "motion_percent_width_per_second": float(np.mean([one.median for one in steps])) * rate,
-        "direction_degrees": float(np.degrees(np.arctan2(-y, x))) if np.hypot(x, y) > _STILL else None,
-        "camera_explained_fraction": float(np.mean([one.inliers for one in steps])),
-    }
-    names = ("pan_x_percent_width", "pan_y_percent_width", "zoom_percent", "roll_degrees", "residual_percent_width")
-    values: list[float | None] = [None] * len(names)
-    if 2 * len(found) >= len(steps):
-        pan = np.mean([one.pan for one in found], axis=0) * rate  # type: ignore[arg-type]
-        zoom = 100 * np.expm1(fps * np.mean([one.log_zoom for one in found]))
-        roll = np.degrees(fps * np.mean([one.roll for one in found]))
-        rest = np.mean([one.rest for one in found]) * rate
-        values = [float(pan[0]), -float(pan[1]), float(zoom), float(roll), float(rest)]
-    return numbers | {f"{name}_per_second": value for name, value in zip(names, values, strict=True)}
+    speed, x, y, _, explained = steps[:, :5].mean(axis=0)
+    found = steps[~np.isnan(steps[:, 5]), 5:]
+    right, down, log_zoom, roll, rest = found.mean(axis=0) if 2 * len(found) >= len(steps) else [np.nan] * 5
+    direction = np.degrees(np.arctan2(-y, x)) if np.hypot(x, y) * rate > _STILL else np.nan
+    zoom = 100 * np.expm1(fps * log_zoom)
+    camera = [right * rate, -down * rate, zoom, np.degrees(fps * roll), rest * rate]
+    return [speed * rate, direction, explained, *camera]
 
 
-def _likeness(first: Frames, second: Frames) -> tuple[float, float]:
+def _likeness(first: Frames, second: Frames | None) -> list[float]:
     """PSNR (dB, at most 100) and mean SSIM (−1 to 1, of grey) of two clips (frames, height, width, 3) of one shape."""
+    if second is None:
+        return [np.nan, np.nan]
     pairs = list(zip(first, second, strict=True))
-    error = float(np.mean([_rms(*pair) ** 2 for pair in pairs]))
-    decibels = _EQUAL_DB if error == 0 else min(_EQUAL_DB, 10 * float(np.log10(255**2 / error)))
-    return decibels, float(np.mean([_ssim(*pair) for pair in pairs]))
+    error = np.mean([_rms(*pair) ** 2 for pair in pairs])
+    decibels = _EQUAL_DB if error == 0 else min(_EQUAL_DB, 10 * np.log10(255**2 / error))
+    return [decibels, float(np.mean([_ssim(*pair) for pair in pairs]))]
 
 
 def _ssim(first: Frames, second: Frames) -> float:
@@ -242,53 +226,45 @@ def _ssim(first: Frames, second: Frames) -> float:
     height, width = first.shape[:2]
     shrink = max(1, round(min(height, width) / _SSIM_SIDE))
     size = (width // shrink, height // shrink)
-    grey = [
-        cv2.resize(cv2.cvtColor(one, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA) for one in (first, second)
-    ]
+    grey = [cv2.resize(one, size, interpolation=cv2.INTER_AREA).astype(np.float32) for one in _grey([first, second])]
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    return float(structural_similarity(*(one.astype(np.float32) for one in grey), data_range=255, **options))
+    return float(structural_similarity(*grey, data_range=255, **options))
 
 
-def _sharpness(frames: Frames, *, fps: float) -> dict[str, float | None]:
+def _sharpness(grey: Frames, *, fps: float) -> list[float]:
     """Fine detail (deviation of the Laplacian) of the last frame against frame 0, and its loss per second."""
     import cv2
 
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-    detail = [float(cv2.meanStdDev(cv2.Laplacian(one, cv2.CV_32F))[1].item()) for one in grey]
+    detail = [float(cv2.Laplacian(one, cv2.CV_32F).std(dtype=float)) for one in grey]
     if min(detail) < 0.1:  # rounding to whole grey levels alone makes more
-        return {"sharpness_last_to_first_ratio": None, "sharpness_loss_percent_per_second": None}
-    slope = float(np.polyfit(np.arange(len(detail)) / fps, np.log(detail), 1)[0])
-    return {
-        "sharpness_last_to_first_ratio": detail[-1] / detail[0],
-        "sharpness_loss_percent_per_second": -100 * float(np.expm1(slope)),
-    }
+        return [np.nan, np.nan]
+    slope = np.polyfit(np.arange(len(detail)) / fps, np.log(detail), 1)[0]
+    return [detail[-1] / detail[0], -100 * np.expm1(slope)]
 
 
-def _flicker(brightness: npt.NDArray[np.float64]) -> float | None:
-    """How far mean brightness swings about its local trend, in grey levels; None under 3 frames.
+def _flicker(brightness: Numbers) -> float:
+    """How far mean brightness swings about its local trend, in grey levels; NaN under 3 frames.
 
     A swing of ±a from frame to frame gives a; a steady rise gives 0: half of the RMS distance of a frame to the middle
     of its neighbours.
     """
-    if len(brightness) < 3:
-        return None
     bends = brightness[1:-1] - (brightness[:-2] + brightness[2:]) / 2
-    return float(np.sqrt(np.mean(bends**2))) / 2
+    return float(np.sqrt(np.mean(bends**2))) / 2 if len(bends) else np.nan
 
 
-def _border_ratio(errors: list[float], *, chunk: int | None) -> float | None:
+def _border_ratio(errors: Numbers, *, chunk: int | None) -> float:
     """Median change across decode-chunk borders over the median one inside chunks, after motion is taken out."""
-    border = errors[chunk - 1 :: chunk] if chunk else []
-    inner = [error for i, error in enumerate(errors, start=1) if chunk and i % chunk]
-    if not inner or not border or np.median(inner) < 1e-6:
-        return None
+    at_border = np.arange(1, len(errors) + 1) % (chunk or 1) == 0
+    border, inner = errors[at_border], errors[~at_border]
+    if not len(inner) or not len(border) or np.median(inner) < 1e-6:
+        return np.nan
     return float(np.median(border) / np.median(inner))
 
 
-def _loop_gap(frames: Frames) -> float | None:
-    """RMS difference of the last frame to the first over the median one of neighbours; None if nothing changes."""
+def _loop_gap(frames: Frames) -> float:
+    """RMS difference of the last frame to the first over the median one of neighbours; NaN if nothing changes."""
     usual = float(np.median([_rms(*pair) for pair in itertools.pairwise(frames)]))
-    return _rms(frames[-1], frames[0]) / usual if usual > 1e-6 else None
+    return _rms(frames[-1], frames[0]) / usual if usual > 1e-6 else np.nan
 
 
 def _rms(first: Frames, second: Frames) -> float:
@@ -297,28 +273,15 @@ def _rms(first: Frames, second: Frames) -> float:
     return float(cv2.norm(first, second, cv2.NORM_L2) / np.sqrt(first.size))
 
 
-def _flags(frames: Frames, *, photo: Frames | None) -> dict[str, bool]:
-    """Say whether a clip went wrong; a flag is up when it holds for at least half of the frames."""
-    import cv2
-
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-    black = np.array([_percentile(one, 99) < _BLACK_LEVEL for one in grey])
-    flat = np.array([float(cv2.meanStdDev(one)[1].item()) < _FLAT_LEVELS for one in grey])
-    clipped = np.array([_clipped(frame) for frame in frames]) - (0 if photo is None else _clipped(photo))
-    return {
-        "is_black": bool(black.mean() >= 0.5),
-        "is_grey": bool((flat & ~black).mean() >= 0.5),
-        "is_frozen": max(_rms(frame, frames[0]) for frame in frames) < _FROZEN_LEVELS,
-        "is_saturated": bool(((clipped > _CLIPPED_SHARE) & ~black).mean() >= 0.5),
-    }
+def _flags(frames: Frames, grey: Frames, *, photo: Frames | None) -> list[bool]:
+    """Say whether a clip went wrong: black, grey, frozen, saturated; each holds for at least half of the frames."""
+    black = (grey < _BLACK_LEVEL).mean(axis=(1, 2)) >= 0.99
+    flat = np.array([one.std() < _FLAT_LEVELS for one in grey])
+    clipped = _clipped(frames) - (0 if photo is None else _clipped(photo)) > _CLIPPED_SHARE
+    frozen = max(_rms(frame, frames[0]) for frame in frames) < _FROZEN_LEVELS
+    return [bool(np.mean(held) >= 0.5) for held in (black, flat & ~black, frozen, clipped & ~black)]
 
 
-def _percentile(grey: Frames, percent: float) -> int:
-    counts = np.cumsum(np.bincount(grey.ravel(), minlength=256))
-    return int(np.searchsorted(counts, percent / 100 * grey.size))
-
-
-def _clipped(frame: Frames) -> float:
-    """Share of the channel values that are 0 or 255."""
-    counts = np.bincount(frame.ravel(), minlength=256)
-    return float(counts[0] + counts[255]) / frame.size
+def _clipped(pixels: Frames) -> Any:
+    """Share of the channel values of a picture, or of each of several, that are 0 or 255."""
+    return ((pixels == 0) | (pixels == 255)).mean(axis=(-3, -2, -1))

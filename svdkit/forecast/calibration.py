@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import csv
 import functools
-import math
 import os
 import statistics
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import platformdirs
 
@@ -23,18 +22,15 @@ from svdkit.errors import SvdkitError, SvdkitWarning
 from svdkit.forecast.cards import Card, card_of, find_card
 from svdkit.given import user_path
 from svdkit.models import find_model
-from svdkit.models.costs import network_of
+from svdkit.models.costs import Call, Cost, Network, network_of
 from svdkit.pipeline.memory import Rung, clip_calls
-from svdkit.settings import ClipSettings
+from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.units import format_count
 
-if TYPE_CHECKING:
-    from svdkit.models.costs import Call, Cost, Network
-
-
 # [assumed] Shares of the tensor cores' rate that half precision reaches at SVD's shapes, and of the traffic between
-# them that fusion leaves. All are scaled away where anything was measured: they only say how GPUs differ.
-_EAGER_SHARE, _COMPILED_SHARE, _FUSED_TRAFFIC = 0.45, 0.5, 0.5
+# them that is left by fusion: eager, and compiled. All are scaled away where anything was measured: they only say how
+# GPUs differ.
+_REACHED = {False: (0.45, 1.0), True: (0.5, 0.5)}
 # [estimate] These are shares of a card with 150 operations a byte of bandwidth, such as an A100. The more operations a
 # byte, the harder they are to feed: by published timings an H100, with 295, is 2.0 times an A100, not 3.2 times. The
 # exponent was chosen on the rows of published_timings.csv (0 to 0.5 tried), of which one card is that far from balance.
@@ -50,8 +46,8 @@ _ONE_PASS = 1.1  # of a UNet call for one clip, by the operation, over one for t
 _UNKNOWN_TFLOPS, _UNKNOWN_BANDWIDTH = 1.0, 100.0
 # GB/s at which a machine hands weights over, beside what the link takes: memory that is not pinned, layers that are
 # fetched ahead, and one by one, where Python decides. Measured on one machine (bench_results/gpu: an H200, 48 GB/s).
-_HANDED = {"offload": 7.1, "group-offload": 32.0, "sequential": 4.2}
-_LINK_SHARE = {"offload": 0.5, "group-offload": 1.0, "sequential": 0.25}  # [estimate]
+# Then the share of the link's rate that is used [estimate].
+_HANDED = {"offload": (7.1, 0.5), "group-offload": (32.0, 1.0), "sequential": (4.2, 0.25)}
 # With forward chunking each feed-forward layer is fetched again for every chunk: the UNet's weights so many times a
 # pass of 25 frames of 576x1024, for two clips at once (guidance) or one [counted].
 _FETCHED = {2: 10.5, 1: 8.0}
@@ -60,104 +56,91 @@ _SECONDS_STAGES = ("image_encoder", "vae_encode", "unet", "vae_decode")
 
 
 class ClipJob(NamedTuple):
-    """What one clip runs: precision, compiled or not, plan, and the resolved settings of the clip."""
+    """What of a clip decides its time and memory; those of two clips that take the same are equal."""
 
+    model: str  # one name for all that are SVD's own
+    network: Network
     dtype: str
     compiled: bool
     rung: Rung
-    clip: ClipSettings
+    steps: int
+    size: dict[str, Any]  # height, width, num_frames, and guided: the UNet runs for two
 
     @property
-    def guided(self) -> bool:
-        """Whether the UNet runs for two: with the photo and without."""
-        last = self.clip.max_guidance_scale
-        return max(self.clip.min_guidance_scale, 3.0 if last is None else last) > 1
+    def weight_bytes(self) -> dict[str, int]:
+        """Bytes of each network's weights: fp8 keeps those of the UNet in one byte."""
+        usual = 4 if self.dtype == "fp32" else 2
+        fp8 = {"unet": 1} if self.dtype == "fp8" else {}
+        return {name: count * fp8.get(name, usual) for name, count in self.network.parameters.items()}
 
-    @property
-    def size(self) -> dict[str, Any]:
-        """What the calls of a clip depend on, beside the rung and the steps."""
-        clip = self.clip
-        size = {"height": clip.height or 0, "width": clip.width or 0, "num_frames": clip.num_frames or 1}
-        return {**size, "dtype": self.dtype, "guided": self.guided}
-
-    def costs(self, network: Network) -> dict[str, list[tuple[Call, Cost, int]]]:
+    def costs(self) -> dict[str, list[tuple[Call, Cost, int]]]:
         """List the calls of each stage of the clip, what each costs, and how often it is made."""
-        calls = clip_calls(self.rung, **self.size, steps=self.clip.num_inference_steps or 1)
-        return {stage: [(call, network.cost(call), times) for call, times in part] for stage, part in calls.items()}
+        calls = clip_calls(self.rung, **self.size, dtype=self.dtype, steps=self.steps)
+        return {
+            stage: [(call, self.network.cost(call), times) for call, times in part] for stage, part in calls.items()
+        }
 
 
-def clip_flops(job: ClipJob, network: Network) -> dict[str, int]:
-    """Operations of each stage of one whole clip."""
-    return {stage: sum(cost.flops * times for _, cost, times in part) for stage, part in job.costs(network).items()}
+_USUAL = LoadSettings(dtype="fp16", memory="resident").to_dict()
 
 
-def peak_bytes(job: ClipJob, network: Network) -> dict[str, int]:
-    """Activation bytes of each stage at its peak, without cuDNN's copies."""
-    return {stage: max(cost.peak_bytes for _, cost, _ in part) for stage, part in job.costs(network).items()}
+def clip_job(model: str, network: Network, load: Mapping[str, Any], clip: ClipSettings) -> ClipJob:
+    """Make the job of resolved settings; those of the model may be a record's."""
+    values = {**_USUAL, **load, **clip.to_dict()}
+    rung = Rung(*(values[name] for name in Rung._fields))
+    size = {name: values[name] for name in ("height", "width", "num_frames")}
+    size["guided"] = max(values["min_guidance_scale"], values["max_guidance_scale"]) > 1
+    model = "svd" if model in {"svd-xt", "svd-xt-1.1"} else model
+    return ClipJob(model, network, values["dtype"], bool(values["compile"]), rung, values["num_inference_steps"], size)
 
 
-def weight_bytes(dtype: str, network: Network) -> dict[str, int]:
-    """Bytes of each network's weights: fp8 keeps those of the UNet in one byte."""
-    size = 4 if dtype == "fp32" else 2
-    return {
-        name: count * (1 if dtype == "fp8" and name == "unet" else size) for name, count in network.parameters.items()
-    }
-
-
-def nominal_seconds(job: ClipJob, network: Network, card: Card) -> dict[str, float]:
+def nominal_seconds(job: ClipJob, card: Card) -> dict[str, float]:
     """Seconds of each stage of one whole clip, before calibration, without moving weights."""
-    return {
-        stage: sum(_call_seconds(cost, call, job, card) * times for call, cost, times in part)
-        for stage, part in job.costs(network).items()
-    }
-
-
-def _call_seconds(cost: Cost, call: Call, job: ClipJob, card: Card) -> float:
-    share, rate = (_COMPILED_SHARE if job.compiled else _EAGER_SHARE), (card.tflops * card.sustained or _UNKNOWN_TFLOPS)
-    left = _FUSED_TRAFFIC if job.compiled else 1.0
+    (share, left), rate = _REACHED[job.compiled], card.tflops * card.sustained or _UNKNOWN_TFLOPS
     if card.bandwidth:
         share *= (_BALANCE * card.bandwidth / (1000 * rate)) ** _STARVED
-    seconds = 1 / (share * rate * 1e12)  # an operation
-    if call.element_bytes == 4:
-        part = _CONVOLUTIONS.get(call.stage, 0.0) if card.bf16 and card.tflops else 0.0
-        seconds = part * 2 * seconds + (1 - part) / (_FP32_SHARE * (card.fp32_tflops or _UNKNOWN_TFLOPS) * 1e12)
-    arithmetic = cost.flops * seconds * (_ONE_PASS if call.stage == "unet" and call.batch == 1 else 1)
-    traffic = left * cost.moved_bytes / (_BANDWIDTH_SHARE * (card.bandwidth or _UNKNOWN_BANDWIDTH) * 1e9)
-    launches = left * cost.kernels * _KERNEL_SECONDS if card.tflops else 0.0
-    return max(arithmetic + traffic, launches)
+    half, single = 1 / (share * rate * 1e12), 1 / (_FP32_SHARE * (card.fp32_tflops or _UNKNOWN_TFLOPS) * 1e12)
+    byte = left / (_BANDWIDTH_SHARE * (card.bandwidth or _UNKNOWN_BANDWIDTH) * 1e9)
+    launch = left * _KERNEL_SECONDS if card.tflops else 0.0
+    tf32 = _CONVOLUTIONS if card.tflops and card.capability >= (8, 0) else {}
+
+    def seconds(call: Call, cost: Cost) -> float:
+        part = tf32.get(call.stage, 0.0)
+        operation = half if call.element_bytes == 2 else part * 2 * half + (1 - part) * single
+        alone = _ONE_PASS if call.stage == "unet" and call.batch == 1 else 1
+        return max(cost.flops * operation * alone + cost.moved_bytes * byte, cost.kernels * launch)
+
+    return {
+        stage: sum(seconds(call, cost) * times for call, cost, times in part) for stage, part in job.costs().items()
+    }
 
 
-def transfer_seconds(job: ClipJob, network: Network, card: Card) -> dict[str, float]:
+def transfer_seconds(job: ClipJob, card: Card) -> dict[str, float]:
     """Seconds of each stage of one whole clip for which weights move between main memory and the card."""
-    memory, weights, found = job.rung.memory, weight_bytes(job.dtype, network), dict.fromkeys(_SECONDS_STAGES, 0.0)
-    if memory not in _HANDED or not card.link:
-        return found
-    (unet, _, calls), *_ = job.costs(network)["unet"]
-    passes = calls * (_FETCHED[unet.batch] if unet.chunked else 1.0)
-    second = {way: (1 / (card.link * _LINK_SHARE[way]) + 1 / rate) / 1e9 for way, rate in _HANDED.items()}  # for a byte
+    memory, weights = str(job.rung.memory), job.weight_bytes  # a damaged record may have anything there
+    if memory not in _HANDED:
+        return {}
+    second = {way: (1 / (card.link * share) + 1 / rate) / 1e9 for way, (rate, share) in _HANDED.items()}  # for a byte
     if memory == "offload":  # there and back, once a clip
-        slow = {"image_encoder": "image_encoder", "unet": "unet", "vae": "vae_decode"}
-        return found | {stage: 2 * weights[name] * second[memory] for name, stage in slow.items()}
+        stages = {"image_encoder": "image_encoder", "unet": "unet", "vae_decode": "vae"}
+        return {stage: 2 * weights[name] * second[memory] for stage, name in stages.items()}
+    ((unet, _, calls),) = job.costs()["unet"]
+    passes = calls * (_FETCHED[unet.batch] if unet.chunked else 1.0)
     # What group-offload fetches ahead was seen to cost as much as if nothing computed meanwhile.
     encoder = weights["image_encoder"] * second["sequential"]
-    return found | {"image_encoder": encoder, "unet": weights["unet"] * passes * second[memory]}
+    return {"image_encoder": encoder, "unet": weights["unet"] * passes * second[memory]}
 
 
-_PUBLISHED_FILE = Path(__file__).with_name("published_timings.csv")
 SHIPPED_FILE = Path(__file__).with_name("shipped_records.jsonl")  # of bench_results/gpu, all weights on the card
 
 # [estimate] Factors between the middle and the ends of the interval; what one process measured says little of the next.
 _SAME_SETTINGS, _OTHER_SETTINGS, _ONE_PROCESS = 1.05, 1.15, 1.1
 # [estimate] From what sources say of one card (32 and 25 s compiled on an A100), and from one card to another.
 _SAME_CARD, _OTHER_CARD, _ASSUMED = 1.3, 1.4, 2.0
-# Which parts of a record make up a stage; what is around a network belongs to it.
-_FINE = {
-    "image_encoder": ("image_encoder",),
-    "vae_encode": ("vae_encode",),
-    "unet": ("unet", "scheduler"),
-    "vae_decode": ("vae_decode", "postprocess"),
-}
-_COARSE = {"encode": ("image_encoder", "vae_encode"), "denoise": ("unet",), "decode": ("vae_decode",)}
+# Names in a record, and the stages that are told by them: each by itself, else several together.
+_MEASURED: dict[str, tuple[str, ...]] = {stage: (stage,) for stage in _SECONDS_STAGES}
+_MEASURED |= {"encode": ("image_encoder", "vae_encode"), "denoise": ("unet",), "decode": ("vae_decode",)}
+_AROUND = {"unet": "scheduler", "vae_decode": "postprocess"}  # what is around a network belongs to it
 
 
 class Calibration(NamedTuple):
@@ -172,190 +155,140 @@ class Calibration(NamedTuple):
     source: str
     moved: bool = False
 
-    def seconds(self, job: ClipJob, network: Network, card: Card) -> dict[str, float]:
-        """Seconds of each stage of a clip."""
-        usual, moving = self.factors.get("unet", 1.0), transfer_seconds(job, network, card)
-        return {
-            stage: value * (factor := self.factors.get(stage, usual)) + moving[stage] * (factor if self.moved else 1.0)
-            for stage, value in nominal_seconds(job, network, card).items()
-        }
+    def seconds(self, job: ClipJob, card: Card) -> dict[str, float]:
+        """Seconds of each stage of a clip; empty where nothing is known."""
+        if not self.factors:
+            return {}
+        moving, found = transfer_seconds(job, card), {}
+        for stage, value in nominal_seconds(job, card).items():
+            factor = self.factors.get(stage, self.factors["unet"])
+            found[stage] = value * factor + moving.get(stage, 0.0) * (factor if self.moved else 1.0)
+        return found
 
 
-class Timing(NamedTuple):
-    """One row of the published timings that states its card and steps."""
-
-    card: Card
-    job: ClipJob
-    stage: str  # "total" or one of STAGES
-    seconds: float
-    model: str
-    software: str
-    source: str
-
-    @property
-    def lossy(self) -> bool:
-        """Whether it does less arithmetic than the model: 8-bit integers, or deep features used again."""
-        return "int8" in self.software or "DeepCache" in self.software
-
-
-def from_records(
-    records: Iterable[Record], *, job: ClipJob, model: str, network: Network, card: Card, what: str
-) -> Calibration | None:
+def from_records(records: Iterable[Record], *, job: ClipJob, card: Card, what: str) -> Calibration | None:
     """Calibrate from records of the same device, precision and family of models; None if there are none."""
-    found = [record for record in records if _is_like(record, job, model=model, device=card.name)]
-    same = [record for record in found if _job_of(record) == job and record.model["name"] == model]
+    found = [
+        (record, ran, factors)
+        for record in records
+        if (ran := _job_of(record, job, card)) and "unet" in (factors := _factors(record, ran, card))
+    ]
+    same = [each for each in found if each[1] == job]
     used = same or found
-    factors = [factor for record in used if "unet" in (factor := _factors(record, network, card))]
-    if not factors:
+    if not used:
         return None
     middle = {
         stage: statistics.median(values)
         for stage in _SECONDS_STAGES
-        if (values := [factor[stage] for factor in factors if stage in factor])
+        if (values := [factors[stage] for _, _, factors in used if stage in factors])
     }
     spread = _SAME_SETTINGS if same else _OTHER_SETTINGS
-    processes = {name or record.started_at for record in used for name in record.processes or [""]}
+    processes = {name or record.started_at for record, _, _ in used for name in record.processes or [""]}
     spread *= 1 if len(processes) > 1 else _ONE_PROCESS
-    ratios = [factor["unet"] / middle["unet"] for factor in factors]
-    with_what = "these settings" if same else "other settings"
-    source = f"{what}: {format_count(len(factors), 'record')} of {card.name} with {with_what}"
-    moved = all(record.load.get("memory") != "resident" for record in used)
+    ratios = [factors["unet"] / middle["unet"] for _, _, factors in used]
+    which = "these settings" if same else "other settings"
+    source = f"{what}: {format_count(len(used), 'record')} of {card.name} with {which}"
+    moved = all(ran.rung.memory != "resident" for _, ran, _ in used)
     return Calibration(middle, min(ratios) / spread, max(ratios) * spread, source, moved)
 
 
-def from_published(card: Card, *, job: ClipJob, leave_out: str | None = None) -> Calibration | None:
-    """Calibrate from published timings of the same card, else of other cards; None for a card of unknown rates."""
-    if not card.tflops:
+def _job_of(record: Record, like: ClipJob, card: Card) -> ClipJob | None:
+    """What a record ran, so far as time depends on it; None if it does not say, or ran something else than is asked."""
+    gpu, cpu = (record.environment.get(name) for name in ("gpu", "cpu"))
+    device = card_of(str(gpu)).name if gpu else str(cpu or "CPU")
+    clip = ClipSettings.read({"max_guidance_scale": 3.0, **record.clip}, []).replace(seed=0, playback_fps=7.0)
+    if record.status != "ok" or device != card.name or None in clip.to_dict().values():
         return None
-    if job.dtype == "fp32":
-        text = (
-            "nothing published in fp32: 70 % of the card's rate outside tensor cores is assumed, TF32 for convolutions"
-        )
-        return Calibration(dict.fromkeys(_SECONDS_STAGES, 1.0), 1 / _ASSUMED, _ASSUMED, text)
-    usable = [
-        row
-        for row in published()
-        if row.source != leave_out and row.stage == "total" and not row.lossy and row.job.compiled == job.compiled
-    ]
-    same = [row for row in usable if row.card.name == card.name]  # this machine's own has its exact memory
-    used = same or usable
-    if not used:
-        text = "nothing published for this: an assumed half of the card's tensor rate"
-        return Calibration(dict.fromkeys(_SECONDS_STAGES, 1.0), 1 / _ASSUMED, _ASSUMED, text)
-    apart = _apart(leave_out=leave_out, job=job)
-    ratios = [
-        row.seconds / sum(value * apart.get(stage, 1) for stage, value in nominal_of(row).items()) for row in used
-    ]
-    middle = math.exp(statistics.mean(map(math.log, ratios)))
-    spread = max(_SAME_CARD if same else _OTHER_CARD, *(max(r / middle, middle / r) for r in ratios))
-    sources = ", ".join(dict.fromkeys(row.source for row in used))
-    cards = ", ".join(dict.fromkeys(row.card.name for row in used))
-    text = f"published timings of the {card.name} ({sources})"
-    if not same:
-        text = f"published timings of other cards ({cards}), scaled by arithmetic and bandwidth"
-    return Calibration({stage: middle * apart.get(stage, 1.0) for stage in _SECONDS_STAGES}, 1 / spread, spread, text)
+    job = clip_job(record.model["name"], like.network, record.load, clip)
+    return job if job[:4] == like[:4] else None
 
 
-def _apart(*, leave_out: str | None, job: ClipJob) -> dict[str, float]:
-    """How much slower stages are than their clip, where a source tells them apart: TensorRT's decoding, four times.
-
-    Eager, one card does: an H200, whose decoding is 2.7 times as slow, since it normalises and copies more than it
-    multiplies; how much slower on cards with less arithmetic a byte is not known.
-    """
-    rows = [
-        row for row in published() if row.job.compiled == job.compiled and not row.lossy and row.source != leave_out
-    ]
-    whole = {row.source: row.seconds / sum(nominal_of(row).values()) for row in rows if row.stage == "total"}
-    told = [row for row in rows if row.stage != "total"]
-    return {row.stage: row.seconds / nominal_of(row)[row.stage] / whole[row.source] for row in told}
-
-
-@functools.cache
-def published() -> tuple[Timing, ...]:
-    """Published timings of SVD that state a card svdkit knows, steps and seconds."""
-    with _PUBLISHED_FILE.open(encoding="utf-8", newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["steps"] and row["seconds"]]
-    return tuple(_timing(row) for row in rows if row["gpu"] != "not stated")
-
-
-def _device_name(environment: Mapping[str, Any]) -> str:
-    """Name what computed, from a record's environment: the card's short name, else what torch or the system says."""
-    gpu = environment.get("gpu")
-    return card_of(str(gpu)).name if gpu else str(environment.get("cpu") or "CPU")
-
-
-def _timing(row: Mapping[str, str]) -> Timing:
-    clip = ClipSettings(
-        num_inference_steps=int(row["steps"]),
-        decode_chunk_size=int(row["decode_chunk_size"]) if row["decode_chunk_size"] else None,
-    ).resolve(height=int(row["height"]), width=int(row["width"]), num_frames=int(row["frames"]), seed=0)
-    compiled = any(word in row["software"] for word in ("TensorRT", "OneDiff", "stable-fast", "compile"))
-    job = ClipJob("fp16", compiled, Rung("resident", decode_chunk_size=clip.decode_chunk_size or 1), clip)
-    told = {name: row[name] for name in ("stage", "model", "software", "source")}
-    return Timing(find_card(row["gpu"]), job, seconds=float(row["seconds"]), **told)
-
-
-def nominal_of(row: Timing) -> dict[str, float]:
-    """Seconds by stage of a published clip, before calibration."""
-    return nominal_seconds(row.job, network_of(find_model(row.model)), row.card)
-
-
-def _is_like(record: Record, job: ClipJob, *, model: str, device: str) -> bool:
-    if record.status != "ok" or not record.load or not record.samples.get("timed"):
-        return False
-    same_family = record.model["name"] == model or {record.model["name"], model} <= {"svd", "svd-xt", "svd-xt-1.1"}
-    same_load = record.load.get("dtype") == job.dtype and bool(record.load.get("compile")) == job.compiled
-    return same_family and same_load and _device_name(record.environment) == device
-
-
-def _job_of(record: Record) -> ClipJob | None:
-    """What a record ran, so far as time depends on it; None if it does not say."""
-    load, names = record.load, ("height", "width", "num_frames", "num_inference_steps", "decode_chunk_size")
-    if any(record.clip.get(name) is None for name in names):
-        return None
-    try:
-        clip = timed_part(ClipSettings.from_dict(record.clip))
-    except SvdkitError:
-        return None
-    switches = (bool(load.get("two_pass_guidance")), bool(load.get("forward_chunking")))
-    rung = Rung(str(load.get("memory", "resident")), *switches, clip.decode_chunk_size or 1)
-    return ClipJob(str(load.get("dtype")), bool(load.get("compile")), rung, clip)
-
-
-def timed_part(clip: ClipSettings) -> ClipSettings:
-    """Resolved settings without what changes no time, so that two that take the same are equal."""
-    return clip.replace(seed=0, fps=7, playback_fps=7.0, motion_bucket_id=127, noise_aug_strength=0.02)
-
-
-def _factors(record: Record, network: Network, card: Card) -> dict[str, float]:
-    """Measured over nominal seconds of each stage; empty if it does not say what it ran."""
-    job = _job_of(record)
-    if job is None:
-        return {}
-    moving = transfer_seconds(job, network, card)
-    nominal = {stage: value + moving[stage] for stage, value in nominal_seconds(job, network, card).items()}
-    found = _stage_seconds(record.samples["timed"])
-    return {
-        stage: seconds / expected
-        for stages, seconds in found
-        if (expected := sum(nominal[stage] for stage in stages)) and seconds > 0
-        for stage in stages
-    }
-
-
-def _stage_seconds(timed: Mapping[str, Sequence[float]]) -> list[tuple[tuple[str, ...], float]]:
-    """Median seconds of a stage, or of several together where a record has only those."""
-    median = {name: statistics.median(values) for name, values in timed.items() if values}
-    found: list[tuple[tuple[str, ...], float]] = []
-    for stage, parts in _FINE.items():
-        if stage in median:
-            found.append(((stage,), sum(median.get(part, 0.0) for part in parts)))
-    done = {stage for stages, _ in found for stage in stages}
-    found += [(stages, median[name]) for name, stages in _COARSE.items() if name in median and not done & set(stages)]
+def _factors(record: Record, job: ClipJob, card: Card) -> dict[str, float]:
+    """Measured (the median) over nominal seconds of each stage that is told."""
+    expected = Calibration({"unet": 1.0}, 1.0, 1.0, "", moved=True).seconds(job, card)
+    median = {name: statistics.median(values) for name, values in record.samples.get("timed", {}).items() if values}
+    found: dict[str, float] = {}
+    for name, stages in _MEASURED.items():
+        if median.get(name, 0.0) > 0 and not found.keys() & set(stages):
+            seconds = median[name] + median.get(_AROUND.get(name, ""), 0.0)
+            found |= dict.fromkeys(stages, seconds / sum(expected[stage] for stage in stages))
     return found
 
 
-_FILE = "calibration.jsonl"
+@functools.cache
+def published() -> tuple[dict[str, Any], ...]:
+    """Published timings of SVD that state a card, steps and seconds, with the job that each is of.
+
+    Their kind: eager, compiled, or lossy, which does less arithmetic than the model: 8-bit integers, or deep features
+    used again. Their stage: one of the model's, or "total".
+    """
+    found, names = [], ("height", "width", "num_frames", "num_inference_steps", "decode_chunk_size")
+    text = Path(__file__).with_name("published_timings.csv").read_text(encoding="utf-8")
+    for row in csv.DictReader(text.splitlines()):
+        if row["kind"]:
+            model, card = find_model(row["model"]), find_card(row["gpu"])
+            clip = ClipSettings(**{name: int(row[name]) for name in names if row[name]}).resolve(**model.clip_defaults)
+            job = clip_job(model.name, network_of(model), {"compile": row["kind"] != "eager"}, clip)
+            nominal, seconds = nominal_seconds(job, card), float(row["seconds"])
+            ratio = seconds / nominal.get(row["stage"], sum(nominal.values()))
+            found.append({**row, "card": card, "job": job, "nominal": nominal, "seconds": seconds, "ratio": ratio})
+    return tuple(found)
+
+
+def from_published(card: Card, *, job: ClipJob, leave_out: str | None = None) -> Calibration:
+    """Calibrate from published timings of the same card, else of other cards; not for a card of unknown rates."""
+    if not card.tflops:
+        return Calibration({}, 1.0, 1.0, "nothing to calibrate from")
+    if job.dtype == "fp32":
+        what = "70 % of the card's rate outside tensor cores is assumed, TF32 for convolutions"
+        return Calibration({"unet": 1.0}, 1 / _ASSUMED, _ASSUMED, f"nothing published in fp32: {what}")
+    kind = "compiled" if job.compiled else "eager"
+    rows = [row for row in published() if row["kind"] == kind and row["source"] != leave_out]
+    totals = [row for row in rows if row["stage"] == "total"]
+    # How much slower stages are than their clip, where a source tells them apart: TensorRT's decoding, four times.
+    # Eager, one card does: an H200, whose decoding is 2.7 times as slow, since it normalises and copies more than it
+    # multiplies; how much slower on cards with less arithmetic a byte is not known.
+    whole = {row["source"]: row["ratio"] for row in totals}
+    apart = dict.fromkeys(_SECONDS_STAGES, 1.0)
+    apart |= {row["stage"]: row["ratio"] / whole[row["source"]] for row in rows if row["stage"] != "total"}
+    same = [row for row in totals if row["card"].name == card.name]  # this machine's own has its exact memory
+    used = same or totals
+    ratios = [row["seconds"] / sum(value * apart[stage] for stage, value in row["nominal"].items()) for row in used]
+    middle = statistics.geometric_mean(ratios)
+    spread = max(_SAME_CARD if same else _OTHER_CARD, max(ratios) / middle, middle / min(ratios))
+    names = ", ".join(dict.fromkeys(row["source"] if same else row["card"].name for row in used))
+    text = f"the {card.name} ({names})" if same else f"other cards ({names}), scaled by arithmetic and bandwidth"
+    factors = {stage: middle * factor for stage, factor in apart.items()}
+    return Calibration(factors, 1 / spread, spread, f"published timings of {text}")
+
+
+def nearest(given: list[Record], *, job: ClipJob, card: Card) -> Calibration:
+    """Calibrate from the nearest source that knows something."""
+    sources = {"own records": given, "own calibration": _own(), "shipped records": _shipped()}
+    for what, records in sources.items():
+        if found := from_records(records, job=job, card=card, what=what):
+            return found
+    return from_published(card, job=job)
+
+
+@functools.cache
+def _shipped() -> list[Record]:
+    return read_records(SHIPPED_FILE)
+
+
+def _own() -> list[Record]:
+    """Read what ``calibrate`` has kept; a broken file counts as none."""
+    try:
+        return read_records(_kept_file()) if _kept_file().is_file() else []
+    except (SvdkitError, OSError):
+        return []
+
+
+def _kept_file() -> Path:
+    """Where calibrations are kept: in ``SVDKIT_CACHE``, else the platform's cache folder."""
+    chosen = os.environ.get("SVDKIT_CACHE")
+    folder = user_path(chosen) if chosen else platformdirs.user_cache_path("svdkit", appauthor=False)
+    return folder / "calibration.jsonl"
 
 
 def calibrate(pipe: Any, *, photo: Any = "rocket", save: bool = True) -> Record:
@@ -392,26 +325,11 @@ def calibrate(pipe: Any, *, photo: Any = "rocket", save: bool = True) -> Record:
     )
     if save:
         try:
-            write_record(_cache_folder() / _FILE, record)
+            write_record(_kept_file(), record)
         except OSError as error:
             text = f"the calibration is not kept ({error}); set SVDKIT_CACHE to a folder that can be written"
             warnings.warn(text, SvdkitWarning, stacklevel=2)
     return record
-
-
-def _cache_folder() -> Path:
-    """Where svdkit keeps calibrations: ``SVDKIT_CACHE``, else the platform's cache folder."""
-    chosen = os.environ.get("SVDKIT_CACHE")
-    return user_path(chosen) if chosen else platformdirs.user_cache_path("svdkit", appauthor=False)
-
-
-def own_calibrations() -> list[Record]:
-    """Read what ``calibrate`` has kept; a broken file counts as none."""
-    file = _cache_folder() / _FILE
-    try:
-        return read_records(file) if file.is_file() else []
-    except (SvdkitError, OSError):
-        return []
 
 
 def _measure(pipe: Any, frame: Any) -> tuple[ClipSettings, dict[str, float]]:

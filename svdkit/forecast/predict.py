@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import itertools
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from svdkit.bench.record import Record, check_records, read_records
 from svdkit.errors import SettingsError
-from svdkit.forecast.calibration import (
-    SHIPPED_FILE,
-    Calibration,
-    ClipJob,
-    clip_flops,
-    from_published,
-    from_records,
-    own_calibrations,
-    peak_bytes,
-    timed_part,
-    weight_bytes,
-)
-from svdkit.forecast.cards import CARD_GIB, Card, card_of, find_card, of_memory
-from svdkit.models import ModelInfo, find_model
+from svdkit.forecast.calibration import ClipJob, clip_job, nearest
+from svdkit.forecast.cards import Card, card_of, find_card
+from svdkit.models import find_model
 from svdkit.models.costs import network_of
 from svdkit.pipeline.memory import (
-    MARGINS,
-    OVERHEAD_BYTES,
     Fit,
     Need,
     Rung,
@@ -43,9 +28,6 @@ from svdkit.pipeline.memory import (
 from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.settings.base import Settings, number, setting, text
 from svdkit.units import aligned, format_bytes, format_count, format_money, format_seconds
-
-if TYPE_CHECKING:
-    from svdkit.models.costs import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,55 +99,35 @@ class Forecast:
 
     def brief(self) -> dict[str, Any]:
         """Give what a record keeps beside what was measured: seconds, memory, the card, where the seconds come from."""
-        names = ("gpu", "seconds", "seconds_low", "seconds_high", "memory_bytes", "source")
-        return {name: getattr(self, name) for name in names}
+        kept = ("gpu", "seconds", "seconds_low", "seconds_high", "memory_bytes", "source")
+        return {name: getattr(self, name) for name in kept}
 
     def to_dict(self) -> dict[str, Any]:
         """Give all of it as plain JSON values."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        values |= {name: dict(values[name]) for name in ("flops", "peak_bytes", "weight_bytes", "stage_seconds")}
-        values |= {"load": self.load.to_dict(), "clip": self.clip.to_dict(), "advice": list(self.advice)}
-        values["fitting"] = self.fitting.to_dict() if self.fitting else None
-        values["ladder"] = [
+        ladder = [
             {**step.rung._asdict(), "memory_bytes": step.memory_bytes, "fits": step.fits, "seconds": step.seconds}
             for step in self.ladder
         ]
-        return {**values, "cost": self.cost, "clips_per_hour": self.clips_per_hour}
+        settings = {"load": self.load.to_dict(), "clip": self.clip.to_dict()}
+        more = {"fitting": self.fitting and self.fitting.to_dict(), "advice": list(self.advice), "ladder": ladder}
+        return {**vars(self), **settings, **more, "cost": self.cost, "clips_per_hour": self.clips_per_hour}
 
     def __str__(self) -> str:
-        return as_text(self)
+        """Lines of at most 110 characters, for a terminal."""
+        lines = [_title(self)]
+        for label, words in _facts(self):
+            lines += textwrap.wrap(words, 110, initial_indent=f"{label:<11}", subsequent_indent=" " * 11)
+        return "\n".join([*lines, "", *aligned([("", "WAY", "DECODE CHUNK", "MEMORY", "A CLIP", ""), *_ladder(self)])])
 
     def _repr_html_(self) -> str:
-        return _forecast_html(self)
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 _NAMES = {"image_encoder": "image encoder", "vae_encode": "VAE encode", "unet": "UNet", "vae_decode": "VAE decode"}
 _VERDICTS = {True: "fits", False: "does not fit", None: "not known whether it fits"}
 
 
-def as_text(forecast: Any) -> str:
-    """Give the forecast as lines of at most 110 characters, for a terminal."""
-    lines = [_title(forecast)]
-    for label, words in _facts(forecast):
-        lines += textwrap.wrap(words, 110, initial_indent=f"{label:<11}", subsequent_indent=" " * 11)
-    rows = [("", "WAY", "DECODE CHUNK", "MEMORY", "A CLIP", ""), *_ladder(forecast)]
-    return "\n".join([*lines, "", *aligned(rows)])
-
-
-def _forecast_html(forecast: Any) -> str:
-    """Give the forecast as two tables, everything escaped."""
-    left = 'style="text-align:left"'  # on each cell: Jupyter aligns them to the right
-    th, td = f"<th {left}>", f"<td {left}>"
-    facts = "".join(f"<tr>{th}{escape(label)}</th>{td}{escape(text)}</td></tr>" for label, text in _facts(forecast))
-    head = "".join(f"{th}{text}</th>" for text in ("", "way", "decode chunk", "memory", "a clip", ""))
-    ladder = "".join(f"<tr>{''.join(f'{td}{escape(cell)}</td>' for cell in row)}</tr>" for row in _ladder(forecast))
-    return (
-        f"<div><b>{escape(_title(forecast))}</b><table>{facts}</table>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{ladder}</tbody></table></div>"
-    )
-
-
-def _title(forecast: Any) -> str:
+def _title(forecast: Forecast) -> str:
     clip = forecast.clip
     size = f"{clip.num_frames} frames of {clip.height}x{clip.width} (height x width), {clip.num_inference_steps} steps"
     compiled = ", compiled" if forecast.load.compile else ""
@@ -174,77 +136,64 @@ def _title(forecast: Any) -> str:
     return f"{forecast.model} on {forecast.gpu}, {forecast.load.dtype}{compiled}: {size}, {guidance}"
 
 
-def _facts(forecast: Any) -> Iterator[tuple[str, str]]:
+def _facts(forecast: Forecast) -> Iterator[tuple[str, str]]:
     """Label and text of each line; a label is empty where a line goes on with the one before."""
+    load, source, needed = forecast.load, forecast.source, forecast.memory_bytes
     if forecast.seconds is None:
-        yield "time", f"not known: {forecast.source}"
+        yield "time", f"not known: {source}"
     else:
         low, high = (format_seconds(end or 0) for end in (forecast.seconds_low, forecast.seconds_high))
         yield "time", f"about {format_seconds(forecast.seconds)} a clip ({low} to {high})"
-        parts = [f"{_NAMES[stage]} {format_seconds(value)}" for stage, value in forecast.stage_seconds.items()]
-        yield "", ", ".join(parts)
-        yield "", f"from {forecast.source}"
-    yield from _money(forecast)
-    yield from _memory(forecast)
-    parts = [f"{_NAMES[stage]} {_operations(count)}" for stage, count in forecast.flops.items() if count >= 1e12]
-    total = _operations(sum(forecast.flops.values()))
-    yield "arithmetic", f"{total} a clip" + (f": {', '.join(parts)}" if parts else "")
-    for sentence in forecast.advice:
-        yield "advice", sentence
-
-
-def _money(forecast: Any) -> Iterator[tuple[str, str]]:
-    if forecast.cost is None or forecast.clips_per_hour is None or forecast.hourly_price is None:
-        return
-    each, hour = (format_money(sum_, forecast.currency) for sum_ in (forecast.cost, forecast.hourly_price))
-    yield "money", f"{each} a clip at {hour} an hour, {format_count(int(forecast.clips_per_hour), 'clip')} an hour"
-
-
-def _memory(forecast: Any) -> Iterator[tuple[str, str]]:
+        yield "", _by_stage(forecast.stage_seconds, format_seconds)
+        yield "", f"from {source}"
+    if forecast.cost is not None:
+        each, hour = (format_money(sum_ or 0, forecast.currency) for sum_ in (forecast.cost, forecast.hourly_price))
+        clips = format_count(int(forecast.clips_per_hour or 0), "clip")
+        yield "money", f"{each} a clip at {hour} an hour, {clips} an hour"
     has = f" of {format_bytes(forecast.gpu_bytes)}" if forecast.gpu_bytes else ""
-    way = f"{_way(forecast)}, decode_chunk_size={forecast.clip.decode_chunk_size}"
-    yield "memory", f"{format_bytes(forecast.memory_bytes)}{has}: {_VERDICTS[forecast.fits]} ({way})"
-    peaks = ", ".join(f"{_NAMES[stage]} {format_bytes(size)}" for stage, size in forecast.peak_bytes.items())
-    yield "", f"weights {format_bytes(sum(forecast.weight_bytes.values()))}; activations at their peak: {peaks}"
-    if forecast.load.memory == "group-offload":
-        yield (
-            "",
-            f"and {format_bytes(forecast.weight_bytes['unet'])} of main memory, pinned, from which the UNet is fetched",
-        )
-    whose = "the CUDA context" if forecast.load.device == "cuda" else "the process"
-    fragments = f"cuDNN's copies, {MARGINS['unet'] - 1:.0%} of the UNet's activations for fragments"
-    yield "", f"margin within that: {fragments}, {format_bytes(OVERHEAD_BYTES)} for {whose}"
-    if forecast.reserved_bytes > forecast.memory_bytes and forecast.load.device == "cuda":
+    way = f"{rung_text(_chosen(forecast).rung)}, decode_chunk_size={forecast.clip.decode_chunk_size}"
+    yield "memory", f"{format_bytes(needed)}{has}: {_VERDICTS[forecast.fits]} ({way})"
+    weights, peaks = format_bytes(sum(forecast.weight_bytes.values())), _by_stage(forecast.peak_bytes, format_bytes)
+    yield "", f"weights {weights}; activations at their peak: {peaks}"
+    yield "", "the rest is a margin for cuDNN's copies, fragments and the process or CUDA context itself"
+    if load.memory == "group-offload":
+        pinned = format_bytes(forecast.weight_bytes["unet"])
+        yield "", f"and {pinned} of main memory, pinned, from which the UNet is fetched"
+    if forecast.reserved_bytes > needed and load.device == "cuda":
         yield "", f"with room torch takes {format_bytes(forecast.reserved_bytes)}, and gives back when it has to"
+    total, parts = _operations(sum(forecast.flops.values())), _by_stage(forecast.flops, _operations)
+    yield "arithmetic", f"{total} a clip: {parts}"
+    yield from (("advice", sentence) for sentence in forecast.advice)
 
 
-def _way(forecast: Any) -> str:
-    return rung_text(_chosen(forecast).rung)
+def _by_stage(values: Mapping[str, float], as_text: Callable[[float], str]) -> str:
+    return ", ".join(f"{_NAMES[stage]} {as_text(value)}" for stage, value in values.items())
 
 
-def _chosen(forecast: Any) -> Fit:
-    load = forecast.load
-    chunk = forecast.clip.decode_chunk_size or 1
+def _chosen(forecast: Forecast) -> Fit:
+    load, chunk = forecast.load, forecast.clip.decode_chunk_size or 1
     rung = Rung(load.memory, load.two_pass_guidance, load.forward_chunking, chunk)
     return Fit(rung, forecast.memory_bytes, forecast.fits, forecast.seconds)
 
 
-def _ladder(forecast: Any) -> Iterator[tuple[str, ...]]:
+def _ladder(forecast: Forecast) -> Iterator[tuple[str, ...]]:
     """One row a way: mark, way, chunk, bytes, seconds, verdict; the chosen one first where the ladder lacks it."""
     chosen = _chosen(forecast)
     known = any(step.rung == chosen.rung for step in forecast.ladder)
-    for step in itertools.chain([] if known else [chosen], forecast.ladder):
-        mark = "->" if step.rung == chosen.rung else ""
-        seconds = "–" if step.seconds is None else format_seconds(step.seconds)
-        verdict = "" if step.fits is None else _VERDICTS[step.fits]
-        size = format_bytes(step.memory_bytes)
-        yield mark, rung_text(step.rung), str(step.rung.decode_chunk_size), size, seconds, verdict
+    for step in forecast.ladder if known else (chosen, *forecast.ladder):
+        yield (
+            "->" if step.rung == chosen.rung else "",
+            rung_text(step.rung),
+            str(step.rung.decode_chunk_size),
+            format_bytes(step.memory_bytes),
+            "–" if step.seconds is None else format_seconds(step.seconds),
+            "" if step.fits is None else _VERDICTS[step.fits],
+        )
 
 
 def _operations(count: float) -> str:
-    if count < 1e12:
-        return format_count(round(count / 1e9), "GFLOP", "GFLOP")
-    return format_count(round(count / 1e12), "TFLOP", "TFLOP")
+    size, unit = (1e9, "GFLOP") if count < 1e12 else (1e12, "TFLOP")
+    return format_count(round(count / size), unit, unit)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -296,46 +245,59 @@ def forecast(
     problems: list[str] = []
     price = Price.read({"hourly_price": hourly_price, "currency": currency}, problems)
     clip, load = ClipSettings.read(clip, problems), LoadSettings.read(load, problems)
-    named = LoadSettings.read({"model": model}, problems)
+    load = LoadSettings.read({**load.to_dict(), "model": model}, problems)
     if problems:
         raise SettingsError.of("forecast", problems)
     given = read_records(records) if isinstance(records, str | Path) else check_records(records, who="forecast")
-    info = find_model(named.model)
-    asked = load.replace(model=info.name)
-    card, device = _this_machine(asked.device) if gpu is None else (find_card(gpu), "cuda")
-    dtype, _, _ = choose_dtype(asked.dtype, device=device, capability=card.capability if device == "cuda" else None)
-    asked = asked.replace(dtype=dtype, device=device)
-    run = _Clip(info, card, clip, asked)
-    ladder, chosen = _plans(run, asked)
-    job = run.job(chosen.rung)
-    calibration = _calibrate(job, network=run.network, card=card, model=info.name, given=given)
-    stages = run.stage_seconds(chosen.rung, calibration)
-    seconds = sum(stages.values()) or None
-    low, high = (calibration.low, calibration.high) if calibration else (1.0, 1.0)
-    switches = chosen.rung._asdict()
-    chunk = switches.pop("decode_chunk_size")
+    info = find_model(load.model)
+    card, device = _this_machine(load.device) if gpu is None else (find_card(gpu), "cuda")
+    dtype, *_ = choose_dtype(load.dtype, device=device, capability=card.capability)
+    asked, load = clip.decode_chunk_size, load.replace(model=info.name, dtype=dtype, device=device)
+    network, clip = network_of(info), clip.replace(seed=0).resolve(**info.clip_defaults)
+    job = clip_job(info.name, network, load.to_dict(), clip)
+    need = Need(weight_bytes=job.weight_bytes, network=network, dtype=dtype, decode_chunk_size=asked, **job.size)
+    ladder, chosen = _plans(need, load, card)
+
+    def run(rung: Rung) -> ClipJob:
+        """The clip as it runs on a rung; a decode chunk that was asked for stays."""
+        return job._replace(rung=rung._replace(decode_chunk_size=asked or rung.decode_chunk_size))
+
+    ran = run(chosen.rung)
+    found = nearest(given, job=ran, card=card)
+
+    def timed(step: Fit) -> Fit:
+        seconds = found.seconds(run(step.rung), card)
+        return step._replace(rung=run(step.rung).rung, seconds=sum(seconds.values()) or None)
+
+    ladder, chosen = tuple(map(timed, ladder)), timed(chosen)
+    advice = [] if chosen.fits is not False else [_cure(need, clip, ladder, chosen, room=card.memory_bytes)]
+    if not found.factors and card.name.startswith("a card of"):
+        advice.append("for seconds name the card, for example gpu='RTX 4090': memory alone does not say how fast it is")
+    elif not found.factors:
+        advice.append("for seconds run svdkit.calibrate(pipe) here once, or give records of svdkit.profile")
+    ways, costs = chosen.rung._asdict(), ran.costs()
     return Forecast(
         model=info.name,
-        weights=asked.weights,
+        weights=load.weights,
         gpu=card.name,
         gpu_bytes=card.memory_bytes or None,
-        load=asked.replace(**switches),
-        clip=run.clip.replace(decode_chunk_size=chunk),
-        flops=clip_flops(job, run.network),
-        peak_bytes=peak_bytes(job, run.network),
-        weight_bytes=weight_bytes(dtype, run.network),
+        clip=clip.replace(decode_chunk_size=ways.pop("decode_chunk_size")),
+        load=load.replace(**ways),
+        flops={stage: sum(cost.flops * times for _, cost, times in part) for stage, part in costs.items()},
+        peak_bytes={stage: max(cost.peak_bytes for _, cost, _ in part) for stage, part in costs.items()},
+        weight_bytes=ran.weight_bytes,
         memory_bytes=chosen.memory_bytes,
-        reserved_bytes=run.need().peak(chosen.rung, with_room=True),
+        reserved_bytes=need.peak(chosen.rung, with_room=True),
         fits=chosen.fits,
-        ladder=tuple(s._replace(seconds=sum(run.stage_seconds(s.rung, calibration).values()) or None) for s in ladder),
-        stage_seconds=stages,
-        seconds=seconds,
-        seconds_low=seconds and seconds * low,
-        seconds_high=seconds and seconds * high,
-        source=calibration.source if calibration else "nothing to calibrate from",
+        ladder=ladder,
+        stage_seconds=found.seconds(ran, card),
+        seconds=chosen.seconds,
+        seconds_low=chosen.seconds and chosen.seconds * found.low,
+        seconds_high=chosen.seconds and chosen.seconds * found.high,
+        source=found.source,
         **price.to_dict(),
-        fitting=_fitting(run, chosen.rung) if chosen.fits is False else None,
-        advice=tuple(_advice(run, ladder, chosen, known=calibration is not None)),
+        fitting=_fitting(need, clip, chosen.rung, room=card.memory_bytes) if chosen.fits is False else None,
+        advice=tuple(advice),
     )
 
 
@@ -345,105 +307,50 @@ def _this_machine(asked: str = "auto") -> tuple[Card, str]:
 
     kind, _, number = asked.partition(":")
     facts = gather(ask_torch=False)
-    if kind != "cpu" and (facts.driver or facts.system.startswith("Darwin") or Path("/dev/kfd").exists()):  # AMD's
-        facts = gather(ask_torch=True)
-    for gpu in () if kind == "cpu" else facts.gpus[int(number or 0) :]:
-        return card_of(gpu.name, gpu.capability)._replace(memory_gib=gpu.vram_bytes / CARD_GIB), "cuda"
-    name, device = ("Apple GPU (MPS)", "mps") if facts.mps and kind != "cpu" else (facts.cpu or "CPU", "cpu")
-    return of_memory(name, (facts.ram_bytes or 0) / CARD_GIB), device
+    card = Card(facts.cpu or "CPU", facts.ram_bytes or 0)
+    may_be = facts.driver or facts.system.startswith("Darwin") or Path("/dev/kfd").exists()  # AMD's
+    if kind == "cpu" or not may_be:
+        return card, "cpu"
+    facts = gather(ask_torch=True)
+    for gpu in facts.gpus[int(number or 0) :]:
+        return card_of(gpu.name, gpu.capability)._replace(memory_bytes=gpu.vram_bytes), "cuda"
+    return (card._replace(name="Apple GPU (MPS)"), "mps") if facts.mps else (card, "cpu")
 
 
-class _Clip:
-    """One clip with its costs, on one card, in any way of running it."""
-
-    def __init__(self, info: ModelInfo, card: Card, clip: ClipSettings, asked: LoadSettings) -> None:
-        self.card, self.network, self.asked_chunk = card, network_of(info), clip.decode_chunk_size
-        self.clip = clip.replace(seed=0).resolve(**info.clip_defaults)
-        self._base = ClipJob(asked.dtype, asked.compile, Rung("resident"), timed_part(self.clip))
-
-    def job(self, rung: Rung) -> ClipJob:
-        """The clip as it runs on a rung; a decode chunk that was asked for stays."""
-        chunk = min(self.asked_chunk or rung.decode_chunk_size, self.clip.num_frames or 1)
-        clip = self._base.clip.replace(decode_chunk_size=chunk)
-        return self._base._replace(rung=rung._replace(decode_chunk_size=chunk), clip=clip)
-
-    def need(self) -> Need:
-        """Its bytes, in any way of running it."""
-        weights = weight_bytes(self._base.dtype, self.network)
-        asked = {"decode_chunk_size": self.asked_chunk, **self._base.size}
-        return Need(weight_bytes=weights, network=self.network, **asked)
-
-    def stage_seconds(self, rung: Rung, calibration: Calibration | None) -> dict[str, float]:
-        """Calibrated seconds by stage; empty without a calibration."""
-        return calibration.seconds(self.job(rung), self.network, self.card) if calibration else {}
-
-
-def _plans(run: _Clip, asked: LoadSettings) -> tuple[tuple[Fit, ...], Fit]:
+def _plans(need: Need, load: LoadSettings, card: Card) -> tuple[tuple[Fit, ...], Fit]:
     """Give the ladder, and the step of it, or the way asked for, that is expected to be used."""
-    device, free = asked.device, run.card.memory_bytes or None
-    works: dict[str, Any] = {"dtype": asked.dtype, "compiled": asked.compile}
-    possible_plans(device, memory=asked.memory, **works)  # raises where what was asked for cannot work
-    switches = (asked.two_pass_guidance, asked.forward_chunking)
-    every, plans = Rung("auto", *switches), possible_plans(device, memory="auto", **works)
-    ladder = plan(run.need(), free_bytes=free, asked=every, plans=plans)
-    own = ladder if asked.memory == "auto" else plan(run.need(), free_bytes=free, asked=Rung(asked.memory, *switches))
-    chosen = next((step for step in own if step.fits is not False), own[-1])
-    exact = [step._replace(rung=run.job(step.rung).rung) for step in (*ladder, chosen)]
-    return tuple(exact[:-1]), exact[-1]
+    plans = possible_plans(load.device, memory=load.memory, dtype=load.dtype, compiled=load.compile)
+    asked = Rung("auto", load.two_pass_guidance, load.forward_chunking)
+    ladder, own = (
+        plan(need, free_bytes=card.memory_bytes or None, asked=asked._replace(memory=memory), plans=plans)
+        for memory in ("auto", load.memory)
+    )
+    return ladder, next((step for step in own if step.fits is not False), own[-1])
 
 
-def _calibrate(job: ClipJob, *, network: Network, card: Card, model: str, given: list[Record]) -> Calibration | None:
-    """Take the nearest source that knows something."""
-    sources: dict[str, Callable[[], list[Record]]] = {
-        "own records": lambda: given,
-        "own calibration": own_calibrations,
-        "shipped records": _shipped,
-    }
-    for what, read in sources.items():
-        if found := from_records(read(), job=job, model=model, network=network, card=card, what=what):
-            return found
-    return from_published(card, job=job)
-
-
-@functools.cache
-def _shipped() -> list[Record]:
-    return read_records(SHIPPED_FILE) if SHIPPED_FILE.is_file() else []
-
-
-def _advice(run: _Clip, ladder: tuple[Fit, ...], chosen: Fit, *, known: bool) -> Iterator[str]:
-    """Say what to change, where something should be."""
-    fitting = next((step for step in ladder if step.fits), None)
-    if chosen.fits is False and fitting:
+def _cure(need: Need, clip: ClipSettings, ladder: tuple[Fit, ...], chosen: Fit, *, room: int) -> str:
+    """Say what to change where the chosen way does not fit."""
+    if fitting := next((step for step in ladder if step.fits), None):
         way = f"{rung_text(fitting.rung)} and decode_chunk_size={fitting.rung.decode_chunk_size}"
-        yield f"{rung_text(chosen.rung)} is expected to run out of memory: memory='auto' would take {way}, which fits"
-    elif chosen.fits is False:
-        least = ladder[-1]
-        yield f"nothing fits: even {rung_text(least.rung)} needs {format_bytes(least.memory_bytes)}; {_cure(run)}"
-    if not known and run.card.name.startswith("a card of"):
-        yield "for seconds name the card, for example gpu='RTX 4090': memory alone does not say how fast it is"
-    elif not known:
-        yield "for seconds run svdkit.calibrate(pipe) here once, or give records of svdkit.profile"
+        asked = f"{rung_text(chosen.rung)} is expected to run out of memory"
+        return f"{asked}: memory='auto' would take {way}, which fits"
+    least = ladder[-1]
+    thriftiest = least.rung._replace(two_pass_guidance=True, forward_chunking=True)
+    smaller = _fitting(need, clip, thriftiest, room=room)
+    if smaller is None:
+        cure = "use a larger card, or the small model micro"
+    elif (smaller.height, smaller.width) == (need.height, need.width):
+        cure = f"decode_chunk_size={need.decode_chunk_size} is what does not fit: leave it out"
+    else:
+        cure = f"height={smaller.height}, width={smaller.width} would fit"
+    return f"nothing fits: even {rung_text(least.rung)} needs {format_bytes(least.memory_bytes)}; {cure}"
 
 
-def _cure(run: _Clip) -> str:
-    """Name a clip that would fit with the thriftiest plan."""
-    found = _fitting(run, Rung("sequential", True, True, 1))  # noqa: FBT003 - named above the class
-    if found is None:
-        return "use a larger card, or the small model micro"
-    if (found.height, found.width) == (run.clip.height, run.clip.width):
-        return f"decode_chunk_size={run.asked_chunk} is what does not fit: leave it out"
-    return f"height={found.height}, width={found.width} would fit"
-
-
-def _fitting(run: _Clip, rung: Rung) -> ClipSettings | None:
+def _fitting(need: Need, clip: ClipSettings, rung: Rung, *, room: int) -> ClipSettings | None:
     """Find a clip that fits a way of running: decoded in smaller chunks, else smaller."""
-    rung, clip = rung._replace(decode_chunk_size=1), run.clip.replace(decode_chunk_size=1)
-    need, upright = dataclasses.replace(run.need(), decode_chunk_size=None), (clip.height or 1) > (clip.width or 1)
-    if need.peak(rung) <= run.card.memory_bytes:
-        return clip
-    for size in _SMALLER:
-        height, width = reversed(size) if upright else size
-        smaller = dataclasses.replace(need, height=height, width=width)
-        if height * width < need.height * need.width and smaller.peak(rung) <= run.card.memory_bytes:
-            return clip.replace(height=height, width=width)
+    rung, own = rung._replace(decode_chunk_size=1), (need.height, need.width)
+    for height, width in (own, *(size if own[0] <= own[1] else size[::-1] for size in _SMALLER)):
+        smaller = dataclasses.replace(need, height=height, width=width, decode_chunk_size=None)
+        if height * width <= own[0] * own[1] and smaller.peak(rung) <= room:
+            return clip.replace(height=height, width=width, decode_chunk_size=1)
     return None

@@ -23,32 +23,6 @@ from svdkit.models.info import ModelInfo, find_model
 from svdkit.models.random_weights import configurations
 
 COSTS_FILE = Path(__file__).with_name("costs.json")
-# What a configuration says of an architecture's size, and the classes' own values where it says nothing.
-_CROSS = ("CrossAttnDownBlockSpatioTemporal",) * 3
-_SHAPE: dict[str, dict[str, Any]] = {
-    "image_encoder": {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "image_size": 224,
-        "patch_size": 32,
-        "projection_dim": 512,
-    },
-    "unet": {
-        "in_channels": 8,
-        "out_channels": 4,
-        "down_block_types": (*_CROSS, "DownBlockSpatioTemporal"),
-        "block_out_channels": (320, 640, 1280, 1280),
-        "layers_per_block": 2,
-        "transformer_layers_per_block": 1,
-        "num_attention_heads": (5, 10, 20, 20),
-        "cross_attention_dim": 1024,
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": 768,
-    },
-    "vae": {"in_channels": 3, "latent_channels": 4, "block_out_channels": (64,), "layers_per_block": 1},
-}
 
 
 class NotCountedError(ModelError):
@@ -97,12 +71,11 @@ class Network(NamedTuple):
 
     def cost(self, call: Call) -> Cost:
         """Evaluate the polynomials of a call."""
-        rows = self.coefficients[call.kind]
         powers = terms(call, self.downscale)
-        counts = Cost(*(sum(map(operator.mul, row, powers)) for row in rows))
+        counts = [sum(map(operator.mul, row, powers)) for row in self.coefficients[call.kind]]
         # Counted in half precision; every activation of single precision is twice as large.
-        sizes = {name: call.element_bytes / 2 for name in Cost._fields if name.endswith("bytes")}
-        return Cost(*(round(value * sizes.get(name, 1)) for name, value in counts._asdict().items()))
+        sizes = [call.element_bytes / 2 if name.endswith("bytes") else 1 for name in Cost._fields]
+        return Cost(*map(round, map(operator.mul, counts, sizes)))
 
 
 def terms(call: Call, downscale: int) -> tuple[int, ...]:
@@ -135,12 +108,25 @@ def svd_network() -> Network:
 
 def network_fingerprint(configuration: Mapping[str, Mapping[str, Any]]) -> str:
     """Name an architecture by what decides its cost: 12 hexadecimal digits."""
-    shape = {network: {key: configuration[network].get(key, usual) for key, usual in keys.items()}
-             for network, keys in _SHAPE.items()}  # fmt: skip
+    shape = {
+        network: {key: configuration[network].get(key, usual) for key, usual in keys.items()}
+        for network, keys in counted()["shape"].items()
+    }
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @functools.cache
+def counted() -> dict[str, Any]:
+    """What the file holds.
+
+    "shape": what a configuration says of an architecture's size, and the classes' own values where it says nothing.
+    "networks": by name, the fingerprint and the costs of each that was counted.
+    """
+    found: dict[str, Any] = json.loads(COSTS_FILE.read_text(encoding="utf-8"))
+    return found
+
+
+@functools.cache
 def _networks() -> dict[str, Network]:
-    values = json.loads(COSTS_FILE.read_text(encoding="utf-8"))["networks"]
-    return {value.pop("fingerprint"): Network(**value) for value in values.values()}
+    known = counted()["networks"].values()
+    return {one["fingerprint"]: Network(*(one[name] for name in Network._fields)) for one in known}
