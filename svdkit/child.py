@@ -105,6 +105,11 @@ class Child:
         self.end()
         raise TimeoutError(f"no answer in {seconds:g} s; the worker was killed")
 
+    def ask(self, message: Any, seconds: float) -> Any:
+        """Send, and wait for the answer."""
+        self.say(message)
+        return self.hear(seconds)
+
     def wait(self) -> int:
         """Wait until it ends by itself; give its exit code."""
         return self._process.wait()

@@ -16,7 +16,7 @@ import pytest
 
 from svdkit.bench.record import Record, now, read_records
 from svdkit.errors import SvdkitError, SvdkitWarning
-from svdkit.sweep.results import Results, write_files
+from svdkit.sweep.results import Results
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,15 +28,12 @@ def record(number: int, *, status: str = "ok") -> Record:
     return Record(id=f"{number:016x}", status=status, error=error, started_at=now(), **values)  # type: ignore[arg-type]
 
 
-def made(results: Results, run: Record) -> Path:
-    """Make a run's temporary folder."""
-    text = json.dumps(run.to_dict()).encode()
-    return write_files(results.work / run.id, {"clip.mp4": b"frames", "record.json": text})
+FILES = {"clip.mp4": b"frames"}
 
 
 def test_a_run_is_a_folder_and_a_line(tmp_path: Path) -> None:
     with Results(tmp_path) as results:
-        results.commit(record(1), made(results, record(1)))
+        results.commit(record(1), FILES)
         results.commit(record(2, status="timeout"))
     assert (tmp_path / "runs" / record(1).id / "clip.mp4").read_bytes() == b"frames"
     assert [one.status for one in read_records(tmp_path)] == ["ok", "timeout"]
@@ -46,7 +43,7 @@ def test_a_run_is_a_folder_and_a_line(tmp_path: Path) -> None:
 
 def test_what_ended_is_known_at_the_next_start(tmp_path: Path) -> None:
     with Results(tmp_path) as results:
-        results.commit(record(1), made(results, record(1)))
+        results.commit(record(1), FILES)
     with Results(tmp_path) as results:
         assert set(results.finished) == {record(1).id}
 
@@ -54,7 +51,8 @@ def test_what_ended_is_known_at_the_next_start(tmp_path: Path) -> None:
 def test_a_folder_without_its_line_gets_it(tmp_path: Path) -> None:
     """As after kill -9 between the rename and the line."""
     with Results(tmp_path) as results:
-        made(results, record(1)).rename(tmp_path / "runs" / record(1).id)
+        results.commit(record(1), FILES)
+    (tmp_path / "records.jsonl").unlink()
     with Results(tmp_path) as results:
         assert results.finished[record(1).id].clip == {"seed": 1}
     assert len(read_records(tmp_path)) == 1
@@ -65,7 +63,7 @@ def test_a_folder_that_lost_its_record_is_made_again(tmp_path: Path) -> None:
     (tmp_path / "runs" / record(1).id).mkdir(parents=True)
     (tmp_path / "runs" / record(1).id / "clip.mp4").write_bytes(b"half")
     with Results(tmp_path) as results:
-        results.commit(record(1), made(results, record(1)))
+        results.commit(record(1), FILES)
     assert (tmp_path / "runs" / record(1).id / "clip.mp4").read_bytes() == b"frames"
 
 
@@ -80,8 +78,8 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path: Path, text: str) -> N
 
 def test_a_torn_line_is_repaired(tmp_path: Path) -> None:
     with Results(tmp_path) as results:
-        results.commit(record(1), made(results, record(1)))
-        results.commit(record(2), made(results, record(2)))
+        results.commit(record(1), FILES)
+        results.commit(record(2), FILES)
     file = tmp_path / "records.jsonl"
     file.write_bytes(file.read_bytes()[:-40])
     with Results(tmp_path) as results:
@@ -98,7 +96,7 @@ def test_temporary_folders_of_a_crash_are_removed(tmp_path: Path) -> None:
 
 def test_failed_runs_are_forgotten_on_request(tmp_path: Path) -> None:
     with Results(tmp_path) as results:
-        results.commit(record(1), made(results, record(1)))
+        results.commit(record(1), FILES)
         results.commit(record(2, status="timeout"))
         results.forget_failed()
         assert set(results.finished) == {record(1).id}
@@ -143,7 +141,7 @@ def test_a_folder_that_is_gone_gets_no_more_rows(tmp_path: Path, then: str) -> N
     """As when a drive drops off: nothing is made where it was, nor put into what stands there now."""
     folder = tmp_path / "results"
     first = Results(folder).__enter__()
-    first.commit(record(1), made(first, record(1)))
+    first.commit(record(1), FILES)
     folder.rename(tmp_path / "moved")
     if then == "an empty folder":
         folder.mkdir()
@@ -151,7 +149,7 @@ def test_a_folder_that_is_gone_gets_no_more_rows(tmp_path: Path, then: str) -> N
         with pytest.raises(SvdkitError, match=r"is gone: .* what ended before, 1 runs, is complete"):
             first.commit(record(2, status="timeout"))
         first.__exit__()
-        second.commit(record(3), made(second, record(3)))
+        second.commit(record(3), FILES)
     assert [one.id for one in read_records(tmp_path / "moved")] == [record(1).id]
     assert folder.exists() == (then != "nothing")
     assert [one.id for one in read_records(second.folder)] == [record(3).id]
@@ -188,7 +186,7 @@ def test_without_locks_the_last_sweep_goes_on_alone(tmp_path: Path, monkeypatch:
     with pytest.raises(SvdkitError, match="another sweep took it over"):
         first.commit(record(1))
     first.__exit__()
-    second.commit(record(2), made(second, record(2)))
+    second.commit(record(2), FILES)
     second.__exit__()
     assert [one.id for one in read_records(tmp_path)] == [record(2).id]
 

@@ -43,20 +43,18 @@ def test_networks_without_a_forecast_are_swept_all_the_same(tmp_path: Path) -> N
     alone = plan_sweep("cat", load={"model": own}, clip=clip, axes={"seed": [1, 2]}, hourly_price=1.0)
     why = "networks that are neither SVD's nor micro's have no forecast"
     assert f"forecast: no time for this machine: {why}" in str(alone)
-    assert alone.estimate is not None
-    assert alone.estimate.each == ({}, {})
+    assert [job.forecast for job in alone.jobs] == [{}, {}]
     both = plan_sweep("cat", clip=clip, axes={"model": [own, "svd"]}, gpu="H100", hourly_price=1.0)
     assert both.estimate is not None
     assert (both.estimate.seconds, both.estimate.cost) == (None, None)
-    assert sorted(bool(forecast) for forecast in both.estimate.each) == [False, True]
+    assert sorted(bool(job.forecast) for job in both.jobs) == [False, True]
 
 
 def test_each_run_knows_its_own_forecast() -> None:
     """In the order of the runs, as its record keeps it."""
     plan = plan_sweep("rocket", load={"model": "svd-xt"}, axes=AXES, gpu="RTX 4090")
-    assert plan.estimate is not None
-    assert len(plan.estimate.each) == len(plan.jobs)
-    for job, found in zip(plan.jobs, plan.estimate.each, strict=True):
+    for job in plan.jobs:
+        found = job.forecast
         alone = forecast("svd-xt", gpu="RTX 4090", clip=job.clip, load=job.load)
         assert found["seconds"] == alone.seconds
         assert found["seconds_low"] < found["seconds"] < found["seconds_high"]

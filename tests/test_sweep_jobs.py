@@ -19,7 +19,7 @@ from svdkit.errors import SettingsError
 from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.sweep import plan_sweep, read_sweep
 from svdkit.sweep.plan import _names
-from svdkit.sweep.points import AXES, expand, judge_value
+from svdkit.sweep.points import AXES, expand
 
 
 def problems(*photos: object, **what: object) -> tuple[str, ...]:
@@ -29,9 +29,10 @@ def problems(*photos: object, **what: object) -> tuple[str, ...]:
     return caught.value.problems
 
 
-def points(axes: dict[str, list[object]], **how: object) -> list[dict[str, object]]:
-    values = {"mode": "grid", "count": None, "seed": 0, "exclude": (), "known": AXES, "judge": judge_value, **how}
-    found, wrong = expand({"photo": ["cat"], **axes}, **values)  # type: ignore[arg-type]
+def points(axes: dict[str, list[object]], exclude: Any = (), **how: Any) -> list[dict[str, object]]:
+    wrong: list[str] = []
+    values: dict[str, Any] = {"mode": "grid", "count": None, "seed": 0, **how}
+    found, _, _ = expand({"photo": ["cat"], **axes}, exclude, **values, problems=wrong)
     assert wrong == []
     return [{name: value for name, value in point.items() if name != "photo"} for point in found]
 
@@ -77,13 +78,13 @@ def test_everything_wrong_is_listed_at_once() -> None:
     wrong = problems(axes={"motion": [1], "fps": 7}, exclude=[{"sed": 1}, {"seed": 1}, "fps"], mode="gird", count=3)
     assert wrong == (
         "mode='gird': must be 'grid', 'list' or 'random'; write 'grid'",
-        "count=3 is for mode 'random' only; leave it out",
         "there is no photo; give a file, or a sample such as 'rocket'",
         f"motion is no name of a setting for an axis; the names are {', '.join(AXES)}",
         "fps: an axis is a list of values, not 7; write [7]",
         "exclude: sed is no name of a setting for a rule; did you mean seed?",
         "exclude: seed is no axis here",
         "exclude has 'fps': a rule is names and values, such as {'fps': [6, 7]}",
+        "count=3 is for mode 'random' only; leave it out",
     )
 
 

@@ -14,11 +14,11 @@ import pytest
 
 from svdkit.clip import Clip
 from svdkit.errors import PipelineError
-from svdkit.sweep import ray_engine, run_sweep
+from svdkit.sweep import plan_sweep, ray_engine, run_sweep
 from svdkit.sweep.ray_engine import run_ray
 from svdkit.sweep.results import DiskFullError, Results
-from svdkit.sweep.run import _png
-from tests.sweeps import DIES, FILLS, HANGS, LOSES_GPU, Faulty, seeds, tasks_of
+from svdkit.sweep.worker import Queue
+from tests.sweeps import DIES, FILLS, HANGS, LOSES_GPU, Faulty, jobs_of, seeds
 from tests.test_sweep_worker import plan_of
 from tests.toy import write_hub_folder
 
@@ -94,16 +94,9 @@ def test_ray_on_one_machine_listens_to_it_alone() -> None:
 
 def test_what_shares_a_denoise_is_one_batch() -> None:
     """Decode chunks and playback rates come after it."""
-    plan = seeds(1, 2)
     axes = {"seed": [1, 2], "decode_chunk_size": [2, 7], "playback_fps": [5, 10]}
-    tasks = tasks_of(type(plan)(jobs=plan_axes(axes).jobs, asked={}))
-    assert len({ray_engine._shared(task) for task in tasks}) == 2
-
-
-def plan_axes(axes: dict[str, list[Any]]) -> Plan:
-    from svdkit.sweep import plan_sweep
-
-    return plan_sweep("rocket", axes=axes, forecast=False)
+    jobs = plan_sweep("rocket", axes=axes, forecast=False).jobs
+    assert Queue(jobs, lambda: None, timeout_seconds=1).num_batches == 2
 
 
 @pytest.fixture(scope="module")
@@ -127,13 +120,11 @@ def cluster() -> Iterator[Any]:
 
 def run(plan: Plan, folder: Path, *, runner: Any = Faulty, timeout_seconds: float = 60.0, **how: Any) -> list[Record]:
     """Run a plan with the engine alone, and commit as the driver does."""
-    photos = {job.frame.sha256: _png(job.frame) for job in plan.jobs}
-    tasks = tasks_of(plan)
+    jobs = jobs_of(plan)
     with Results(folder) as results:
-        how |= {"work": results.work, "photos": photos, "timeout_seconds": timeout_seconds, "runner": runner}
-        for outcome in run_ray(tasks, **how):
+        for outcome in run_ray(jobs, timeout_seconds=timeout_seconds, runner=runner, **how):
             results.commit(*outcome)
-        return [results.finished[task["id"]] for task in tasks]
+        return [results.finished[job.id] for job in jobs]
 
 
 pytest_ray = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")]
@@ -173,11 +164,9 @@ class TestOnACluster:
         plan = plan_of(model, axes=axes)
         local = run_sweep(plan, results=tmp_path / "local", report=False, progress=False)
         done: list[Record] = []
-        tasks = tasks_of(plan, quality=True)
-        photos = {job.frame.sha256: _png(job.frame) for job in plan.jobs}
+        jobs = jobs_of(plan, quality=True)
         with Results(tmp_path / "ray") as results:
-            made = run_ray(tasks, work=results.work, photos=photos, timeout_seconds=120)
-            for outcome in made:
+            for outcome in run_ray(jobs, timeout_seconds=120):
                 results.commit(*outcome)
                 done.append(outcome.record)
                 if len(done) == 4:
