@@ -23,16 +23,15 @@ from typer.testing import CliRunner
 
 from svdkit.bench.record import read_records
 from svdkit.child import Child
-from svdkit.errors import ClipError, SettingsError, SvdkitError
-from svdkit.sweep import plan_sweep, run_sweep, sweep, worker
+from svdkit.errors import ClipError, SvdkitError
 from svdkit.sweep import results as results_module
+from svdkit.sweep import run_sweep, sweep, worker
 from svdkit.sweep.run import _Display
-from tests.sweeps import DIES, FAILS_SECOND, FILLS, HANGS, LOSES_GPU, SLOW, WORKER, jobs_of, seeds
+from tests.sweeps import DIES, FAILS_SECOND, FILLS, HANGS, LOSES_GPU, ROOT, WORKER, jobs_of, seeds
 
 if TYPE_CHECKING:
     from svdkit.sweep import Plan, Sweep
 
-ROOT = Path(__file__).parents[1]
 DIED = (
     "the worker ended by signal 9 (SIGKILL); Linux ends processes by signal 9 when memory is short, in each of 2 tries "
     "of this {}"
@@ -81,57 +80,45 @@ def committed(folder: Path) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def test_a_sweep_leaves_a_results_folder(tmp_path: Path) -> None:
-    found = run(seeds(1, 2, 3), tmp_path / "here", command="svdkit sweep seeds.yaml")
-    assert str(found) == f"3 of 3 runs ended well; {(tmp_path / 'here').as_posix()}"
-    assert set(committed(found.folder)) == {record.id for record in found.records}
-    assert {path.name for path in found.folder.iterdir()} == {
-        *(".lock", "environment.json", "records.jsonl", "runs", "sweep.json")
-    }
-    asked = json.loads((found.folder / "sweep.json").read_text(encoding="utf-8"))
-    assert asked["asked"]["axes"] == {"seed": [1, 2, 3]}
-    assert asked["runs"] == [record.id for record in found.records]
-    assert asked["options"]["command"] == "svdkit sweep seeds.yaml"
-
-
-def test_a_record_keeps_what_was_forecast(tmp_path: Path) -> None:
-    """Of a run that failed too."""
-    plan = seeds(1, DIES)
+def test_a_sweep_leaves_a_results_folder_and_starting_again_repeats_nothing(tmp_path: Path) -> None:
+    """A record keeps what was forecast, of a run that failed too."""
+    plan = seeds(1, LOSES_GPU)
     each = ({"gpu": "a CPU", "seconds": 7.5}, {"gpu": "a CPU", "seconds": 8.5})
     plan = replace(plan, jobs=tuple(replace(job, forecast=one) for job, one in zip(plan.jobs, each, strict=True)))
-    run(plan, tmp_path)
-    kept = {record.clip["seed"]: record.forecast["seconds"] for record in read_records(tmp_path)}
-    assert kept == {1: 7.5, DIES: 8.5}
-
-
-def test_starting_again_repeats_nothing(tmp_path: Path) -> None:
-    run(seeds(1, 2), tmp_path)
+    found = run(plan, tmp_path, command="svdkit sweep seeds.yaml")
+    assert str(found) == f"1 of 2 runs ended well (1 error); {tmp_path.as_posix()}"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *(".lock", "environment.json", "records.jsonl", "runs", "sweep.json")
+    }
+    asked = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
+    assert asked["asked"]["axes"] == {"seed": [1, LOSES_GPU]}
+    assert asked["runs"] == [record.id for record in found.records]
+    assert asked["options"]["command"] == "svdkit sweep seeds.yaml"
+    assert [record.forecast["seconds"] for record in read_records(tmp_path)] == [7.5, 8.5]
     before = committed(tmp_path)
-    found = run(seeds(1, 2, 3), tmp_path)
-    assert len(found.records) == 3
-    assert {name: files for name, files in committed(tmp_path).items() if name in before} == before
+    assert set(before) == {found.records[0].id}
+    found, first = run(seeds(1, LOSES_GPU, 3), tmp_path), found.records[1]
+    assert len(found.records) == len(read_records(tmp_path)) == 3
+    assert before.items() <= committed(tmp_path).items()
+    assert found.records[1] == first  # failed runs are final until asked for
+    again = run(seeds(1, LOSES_GPU), tmp_path, retry_failed=True).records[1]
+    assert (again.id, again.started_at > first.started_at) == (first.id, True)
     assert len(read_records(tmp_path)) == 3
 
 
-def test_a_poison_run_is_a_row_and_the_sweep_goes_on(tmp_path: Path) -> None:
-    assert ends(run(seeds(1, DIES, 2), tmp_path)) == {
-        1: ("ok", ""),
-        DIES: ("error", DIED.format("run")),
-        2: ("ok", ""),
-    }
-
-
-def test_a_hung_run_is_a_row_and_the_sweep_goes_on(tmp_path: Path) -> None:
-    found = ends(run(seeds(1, HANGS, 2), tmp_path, timeout_seconds=ALLOWED))
-    assert found[HANGS] == ("timeout", "run: no answer in 8 s; the worker was killed")
-    assert (found[1][0], found[2][0]) == ("ok", "ok")
-
-
-def test_after_a_lost_gpu_another_worker_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_poison_hangs_or_loses_the_gpu_is_a_row_and_the_sweep_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a new worker each time; the time allowed is for one run, not for all."""
     started = watch_children(monkeypatch)
-    found = ends(run(seeds(1, LOSES_GPU, 2), tmp_path))
-    assert [status for status, _ in found.values()] == ["ok", "error", "ok"]
-    assert len(started) == 2
+    found = ends(run(seeds(1, LOSES_GPU, 2, DIES, 3, HANGS, 4), tmp_path, timeout_seconds=ALLOWED))
+    assert found == {
+        **dict.fromkeys((1, 2, 3, 4), ("ok", "")),
+        DIES: ("error", DIED.format("run")),
+        HANGS: ("timeout", "run: no answer in 8 s; the worker was killed"),
+        LOSES_GPU: ("error", "CUDA error: an illegal memory access was encountered"),
+    }
+    assert len(started) == 5
 
 
 @pytest.mark.parametrize("trouble", [LOSES_GPU, DIES])
@@ -167,16 +154,6 @@ def test_a_model_that_cannot_be_loaded_fails_its_runs_once(
     ]
 
 
-def test_failed_runs_are_final_until_asked_for(tmp_path: Path) -> None:
-    run(seeds(1, LOSES_GPU), tmp_path)
-    assert len(read_records(tmp_path)) == 2
-    first = run(seeds(1, LOSES_GPU), tmp_path).records[1]
-    again = run(seeds(1, LOSES_GPU), tmp_path, retry_failed=True).records[1]
-    assert first.id == again.id
-    assert first.started_at < again.started_at
-    assert len(read_records(tmp_path)) == 2
-
-
 def test_a_full_disk_of_the_worker_stops_the_sweep_and_it_continues(tmp_path: Path) -> None:
     with pytest.raises(SvdkitError, match=r"the disk of .* is full: the sweep stopped after 1 runs, .*it continues"):
         run(seeds(1, FILLS, 2), tmp_path)
@@ -203,23 +180,18 @@ def test_a_full_disk_of_the_driver_stops_the_sweep_and_nothing_is_lost(
     assert len(read_records(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("then", ["nothing", "an empty folder"])
-def test_a_results_folder_that_is_removed_stops_the_sweep(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
-) -> None:
+def test_a_results_folder_that_is_removed_stops_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, ended = tmp_path / "results", []
 
     def remove(self: _Display, record: Any) -> None:
         ended.append(record.status)
         shutil.rmtree(folder)
-        if then == "an empty folder":
-            folder.mkdir()
 
     monkeypatch.setattr(_Display, "ended", remove)
     with pytest.raises(SvdkitError, match="is gone: the folder was removed or moved, its disk dropped off, or another"):
         run_sweep(seeds(1, 2, 3), results=folder)
     assert ended == ["ok"]
-    assert [*folder.iterdir()] == [] if then == "an empty folder" else not folder.exists()
+    assert not folder.exists()
 
 
 def test_a_sweep_tries_its_encoder_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,10 +244,11 @@ def test_an_interrupt_ends_the_worker_and_keeps_what_ended(tmp_path: Path, monke
         ({"engine": "dask"}, "engine='dask' is not known; give .* engine='local' or 'ray'"),
         ({"timeout_seconds": float("inf")}, "timeout_seconds=inf: must be seconds above 0; a day is 86400"),
         ({"timeout_seconds": float("nan")}, "timeout_seconds=nan: must be"),
+        ({"results": __file__}, "cannot be written: a part of that path is a file, not a folder; use another folder"),
     ],
 )
 def test_what_a_sweep_needs(tmp_path: Path, how: dict[str, Any], told: str) -> None:
-    with pytest.raises(SettingsError, match=told):
+    with pytest.raises(SvdkitError, match=told):
         run_sweep(seeds(1), **{"results": tmp_path / "x", **how})
     assert not (tmp_path / "x").exists()
 
@@ -290,18 +263,17 @@ def test_progress_in_a_log_is_quiet_and_names_failures(tmp_path: Path, capsys: p
     assert capsys.readouterr().err == ""
 
 
-def test_time_left_comes_from_the_work_that_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs that share a denoise are short; a run that failed is done too."""
-    clock = iter([0.0, 30.0, 34.0])
+def test_time_left_comes_from_the_runs_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that failed has ended too; what was there already says nothing."""
+    clock = iter([0.0, 30.0, 40.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    axes = {"motion_bucket_id": [1, 2, 3, 4], "decode_chunk_size": [2, 7]}
-    jobs = jobs_of(plan_sweep("rocket", clip={"num_inference_steps": 13}, axes=axes, forecast=False))
-    display = _Display(jobs, {}, shown=False)
-    assert str(display) == "0/8 runs, 0 failed"
+    jobs = jobs_of(seeds(*range(5)))
+    display = _Display(jobs, {jobs[4].id: jobs[4].record(status="ok", environment={})}, shown=False)
+    assert str(display) == "1/5 runs, 0 failed"
     display.ended(jobs[0].record(status="ok", environment={}))
-    assert str(display) == "1/8 runs, 0 failed, about 1 min 46 s left"  # 15 of 68 are done
+    assert str(display) == "2/5 runs, 0 failed, about 1 min 30 s left"
     display.ended(jobs[1].record(status="error", environment={}, error={"type": "X", "message": "y"}))
-    assert str(display) == "2/8 runs, 1 failed, about 1 min 42 s left"  # 17 of 68
+    assert str(display) == "3/5 runs, 1 failed, about 40 s left"
 
 
 DRIVER = """
@@ -336,19 +308,11 @@ def kill_at_random(folder: Path, model: str, *, kills: int, seed: int) -> list[s
     chance = random.Random(seed)
     before: dict[str, tuple[int, ...]] = {}
     killed: list[str] = []
-    env = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-    }  # two threads on a busy machine wait for each other, 50 times slower
+    # Two threads on a busy machine wait for each other, 50 times slower.
+    how: dict[str, Any] = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}}
+    how |= {"stderr": subprocess.DEVNULL, "start_new_session": True}
     while True:
-        driver = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(folder), model],
-            cwd=ROOT,
-            env=env,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(folder), model], **how)
         worker_was_killed = False
         while driver.poll() is None and len(killed) < kills:
             have = len(before)
@@ -426,30 +390,24 @@ def write(path: Path, axes: str) -> Path:
     return path
 
 
-def test_the_command_prints_the_plan_and_runs_nothing(app: Any, tmp_path: Path) -> None:
-    done = command(app, write(tmp_path / "a.yaml", "{seed: [1, 2]}"), "--dry-run", "-o", tmp_path / "out")
-    assert done.exit_code == 0
-    assert done.output.startswith("2 runs: 1 photo × seed (2)\nshared work: 1 load, 2 encodes")
+@pytest.mark.parametrize(
+    ("axes", "words", "code", "said"),
+    [
+        ("{seed: [1, 2]}", ("--dry-run", "-o", "out"), 0, "2 runs: 1 photo × seed (2)\nshared work: 1 load, 2 encodes"),
+        ("{seed: [-1], fps: [0]}", ("-o", "out"), 2, "2 problems"),
+        ("{seed: [1]}", (), 2, "there is no results folder"),
+        ("{seed: [1]}", ("--dry-run", "--forecast"), 0, "forecast: "),  # the option goes before the file
+    ],
+)
+def test_the_command_checks_first(
+    app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, axes: str, words: tuple[str, ...], code: int, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = command(app, write(tmp_path / "a.yaml", axes), *words)
+    assert done.exit_code == code
+    assert said in done.output
+    assert ("forecast: " in done.output) == ("--forecast" in words)
     assert not (tmp_path / "out").exists()
-
-
-def test_the_command_lists_what_is_wrong(app: Any, tmp_path: Path) -> None:
-    done = command(app, write(tmp_path / "a.yaml", "{seed: [-1], fps: [0]}"), "-o", tmp_path / "out")
-    assert done.exit_code == 2
-    assert re.search(r"error: sweep: 2 problems\n- fps=0: .*\n- seed=-1: ", done.output) or "2 problems" in done.output
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(("words", "shown"), [((), False), (("--forecast",), True), (("--no-forecast",), False)])
-def test_the_option_goes_before_the_file(app: Any, tmp_path: Path, words: tuple[str, ...], *, shown: bool) -> None:
-    done = command(app, write(tmp_path / "a.yaml", "{seed: [1]}"), "--dry-run", *words)
-    assert ("forecast" in done.output) == shown
-
-
-def test_the_command_without_a_results_folder(app: Any, tmp_path: Path) -> None:
-    done = command(app, write(tmp_path / "a.yaml", "{seed: [1]}"))
-    assert done.exit_code == 2
-    assert "there is no results folder" in done.output
 
 
 def test_the_command_fails_when_a_run_does(app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,9 +421,3 @@ def test_the_command_fails_when_a_run_does(app: Any, tmp_path: Path, monkeypatch
     assert bad.exit_code == 1
     assert "1 of 2 runs ended well (1 error)" in bad.output
     assert read_records(tmp_path / "out")[0].command == "svdkit sweep a.yaml -o out"  # without its user's folders
-
-
-def test_a_slow_run_is_not_a_hung_one(tmp_path: Path) -> None:
-    """The time allowed is for one run, not for all."""
-    found = run(seeds(SLOW, *range(10)), tmp_path, timeout_seconds=30)
-    assert found.failed == ()

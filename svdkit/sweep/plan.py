@@ -131,8 +131,9 @@ def plan_sweep(
         >>> len(plan.jobs), plan.distinct["encode"]
         (6, 6)
     """
-    given: dict[str, Any] = {"mode": mode, "count": count, "seed": seed, "results": results, "forecast": forecast}
-    options, problems = _Options.judge(given | {"hourly_price": hourly_price, "currency": currency})
+    arguments = dict(locals())  # first, while these are the only names here
+    given = {name: arguments[name] for name in _Options.__dataclass_fields__}
+    options, problems = _Options.judge(given)
     if not isinstance(axes, Mapping | None):
         problems.append(f"axes is {shown(axes)}: it must be names and lists of values, such as {{'seed': [1, 2]}}")
     axes = {name: listed(values) for name, values in axes.items()} if isinstance(axes, Mapping) else {}
@@ -143,12 +144,12 @@ def plan_sweep(
     problems += [] if photos else ["there is no photo; give a file, or a sample such as 'rocket'"]
     names = _names(photos)
     how: dict[str, Any] = {name: options.get(name) for name in ("mode", "count", "seed")}
-    points, axes, rules = expand({"photo": names, **axes}, () if exclude is None else exclude, **how, problems=problems)
+    points, axes, rules = expand({"photo": names, **axes}, () if exclude is None else exclude, how, problems)
     kinds: dict[str, Any] = {"load": LoadSettings.read(load, problems), "clip": ClipSettings.read(clip, problems)}
     sources = dict(zip(names, photos, strict=True)) if len(photos) <= MOST else {}  # too many to be read, and refused
     fitted = {"mode": fit_mode, "focus": focus, "border": border}
-    jobs = make_jobs(points, photos=sources, **kinds, how=fitted, problems=problems)
-    problems += _without_effect(jobs[0].frame if jobs else None, count=count, mode=how["mode"], seed=how["seed"])
+    jobs = make_jobs(points, photos=sources, kinds=kinds, how=fitted, problems=problems)
+    problems += _without_effect(jobs[0].frame if jobs else None, mode=how["mode"], count=count, seed=seed)
     money: dict[str, Any] = {name: options.get(name) for name in ("hourly_price", "currency")}
     estimate = None
     if forecast and not problems:
@@ -196,19 +197,19 @@ def read_sweep(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def _without_effect(frame: Frame | None, *, mode: str | None, count: int | None, seed: int | None) -> list[str]:
+def _without_effect(frame: Frame | None, *, mode: str | None, count: Any, seed: Any) -> list[str]:
     """Say what is given without effect, or missing, in a mode; what is wrong by itself has been said."""
+    is_random = mode == "random"
     cases = {
-        "count=None: must be a whole number from 1 when mode is 'random'": mode == "random" and count is None,
-        f"count={shown(count)} is for mode 'random' only; leave it out": mode != "random" and count is not None,
-        f"seed={seed} is for mode 'random' only; for clips write it under clip, or as an axis": mode != "random"
+        "count=None: must be a whole number from 1 when mode is 'random'": is_random and count is None,
+        f"count={shown(count)} is for mode 'random' only; leave it out": not (is_random or count is None),
+        f"seed={shown(seed)} is for mode 'random' only; for clips write it under clip, or as an axis": not is_random
         and seed is not None,
     }
-    if frame:
-        for name, usual, of in (("border", "blur", "pad"), ("focus", (0.5, 0.5), "crop")):
-            value = getattr(frame, name)
-            text = f"{name}={shown(value)} is for fit_mode {of!r} only; leave it out"
-            cases[text] = frame.mode != of and value != usual
+    for name, usual, of in (("border", "blur", "pad"), ("focus", (0.5, 0.5), "crop")):
+        value = getattr(frame, name, usual)
+        text = f"{name}={shown(value)} is for fit_mode {of!r} only; leave it out"
+        cases[text] = value != usual and frame is not None and frame.mode != of
     return [text for text, is_so in cases.items() if is_so]
 
 
@@ -296,23 +297,19 @@ def _estimate(
 
     kind = cache(lambda *settings: attempt(problems, forecast_of, *settings))
     found = [kind(job.load, job.clip.replace(**_SAME)) for job in jobs]
-    known = [one for one in found if one]
-    if not known:
-        why = "networks that are neither SVD's nor micro's have no forecast"
-        nothing: dict[str, Any] = dict.fromkeys(("seconds", "alone_seconds", "cost"))
-        return [*jobs], Estimate(**nothing, currency=currency, gpu=gpu or "this machine", source=why)
     paid: dict[object, float] = {}  # once by a part and what it depends on
     for position, (job, one) in enumerate(zip(jobs, found, strict=True)):
         for part, seconds in (one.stage_seconds if one else {}).items():
             paid[part, job.keys.get(_STAGES.get(part, ""), position)] = seconds
     once = sum(paid.values()) if all(one and one.seconds for one in found) else None
+    told = next(filter(None, found), None)
     estimate = Estimate(
         seconds=once,
-        alone_seconds=None if once is None else sum(one.seconds for one in known),
+        alone_seconds=None if once is None else sum(one.seconds for one in found),
         cost=None if once is None or hourly_price is None else once / 3600 * hourly_price,
         currency=currency,
-        gpu=known[-1].gpu,
-        source=known[-1].source,
+        gpu=told.gpu if told else gpu or "this machine",
+        source=told.source if told else "networks that are neither SVD's nor micro's have no forecast",
     )
     return [replace(job, forecast=one.brief() if one else {}) for job, one in zip(jobs, found, strict=True)], estimate
 

@@ -39,7 +39,7 @@ class Job:
         clip: Resolved settings.
         frame: The fitted photo.
         forecast: What its record keeps of the forecast.
-        id: As ``run_id`` gives it; empty in a plan, as all below, since only weights that are here can be told apart.
+        id: As ``run_id`` gives it; not in a plan, as all below, since only weights that are here can be told apart.
         model: Name, revision and kind of the weights.
         position: In the plan, from 0.
         options: "quality", "scale", "command", "hourly_price", "currency" of ``run_sweep``.
@@ -50,9 +50,9 @@ class Job:
     frame: Frame
     forecast: Mapping[str, Any] = field(default_factory=dict)
     id: str = ""
-    model: Mapping[str, Any] = field(default_factory=dict)
+    model: Any = None
     position: int = 0
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Any = None
 
     @cached_property
     def keys(self) -> dict[str, object]:
@@ -69,30 +69,32 @@ class Job:
 
 
 def expand(
-    axes: Mapping[str, Any], exclude: Any, *, mode: str | None, count: int | None, seed: int | None, problems: list[str]
+    axes: Mapping[str, Any], exclude: Any, how: Mapping[str, Any], problems: list[str]
 ) -> tuple[list[_Point], _Values, list[_Values]]:
-    """Give the points of a sweep, its axes and its rules as plain Python; add a sentence for each thing wrong."""
-    wrong = [*_name_problems(axes, exclude)] or [*_size_problems(axes, mode=mode)]
+    """Give the points of a sweep, its axes and its rules as plain Python; add a sentence for each thing wrong.
+
+    ``how`` is its "mode", and the "count" and "seed" of a random one.
+    """
+    wrong = [*_name_problems(axes, exclude)] or [*_size_problems(axes, is_list=how["mode"] == "list")]
     if wrong:
         problems += wrong
         return [], {}, []
     axes = {name: _judged(name, values, wrong) for name, values in axes.items()}
     rules = [{name: _judged(name, _listed_values(value), wrong) for name, value in rule.items()} for rule in exclude]
     photos, *others = axes.values()
-    rows = zip(*others, strict=True) if mode == "list" and others else itertools.product(*others)
+    rows = zip(*others, strict=True) if how["mode"] == "list" and others else itertools.product(*others)
     points = [dict(zip(axes, (photo, *row), strict=True)) for photo, row in itertools.product(photos, rows)]
     points = [point for point in points if _WRONG not in point.values()]
+    fits = [[all(point[name] in rule[name] for name in rule) for point in points] for rule in rules]
+    left = [point for point, *is_out in zip(points, *fits, strict=True) if not any(is_out)]
     if points and not wrong:
-        idle = (shown(dict(asked)) for asked, rule in zip(exclude, rules, strict=True) if not any(_fit(points, rule)))
-        wrong += [f"exclude {asked} fits no run; look at its values" for asked in idle]
-        points = [
-            point for point, *out in zip(points, *(_fit(points, rule) for rule in rules), strict=True) if not any(out)
-        ]
-        wrong += [] if points or wrong else ["no run is left: every point is excluded, or an axis is empty"]
-    if mode == "random" and count is not None:
-        points = random.Random(seed or 0).sample(points, min(count, len(points)))  # noqa: S311 - no secret
+        idle = [shown(dict(rule)) for rule, fit in zip(exclude, fits, strict=True) if not any(fit)]
+        wrong += [f"exclude {rule} fits no run; look at its values" for rule in idle]
+        wrong += [] if left or wrong else ["no run is left: every point is excluded, or an axis is empty"]
+    if how["mode"] == "random" and how["count"] is not None:
+        left = random.Random(how["seed"] or 0).sample(left, min(how["count"], len(left)))  # noqa: S311 - no secret
     problems += wrong
-    return points, axes, rules
+    return left, axes, rules
 
 
 def listed(values: Any) -> Any:
@@ -124,10 +126,6 @@ def _judged(name: str, values: Iterable[Any], problems: list[str]) -> list[Any]:
     return found
 
 
-def _fit(points: Iterable[_Point], rule: _Values) -> list[bool]:
-    return [all(point[name] in values for name, values in rule.items()) for point in points]
-
-
 def _name_problems(axes: Mapping[str, Any], exclude: Any) -> Iterator[str]:
     for name, values in axes.items():
         if name not in AXES:
@@ -148,12 +146,12 @@ def _name_problems(axes: Mapping[str, Any], exclude: Any) -> Iterator[str]:
             yield f"exclude: {bare(name)} is no {what}"
 
 
-def _size_problems(axes: Mapping[str, Sequence[Any]], *, mode: str | None) -> Iterator[str]:
+def _size_problems(axes: Mapping[str, Sequence[Any]], *, is_list: bool) -> Iterator[str]:
     sizes = {name: len(values) for name, values in axes.items() if name != "photo"}
-    if mode == "list" and len(set(sizes.values())) > 1:
+    if is_list and len(set(sizes.values())) > 1:
         told = ", ".join(f"{name} {size}" for name, size in sizes.items())
         yield f"mode 'list' takes values together: axes need one length, not {told}"
-    total = len(axes["photo"]) * (max(sizes.values(), default=1) if mode == "list" else math.prod(sizes.values()))
+    total = len(axes["photo"]) * (max(sizes.values(), default=1) if is_list else math.prod(sizes.values()))
     if total > MOST:
         yield f"the grid has {total:,} points, more than {MOST:,}; give fewer values"
     for name, size in sizes.items():
@@ -180,14 +178,13 @@ def make_jobs(
     points: Iterable[_Point],
     *,
     photos: Mapping[str, Any],
-    load: LoadSettings,
-    clip: ClipSettings,
+    kinds: Mapping[str, Any],
     how: Mapping[str, Any],
     problems: list[str],
 ) -> list[Job]:
     """Make the distinct jobs of points: what can share a stage stands together, else it is the order given.
 
-    Each photo is read once, and fitted once a size.
+    Each photo is read once, and fitted once a size. ``kinds`` are the fixed settings, "load" and "clip".
     """
     images = {name: attempt(problems, read_image, photo) for name, photo in photos.items()}
     model = cache(lambda name: attempt(problems, find_model, name))
@@ -199,24 +196,23 @@ def make_jobs(
         # Its name in records, tables and the report too: two folders may each have a cat.jpg.
         return fitted and replace(fitted, source=fitted.source and name)
 
-    def changed(settings: Any, point: _Point) -> Any:
-        mine = {name: value for name, value in point.items() if name in settings.__dataclass_fields__}
-        return attempt(problems, settings.replace, **mine)
-
     def job(point: _Point) -> Job | None:
-        found, settings = changed(load, point), changed(clip, point)
-        info = found and model(found.model)
-        if info is None or settings is None:
+        made = {
+            kind: fixed.replace(**{name: value for name, value in point.items() if name in fixed.__dataclass_fields__})
+            for kind, fixed in kinds.items()
+        }
+        info = model(made["load"].model)
+        if info is None:
             return None
-        settings = settings.resolve(**info.clip_defaults, seed=0)
-        fitted = frame(point["photo"], settings.height, settings.width)
-        return None if fitted is None else Job(load=found, clip=settings, frame=fitted)
+        made["clip"] = made["clip"].resolve(**info.clip_defaults, seed=0)
+        fitted = frame(point["photo"], made["clip"].height, made["clip"].width)
+        return None if fitted is None else Job(**made, frame=fitted)
 
     seen: dict[object, int] = {}
 
     def rank(job: Job) -> tuple[int, ...]:
         by_photo = (job.load, job.frame.sha256)  # so that CLIP sees each photo once, whatever the seeds
-        keys = [job.load, by_photo, *(job.keys[stage] for stage in STAGES), job.clip]
+        keys = [job.load, by_photo, *job.keys.values(), job.clip]
         return tuple(seen.setdefault(key, len(seen)) for key in keys)
 
     made = (attempt(problems, job, point) for point in points)

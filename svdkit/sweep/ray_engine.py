@@ -84,13 +84,13 @@ def run_ray(
 
     left = Queue(jobs, start, timeout_seconds=timeout_seconds)
     try:
-        yield from _in_threads(left, workers or max(1, int(has.get(kind, 1))), started)
+        yield from _in_threads(left, workers or max(1, int(has.get(kind, 1))), len(jobs), started)
     finally:
         if is_ours:
             ray.shutdown()
 
 
-def _in_threads(left: Queue, size: int, started: list[_Worker]) -> Iterator[Outcome]:
+def _in_threads(left: Queue, size: int, num_jobs: int, started: list[_Worker]) -> Iterator[Outcome]:
     """Serve so many workers at once; at the end, also an early one, end those that were started."""
     ended: queue.SimpleQueue[Outcome | Exception] = queue.SimpleQueue()
 
@@ -101,11 +101,11 @@ def _in_threads(left: Queue, size: int, started: list[_Worker]) -> Iterator[Outc
         except Exception as error:  # noqa: BLE001 - raised below
             ended.put(error)
 
-    threads = [threading.Thread(target=serve, daemon=True) for _ in range(min(size, left.num_batches))]
+    threads = [threading.Thread(target=serve, daemon=True) for _ in range(size)]
     try:
         for thread in threads:
             thread.start()
-        for _ in range(left.num_jobs):
+        for _ in range(num_jobs):
             outcome = ended.get()
             if isinstance(outcome, Exception):
                 raise outcome

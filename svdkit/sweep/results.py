@@ -1,4 +1,4 @@
-"""How a run becomes a row, and the results folder: one writer, runs that are whole or not there."""
+"""The results folder: one writer, runs that are whole or not there."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from svdkit.bench.record import Record, now, read_records, write_record
-from svdkit.disk import is_unknown_here, number_of, refusal, sync_folder, write_synced, write_whole
+from svdkit.disk import is_unknown_here, number_of, sync_folder, write_synced, write_whole
 from svdkit.errors import SettingsError, SvdkitError, SvdkitWarning
 
 if TYPE_CHECKING:
@@ -25,14 +25,10 @@ if TYPE_CHECKING:
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-class DiskFullError(SvdkitError):
-    """There is no room for the results; the sweep stops, and continues when there is."""
-
-
 def is_disk_full(error: BaseException | None) -> bool:
     """Say whether an error, or what caused it, means that no room is left for files."""
     while error is not None:
-        if isinstance(error, DiskFullError) or number_of(error) in _FULL:
+        if number_of(error) in _FULL:
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -60,19 +56,15 @@ class Results:
         self.folder = Path(folder)
         self.work = self.folder / _WORK
         self.finished: dict[str, Record] = {}
-        self._lock: IO[str] | None = None
 
     def __enter__(self) -> Self:
+        _check_ours(self.folder)
+        (self.folder / _RUNS).mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.folder / _LOCK)
         try:
-            _check_ours(self.folder)
-            (self.folder / _RUNS).mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.folder / _LOCK)
             shutil.rmtree(self.folder / _WORK, ignore_errors=True)
             (self.folder / _WORK).mkdir(exist_ok=True)
             self.work = Path(tempfile.mkdtemp(dir=self.folder / _WORK))
-        except OSError as error:
-            raise SvdkitError(f"results {self.folder} cannot be written: {refusal(error)}") from error
-        try:
             self._recover()
         except BaseException:
             self.__exit__()
@@ -80,12 +72,10 @@ class Results:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.work.is_dir():
-            shutil.rmtree(self.folder / _WORK, ignore_errors=True)
-            if self._lock is not None:
+        with self._lock:  # which unlocks; the file stays, since removing it would race with the next sweep
+            if self.work.is_dir():
+                shutil.rmtree(self.folder / _WORK, ignore_errors=True)
                 self._lock.truncate(0)
-        if self._lock is not None:
-            self._lock.close()  # which unlocks; the file stays, since removing it would race with the next sweep
 
     def commit(self, record: Record, files: Mapping[str, bytes] | None = None) -> None:
         """Keep a run that ended: its folder when it made files, then its line; an OSError when the disk is full."""
@@ -113,15 +103,9 @@ class Results:
 
     def forget_failed(self) -> None:
         """Take the lines of failed runs away, so that they are run again; the file is replaced as a whole."""
-        kept = {name: record for name, record in self.finished.items() if record.status == "ok"}
-        if len(kept) < len(self.finished):
-            text = "".join(json.dumps(record.to_dict()) + "\n" for record in kept.values())
-            write_whole(self.folder / _RECORDS, text)
-            self.finished = kept
-
-    def describe(self, name: str, values: Mapping[str, Any]) -> None:
-        """Write a JSON file of the folder, such as ``sweep.json``, whole or not at all."""
-        write_whole(self.folder / name, json.dumps(values, indent=1) + "\n")
+        self.finished = {name: record for name, record in self.finished.items() if record.status == "ok"}
+        lines = "".join(json.dumps(record.to_dict()) + "\n" for record in self.finished.values())
+        write_whole(self.folder / _RECORDS, lines)
 
     def _recover(self) -> None:
         if (self.folder / _RECORDS).exists():
@@ -163,18 +147,14 @@ def _locked(path: Path) -> IO[str]:
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if is_unknown_here(error):
-            text = f"{path.parent} is on a file system without locks: see to it that no other sweep writes there"
-            warnings.warn(text, SvdkitWarning, stacklevel=4)
-            return file
-        if error.errno not in {errno.EAGAIN, errno.EACCES, errno.EDEADLK}:
-            file.close()
-            raise
-        file.seek(0)
-        owner = file.read().strip() or "another process"
-        file.close()
-        message = f"another sweep is writing to {path.parent} ({owner}): wait for it, stop it, or choose another folder"
-        raise SvdkitError(message) from error
+        if not is_unknown_here(error):
+            with file:
+                file.seek(0)
+                owner = file.read().strip() or "another process"
+            advice = "wait for it, stop it, or choose another folder"
+            raise SvdkitError(f"another sweep is writing to {path.parent} ({owner}): {advice}") from error
+        text = f"{path.parent} is on a file system without locks: see to it that no other sweep writes there"
+        warnings.warn(text, SvdkitWarning, stacklevel=4)
     file.seek(0)
     file.truncate()
     file.write(f"process {os.getpid()}, since {now()[:16].replace('T', ' ')} UTC\n")

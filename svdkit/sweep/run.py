@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from svdkit import __version__
 from svdkit.bench.record import Record, now, run_id
 from svdkit.clip.formats import check_encoder
-from svdkit.disk import refusal, try_room
+from svdkit.disk import refusal, try_room, write_whole
 from svdkit.environment import summary
 from svdkit.errors import SettingsError, SvdkitError
 from svdkit.generate.progress import Screen
@@ -24,7 +25,7 @@ from svdkit.given import user_path
 from svdkit.models import find_model, locate
 from svdkit.models.folder import fingerprint
 from svdkit.sweep.plan import Plan, plan_sweep
-from svdkit.sweep.results import DiskFullError, Results, is_disk_full
+from svdkit.sweep.results import Results, is_disk_full
 from svdkit.sweep.worker import Outcome, run_local
 from svdkit.units import format_seconds
 
@@ -38,16 +39,15 @@ class _Display:
 
     def __init__(self, jobs: Sequence[Job], finished: Mapping[str, Record], *, shown: bool = True) -> None:
         self._screen = Screen(log_seconds=30) if shown else None
-        self._begin, self._total = time.monotonic(), len(jobs)
-        self._work = _work([job for job in jobs if job.id not in finished])
-        self._failed = sum(finished[job.id].status != "ok" for job in jobs if job.id in finished)
-        self._left = self._all = sum(self._work.values())
-        if self._screen and len(self._work) < self._total:
-            self._screen.line(f"{self._total - len(self._work)} of {self._total} runs are there already")
+        there = [finished[job.id].status != "ok" for job in jobs if job.id in finished]
+        self._total, self._left, self._failed = len(jobs), len(jobs) - len(there), sum(there)
+        self._begin, self._new = time.monotonic(), 0
+        if self._screen and there:
+            self._screen.line(f"{len(there)} of {self._total} runs are there already")
 
     def ended(self, record: Record) -> None:
         """Count a run that ended."""
-        self._left -= self._work.pop(record.id)
+        self._left, self._new = self._left - 1, self._new + 1
         reason = record.error
         self._failed += reason is not None
         if self._screen and reason:
@@ -60,22 +60,11 @@ class _Display:
             self._screen.show(f"{self}", last=last)
 
     def __str__(self) -> str:
-        rest, done = "", self._all - self._left
-        if self._work and done:
-            rest = f", about {format_seconds((time.monotonic() - self._begin) * self._left / done)} left"
-        return f"{self._total - len(self._work)}/{self._total} runs, {self._failed} failed{rest}"
-
-
-def _work(jobs: Sequence[Job]) -> dict[str, float]:
-    """Say how much each run has to do: pixels of its frames, for each step of a denoise that is its own, and twice."""
-    seen: set[object] = set()
-    work = {}
-    for job in jobs:
-        clip: Any = job.clip
-        steps = 0 if job.keys["denoise"] in seen else clip.num_inference_steps
-        seen.add(job.keys["denoise"])
-        work[job.id] = clip.height * clip.width * clip.num_frames * (steps + 2)
-    return work
+        rest = ""
+        if self._left and self._new:
+            seconds = (time.monotonic() - self._begin) / self._new * self._left
+            rest = f", about {format_seconds(seconds)} left"
+        return f"{self._total - self._left}/{self._total} runs, {self._failed} failed{rest}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +160,9 @@ def run_sweep(
         if retry_failed:
             place.forget_failed()
         told = {"svdkit": __version__, "started_at": now(), "asked": plan.asked, "runs": [job.id for job in jobs]}
-        place.describe("sweep.json", {**told, "distinct": plan.distinct, "options": options})
-        place.describe("environment.json", summary())
+        told |= {"distinct": plan.distinct, "options": options}
+        for name, values in {"sweep": told, "environment": summary()}.items():
+            write_whole(results / f"{name}.json", json.dumps(values, indent=1) + "\n")
         try_room(place.work, int(max(sizes, default=0)))
         left = [job for job in jobs if job.id not in place.finished]
         if engine == "local":
@@ -254,7 +244,7 @@ def _commit_all(outcomes: Iterator[Outcome], place: Results, display: _Display) 
         for outcome in outcomes:
             place.commit(*outcome)
             display.ended(outcome.record)
-    except (OSError, DiskFullError) as error:
+    except OSError as error:
         place.check_there()
         if not is_disk_full(error):
             raise
@@ -273,7 +263,7 @@ def _named(jobs: Sequence[Job], options: Mapping[str, Any]) -> list[Job]:
     named = []
     for position, job in enumerate(jobs):
         load, clip, model = job.load.to_dict(), job.clip.to_dict(), models[job.load]
-        name = run_id(load=load, clip=clip, image_sha256=job.frame.sha256, model=model, code_version=__version__)
+        name = run_id(load=load, clip=clip, image_sha256=job.frame.sha256, model=model)
         named.append(replace(job, id=name, model=model, position=position, options=options))
     return named
 

@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
-import io
 import math
 import tempfile
 import threading
 import time
 import traceback
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from svdkit.bench.protocol import process_name
 from svdkit.bench.record import failure_of, now
 from svdkit.child import Child, EndedError
-from svdkit.errors import SvdkitError, SvdkitWarning
+from svdkit.errors import SvdkitError
 from svdkit.sweep.points import STAGES, Job
-from svdkit.sweep.results import DiskFullError, is_disk_full
+from svdkit.sweep.results import is_disk_full
 
 if TYPE_CHECKING:
     from svdkit.bench.record import Record
     from svdkit.child import Channel
     from svdkit.clip import Clip
-    from svdkit.image import Frame
-    from svdkit.settings import ClipSettings
 
 
 class NotNumbersError(SvdkitError):
@@ -50,9 +47,7 @@ class Runner:
     def __init__(self) -> None:
         self._pipe: Any = None
         self._kept: dict[str, tuple[object, Any, dict[str, int | None]]] = {}  # stage -> key, output, memory
-        self._fresh: set[str] = set()
-        self._warm: list[dict[str, Any]] = []
-        self._open = contextlib.ExitStack()  # what reads memory
+        self._warm: set[object] = set()
 
     def load(self, job: Job) -> None:
         """Load the model of a job.
@@ -65,9 +60,9 @@ class Runner:
         from svdkit.generate.stages import describe_model
         from svdkit.pipeline import load
 
-        self._open.close()
         self._pipe = load(settings=job.load)
         self._pipe.set_progress_bar_config(disable=True)
+        self._open = contextlib.ExitStack()  # what reads memory
         self._peaks, self._reset_peaks = self._open.enter_context(meter(execution_device(self._pipe)))
         found, planned = describe_model(self._pipe), job.model
         if found["revision"] != planned["revision"]:
@@ -82,19 +77,19 @@ class Runner:
         Seconds of a stage that several runs share stand in the row of each: they are what this clip would cost alone.
         """
         started_at, settings = now(), job.clip
-        self._warm_up(job.frame, settings)
-        self._fresh.clear()
-        clip: Any = self._make(job.frame, settings)
+        self._warm_up(job)
+        before = dict(self._kept)
+        clip: Any = self._make(job)
         # A kept clip has another run's playback rate, which is in no stage's key.
         made = replace(clip.provenance, settings=settings.to_dict())
+        for note in made.notes:
+            if "not numbers" in note:  # black frames in a table would pass for a result
+                raise NotNumbersError(note)
         clip = replace(clip, fps=settings.playback_fps, provenance=made)
         start = time.perf_counter()
         files = _files(clip, scale=job.options["scale"])
         seconds = {**made.stage_seconds, "export": time.perf_counter() - start}
         seconds["total"] = sum(seconds.values())
-        memory: dict[str, dict[str, int | None]] = {stage: self._kept[stage][2] for stage in STAGES}
-        names = memory["encode"]
-        memory["total"] = {name: max(sizes[name] or 0 for sizes in memory.values()) or None for name in names}
         price, cost = job.options["hourly_price"], {}
         if price is not None:
             money = seconds["total"] / 3600 * price
@@ -103,11 +98,11 @@ class Runner:
             status="ok",
             started_at=started_at,
             load=made.load,
-            method="measured" if len(self._fresh) == len(STAGES) else "composed",
+            method="composed" if any(self._kept[stage] is before.get(stage) for stage in STAGES) else "measured",
             samples={"timed": {stage: [value] for stage, value in seconds.items()}},
             order=[job.position],
             processes=[process_name()],
-            memory=memory,
+            memory={stage: self._kept[stage][2] for stage in STAGES},
             quality=_quality(clip) if job.options["quality"] else {},
             cost=cost,
             artifacts={Path(name).stem: f"runs/{job.id}/{name}" for name in files},
@@ -123,64 +118,45 @@ class Runner:
         gc.collect()
         torch.cuda.empty_cache()
 
-    def _make(self, frame: Frame, settings: ClipSettings) -> Clip:
+    def _make(self, job: Job) -> Clip:
+        """Go through the stages; of each the output is kept when it depends on nothing that changed."""
         from svdkit.generate import decode, denoise, encode
 
-        pipe = self._pipe
-        encoded = self._stage("encode", frame, settings, lambda: encode(pipe, frame, settings))
-        denoised = self._stage("denoise", frame, settings, lambda: denoise(pipe, encoded, settings))
-        clip: Clip = self._stage("decode", frame, settings, lambda: _strictly(decode, pipe, denoised, settings))
+        output: Any = job.frame
+        for stage, make in zip(STAGES, (encode, denoise, decode), strict=True):
+            if stage not in self._kept or self._kept[stage][0] != job.keys[stage]:
+                self._reset_peaks()
+                made = make(self._pipe, output, job.clip)  # type: ignore[operator]  # each takes what the last gave
+                self._kept[stage] = (job.keys[stage], made, self._peaks())
+            output = self._kept[stage][1]
+        clip: Clip = output
         return clip
 
-    def _stage(self, stage: str, frame: Frame, settings: ClipSettings, make: Callable[[], Any]) -> Any:
-        """Give a stage's output: the one kept when it depends on nothing that changed, else a new one."""
-        from svdkit.generate.stages import model_identity, stage_key
-
-        key = stage_key(stage, settings, image_sha256=frame.sha256, model=model_identity(self._pipe))
-        if stage not in self._kept or self._kept[stage][0] != key:
-            self._reset_peaks()
-            self._kept[stage] = (key, make(), self._peaks())
-            self._fresh.add(stage)
-        return self._kept[stage][1]
-
-    def _warm_up(self, frame: Frame, settings: Any) -> None:
+    def _warm_up(self, job: Job) -> None:
         """Make two steps first on a GPU, where the first clip also starts kernels: no run's own time.
 
         What is compiled is compiled for each size, length and chunk anew, with guidance and without.
         """
         from svdkit.generate.loop import execution_device
 
-        kept, shape = dict(self._kept), {}
-        if self._pipe.svdkit.settings.compile:
-            names = ("height", "width", "num_frames", "decode_chunk_size")
-            shape = {**{name: getattr(settings, name) for name in names}, "guided": settings.max_guidance_scale > 1}
+        kept, clip = dict(self._kept), cast("Any", job.clip)
+        shape: object = (clip.height, clip.width, clip.num_frames, clip.decode_chunk_size, clip.max_guidance_scale > 1)
+        shape = shape if self._pipe.svdkit.settings.compile else None
         if shape not in self._warm and execution_device(self._pipe).type != "cpu":
-            self._make(frame, settings.replace(num_inference_steps=min(2, settings.num_inference_steps)))
+            self._make(replace(job, clip=clip.replace(num_inference_steps=min(2, clip.num_inference_steps))))
             self._kept = kept
-        self._warm.append(shape)
-
-
-def _strictly(decode: Callable[..., Clip], *given: Any) -> Clip:
-    """Decode, and refuse a clip whose values are not numbers: black frames in a table would pass for a result."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SvdkitWarning)  # it stands in the clip's notes too
-        clip = decode(*given)
-    for note in clip.provenance.notes if clip.provenance else ():
-        if "not numbers" in note:
-            raise NotNumbersError(note)
-    return clip
+        self._warm.add(shape)
 
 
 def _files(clip: Clip, *, scale: float | None) -> dict[str, bytes]:
     """Give a run's files: the video, which carries its provenance, and its first frame."""
     from PIL import Image
 
-    poster = io.BytesIO()
-    Image.fromarray(clip.frames[0]).save(poster, "JPEG", quality=85)
     with tempfile.TemporaryDirectory(prefix="svdkit-") as folder:
-        video = Path(folder, "clip.mp4")
+        video, poster = Path(folder, "clip.mp4"), Path(folder, "poster.jpg")
         clip.save(video, keep_photo=False, keep_frames=False, scale=scale)
-        return {video.name: video.read_bytes(), "poster.jpg": poster.getvalue()}
+        Image.fromarray(clip.frames[0]).save(poster, quality=85)
+        return {file.name: file.read_bytes() for file in (video, poster)}
 
 
 def _quality(clip: Any) -> dict[str, Any]:
@@ -192,13 +168,13 @@ def _quality(clip: Any) -> dict[str, Any]:
 
 
 def answer(runner: Runner, do: str, job: Job) -> Any:
-    """Do "load" or "run": an ``Outcome``, failed or not; of loading None, or how it failed; or a ``DiskFullError``."""
+    """Do "load" or "run": give an ``Outcome``; of loading None, or how it failed; or the OSError of a full disk."""
     started_at = now()
     try:
         return runner.load(job) if do == "load" else runner.run(job)
     except Exception as error:  # noqa: BLE001 - it becomes a row
         if is_disk_full(error):
-            return DiskFullError(str(error))
+            return OSError(errno.ENOSPC, str(error))
         runner.recover(error)
         reason = failure_of(error)
         return reason if do == "load" else Outcome(job.record(**reason, started_at=started_at), {})
@@ -222,15 +198,13 @@ class Queue:
     and ``end()``.
 
     Attributes:
-        num_jobs: In all.
-        num_batches: Of runs that share a denoise, which go to one worker.
         is_over: Whether what is left is to be left.
     """
 
     def __init__(self, jobs: Sequence[Job], start: Callable[[], Any], *, timeout_seconds: float) -> None:
         self._start, self._timeout, self.is_over = start, timeout_seconds, False
-        self._batches = deque(deque(jobs) for _, jobs in groupby(jobs, key=lambda job: job.keys["denoise"]))
-        self.num_jobs, self.num_batches = len(jobs), len(self._batches)
+        # What shares a denoise goes to one worker.
+        self._batches = deque(deque(batch) for _, batch in groupby(jobs, key=lambda job: job.keys["denoise"]))
         self._lock = threading.Lock()
         self._loaded: set[object] = set()
         self._lost: Counter[object] = Counter()
@@ -238,14 +212,14 @@ class Queue:
 
     def serve(self) -> Iterator[Outcome]:
         """Run what is left, with one worker after the other: one that died, hung or has lost its GPU is replaced."""
-        worker, load, batch = None, None, deque[Job]()
+        worker, load, is_lost, batch = None, None, False, deque[Job]()
         try:
             while not self.is_over and (batch := batch or self._take(load)):
                 job = batch[0]
                 if why := self._hopeless.get(job.id) or self._hopeless.get(job.load):
                     yield Outcome(batch.popleft().record(**why), {})
                     continue
-                if worker and load != job.load:
+                if worker and (is_lost or load != job.load):
                     worker.end()
                     worker = None
                 do = "run" if worker else "load"
@@ -259,12 +233,9 @@ class Queue:
                     self._loaded.add(load)
                 else:
                     batch.popleft()
-                    yield found
                     # After such an error every later call in that process fails.
                     is_lost = "CUDA error" in (found.record.error or {}).get("message", "")
-                if is_lost:
-                    worker.end()
-                    worker = None
+                    yield found
         finally:
             if worker:
                 worker.end()
@@ -297,7 +268,7 @@ class Queue:
             return {"status": "error", "error": {"type": "WorkerDied", "message": text}}
         except TimeoutError as error:
             return {"status": "timeout", "error": {"type": "Timeout", "message": f"{do}: {error}"}}
-        if isinstance(found, DiskFullError):
+        if isinstance(found, OSError):
             raise found
         return found
 
