@@ -47,10 +47,7 @@ TWO: dict[str, Any] = {"fps": [6, 7], "seed": [1, 2]}
         ({"axes": TWO}, [(6, 1), (7, 1), (6, 2), (7, 2)]),  # in the order in which they share an encode
         ({"axes": TWO, "mode": "list"}, [(6, 1), (7, 2)]),
         ({"axes": {"fps": [6, 7]}, "mode": "random", "count": 9}, [(7, 0), (6, 0)]),  # as drawn
-        (
-            {"axes": {"fps": [6, 7, 8], "seed": [1, 2]}, "exclude": [{"fps": [6, 7], "seed": 2}]},
-            [(6, 1), (7, 1), (8, 1), (8, 2)],
-        ),
+        ({"axes": TWO, "exclude": [{"fps": [6, 7], "seed": 2}, {"fps": 6}]}, [(7, 1)]),
         ({"axes": {"seed": [1, 1], "fps": [7, 7.0]}}, [(7, 1)]),  # equal runs are one
         ({"exclude": None}, [(7, 0)]),  # files say that; a seed drawn anew would make every start another sweep
     ],
@@ -104,8 +101,12 @@ def test_values_photos_models_and_fixed_settings_are_judged_together() -> None:
     assert len(wrong) == 6
 
 
+FPS = {"fps": [7]}
+_TEXT, _ARRAY = "this is text: write the number without quotes", "this is a ndarray"
+_TOGETHER = "mode 'list' takes values together"
 _FPS = "must be a whole number from 1 to 60"
 _PRICE = "must be a number from 0 to 1000000000 or None"
+_SEED = "must be a whole number from 0 to 9223372036854775807 or None"
 _CURRENCY = "must be three letters such as 'USD'"
 _MANY = "points, more than 100,000; give fewer values"
 _TWICE = "photos are given twice, as photos and as an axis; give one"
@@ -118,17 +119,14 @@ _FIRST = "count=None: must be a whole number from 1 when mode is 'random'"
         ({"hourly_price": -1}, f"hourly_price=-1: {_PRICE}; use 0"),
         ({"hourly_price": float("nan")}, f"hourly_price=nan: {_PRICE}; this is not a finite number"),
         ({"hourly_price": True}, f"hourly_price=True: {_PRICE}; True and False are not numbers"),
-        ({"hourly_price": "3"}, f"hourly_price='3': {_PRICE}; this is text: write the number without quotes"),
+        ({"hourly_price": "3"}, f"hourly_price='3': {_PRICE}; {_TEXT}"),
         ({"currency": 5}, f"currency=5: {_CURRENCY}; this is a int"),
         ({"currency": "euro"}, f"currency='euro': {_CURRENCY}"),
         ({"results": 5}, "results=5: must be a folder or None; this is a int"),
         ({"forecast": "no"}, "forecast='no': must be True or False"),
         ({"seed": 7}, "seed=7 is for mode 'random' only; for clips write it under clip, or as an axis"),
         ({"mode": "random"}, _FIRST),
-        (
-            {"mode": "random", "count": 1, "seed": [1]},
-            "seed=[1]: must be a whole number from 0 to 9223372036854775807 or None; this is a list",
-        ),
+        ({"mode": "random", "count": 1, "seed": [1]}, f"seed=[1]: {_SEED}; this is a list"),
         ({"border": "#000"}, "border='#000' is for fit_mode 'pad' only; leave it out"),
         ({"fit_mode": "pad", "focus": (0, 1)}, "focus=(0.0, 1.0) is for fit_mode 'crop' only; leave it out"),
         ({"axes": ["seed"]}, "axes is ['seed']: it must be names and lists of values, such as {'seed': [1, 2]}"),
@@ -137,24 +135,12 @@ _FIRST = "count=None: must be a whole number from 1 when mode is 'random'"
         ({"axes": {7: [1]}}, f"7 is no name of a setting for an axis; the names are {', '.join(AXES)}"),
         ({"axes": {"photo": ["cat"]}}, _TWICE),
         ({"exclude": 5}, "exclude is 5: it must be a list of rules, such as [{'fps': [6, 7]}]"),
-        (
-            {"axes": {"fps": [7]}, "exclude": [{"fps": 7}]},
-            "no run is left: every point is excluded, or an axis is empty",
-        ),
-        ({"axes": {"fps": [7]}, "exclude": [{"fps": 9}]}, "exclude {'fps': 9} fits no run; look at its values"),
-        (
-            {"axes": {"fps": [6]}, "exclude": [{"fps": "6"}]},
-            f"fps='6': {_FPS}; this is text: write the number without quotes",
-        ),
-        (
-            {"axes": {"fps": [7]}, "exclude": [{"photo": "cat", "fps": [np.array(7), 7]}]},
-            f"fps=array(7): {_FPS}; this is a ndarray",
-        ),
+        ({"axes": FPS, "exclude": [{"fps": 7}]}, "no run is left: every point is excluded, or an axis is empty"),
+        ({"axes": FPS, "exclude": [{"fps": 9}]}, "exclude {'fps': 9} fits no run; look at its values"),
+        ({"axes": FPS, "exclude": [{"fps": "6"}]}, f"fps='6': {_FPS}; {_TEXT}"),
+        ({"axes": FPS, "exclude": [{"photo": "cat", "fps": [np.array(7), 7]}]}, f"fps=array(7): {_FPS}; {_ARRAY}"),
         ({"exclude": [{"photo": 5}]}, "photo=5: must be the name of a photo"),
-        (
-            {"axes": {"fps": [7], "seed": [1, 2]}, "mode": "list"},
-            "mode 'list' takes values together: axes need one length, not fps 1, seed 2",
-        ),
+        ({"axes": {**FPS, "seed": [1, 2]}, "mode": "list"}, f"{_TOGETHER}: axes need one length, not fps 1, seed 2"),
         ({"axes": {"seed": range(1000), "motion_bucket_id": range(1000)}}, f"the grid has 1,000,000 {_MANY}"),
         ({"axes": {"seed": range(10**20)}}, f"the grid has 100,001 {_MANY}"),
         ({"photos": range(10**12)}, f"the grid has 100,001 {_MANY}"),

@@ -17,6 +17,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 from typer.testing import CliRunner
@@ -32,10 +33,8 @@ from tests.sweeps import DIES, FAILS_SECOND, FILLS, HANGS, LOSES_GPU, ROOT, WORK
 if TYPE_CHECKING:
     from svdkit.sweep import Plan, Sweep
 
-DIED = (
-    "the worker ended by signal 9 (SIGKILL); Linux ends processes by signal 9 when memory is short, in each of 2 tries "
-    "of this {}"
-)
+DIED = "the worker ended by signal 9 (SIGKILL); Linux ends processes by signal 9 when memory is short, in each of 2"
+FULL = Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 ALLOWED = 8  # seconds: a worker's start takes half a second, and ten times that on a busy machine
 
 
@@ -56,27 +55,23 @@ def ends(found: Sweep) -> dict[int, tuple[str, str]]:
 def watch_children(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Keep every worker process that is started."""
     children: list[Any] = []
-    usual = Child
 
     def start(*given: Any, **how: Any) -> Any:
-        children.append(usual(*given, **how))
+        children.append(Child(*given, **how))
         return children[-1]
 
     monkeypatch.setattr(worker, "Child", start)
     return children
 
 
-def committed(folder: Path) -> dict[str, tuple[int, ...]]:
+def committed(folder: Path) -> dict[str, list[Any]]:
     """Say what is in every committed run, so that a second making of it would show."""
     found = {}
-    for run_folder in (folder / "runs").iterdir():
-        sizes = []
-        for name in ("clip.mp4", "poster.jpg", "record.json"):
-            stat = (run_folder / name).stat()
-            assert stat.st_size > 0
-            sizes += [stat.st_ino, stat.st_size, stat.st_mtime_ns]
-        assert json.loads((run_folder / "record.json").read_text(encoding="utf-8"))["id"] == run_folder.name
-        found[run_folder.name] = tuple(sizes)
+    for place in (folder / "runs").iterdir():
+        stats = [(place / name).stat() for name in ("clip.mp4", "poster.jpg", "record.json")]
+        assert all(stat.st_size for stat in stats)
+        assert json.loads((place / "record.json").read_text(encoding="utf-8"))["id"] == place.name
+        found[place.name] = [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
     return found
 
 
@@ -87,9 +82,8 @@ def test_a_sweep_leaves_a_results_folder_and_starting_again_repeats_nothing(tmp_
     plan = replace(plan, jobs=tuple(replace(job, forecast=one) for job, one in zip(plan.jobs, each, strict=True)))
     found = run(plan, tmp_path, command="svdkit sweep seeds.yaml")
     assert str(found) == f"1 of 2 runs ended well (1 error); {tmp_path.as_posix()}"
-    assert {path.name for path in tmp_path.iterdir()} == {
-        *(".lock", "environment.json", "records.jsonl", "runs", "sweep.json")
-    }
+    names = {".lock", "environment.json", "records.jsonl", "runs", "sweep.json"}
+    assert {path.name for path in tmp_path.iterdir()} == names
     asked = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
     assert asked["asked"]["axes"] == {"seed": [1, LOSES_GPU]}
     assert asked["runs"] == [record.id for record in found.records]
@@ -114,7 +108,7 @@ def test_a_run_that_is_poison_hangs_or_loses_the_gpu_is_a_row_and_the_sweep_goes
     found = ends(run(seeds(1, LOSES_GPU, 2, DIES, 3, HANGS, 4), tmp_path, timeout_seconds=ALLOWED))
     assert found == {
         **dict.fromkeys((1, 2, 3, 4), ("ok", "")),
-        DIES: ("error", DIED.format("run")),
+        DIES: ("error", f"{DIED} tries of this run"),
         HANGS: ("timeout", "run: no answer in 8 s; the worker was killed"),
         LOSES_GPU: ("error", "CUDA error: an illegal memory access was encountered"),
     }
@@ -135,7 +129,7 @@ def test_a_reload_that_fails_once_costs_no_other_run(
     ("random_seed", "status", "message"),
     [
         (1, "error", "no such weights"),
-        (DIES, "error", DIED.format("load")),
+        (DIES, "error", f"{DIED} tries of this load"),
         (HANGS, "timeout", "load: no answer in 8 s; the worker was killed"),
     ],
 )
@@ -144,14 +138,10 @@ def test_a_model_that_cannot_be_loaded_fails_its_runs_once(
 ) -> None:
     """The runs of other loads are made."""
     plan = seeds(1, 2, load={"weights": "random", "random_seed": random_seed})
-    good = seeds(1, load={"weights": "random"})
-    both = type(plan)(jobs=(*plan.jobs, *good.jobs), asked=plan.asked)
+    both = replace(plan, jobs=(*plan.jobs, *seeds(1, load={"weights": "random"}).jobs))
     found = run(both, tmp_path, timeout_seconds=ALLOWED if status == "timeout" else 60)
-    assert [(record.status, (record.error or {}).get("message")) for record in found.records] == [
-        (status, message),
-        (status, message),
-        ("ok", None),
-    ]
+    ended = [(record.status, (record.error or {}).get("message")) for record in found.records]
+    assert ended == [(status, message), (status, message), ("ok", None)]
 
 
 def test_a_full_disk_of_the_worker_stops_the_sweep_and_it_continues(tmp_path: Path) -> None:
@@ -165,12 +155,8 @@ def test_a_full_disk_of_the_driver_stops_the_sweep_and_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The line of the first run cannot be written; its folder is there, and the next start finds it."""
-
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     with monkeypatch.context() as patch:
-        patch.setattr(results_module, "write_record", full)
+        patch.setattr(results_module, "write_record", FULL)
         with pytest.raises(SvdkitError, match="is full: the sweep stopped after 0 runs"):
             run(seeds(1, 2), tmp_path)
     before = committed(tmp_path)
@@ -194,25 +180,21 @@ def test_a_results_folder_that_is_removed_stops_the_sweep(tmp_path: Path, monkey
     assert not folder.exists()
 
 
-def test_a_sweep_tries_its_encoder_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "none"))
-    with pytest.raises(ClipError, match=r"a \.mp4 file: ffmpeg cannot be started .*; run: pip install imageio-ffmpeg"):
-        run(seeds(1), tmp_path / "results")
-    assert not (tmp_path / "results").exists()
-
-
-def test_a_sweep_tries_its_disk_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = []
-
-    def full(folder: Path, size: int) -> None:
-        sizes.append(size)
-        raise OSError(errno.EDQUOT, "x")
-
+def test_a_sweep_tries_its_encoder_and_its_disk_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     children = watch_children(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "none"))
+        told = r"a \.mp4 file: ffmpeg cannot be started .*; run: pip install imageio-ffmpeg"
+        with pytest.raises(ClipError, match=told):
+            run(seeds(1), tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+    full = Mock(side_effect=OSError(errno.EDQUOT, "x"))
     monkeypatch.setattr(importlib.import_module("svdkit.sweep.run"), "try_room", full)
     with pytest.raises(SvdkitError, match="cannot be written: your disk quota is used up; free some space"):
         run(seeds(1), tmp_path, scale=2)
-    assert (sizes, children) == ([14 * 72 * 128 * 3 * 4], [])
+    assert (full.call_args.args[1], children) == (14 * 72 * 128 * 3 * 4, [])
 
 
 def test_the_plan_is_printed_where_the_output_is_ascii(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,12 +205,9 @@ def test_the_plan_is_printed_where_the_output_is_ascii(tmp_path: Path, monkeypat
 
 
 def test_an_interrupt_ends_the_worker_and_keeps_what_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(self: _Display, record: Any) -> None:
-        raise KeyboardInterrupt
-
     children = watch_children(monkeypatch)
     with monkeypatch.context() as patch:
-        patch.setattr(_Display, "ended", interrupt)
+        patch.setattr(_Display, "ended", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(seeds(1, 2), tmp_path)
     assert children[0]._process.poll() is not None
@@ -306,7 +285,7 @@ def kill_at_random(folder: Path, model: str, *, kills: int, seed: int) -> list[s
     Returns what was killed. After each kill every committed run is whole and as it was before.
     """
     chance = random.Random(seed)
-    before: dict[str, tuple[int, ...]] = {}
+    before: dict[str, list[Any]] = {}
     killed: list[str] = []
     # Two threads on a busy machine wait for each other, 50 times slower.
     how: dict[str, Any] = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}}
@@ -336,33 +315,23 @@ def kill_at_random(folder: Path, model: str, *, kills: int, seed: int) -> list[s
             return killed
 
 
-def check_all_made_once(folder: Path, *, count: int) -> None:
-    records = read_records(folder)
-    assert [record.status for record in records] == ["ok"] * count
-    assert len({record.id for record in records}) == count
-    assert set(committed(folder)) == {record.id for record in records}
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
-def test_killed_at_six_random_moments(tmp_path: Path) -> None:
-    """With runs that make no clip, so that this is quick: real processes, files and locks."""
-    killed = kill_at_random(tmp_path, "noop", kills=6, seed=3)
-    assert set(killed) == {"driver", "worker"}
-    check_all_made_once(tmp_path, count=200)
-
-
-@pytest.mark.long
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
-def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
-    """With real clips of the toy model."""
+@pytest.mark.parametrize(
+    ("is_real", "kills", "count"),
+    [(False, 6, 200), pytest.param(True, 20, 60, marks=[pytest.mark.long, pytest.mark.slow])],
+)
+def test_killed_at_random_moments(tmp_path: Path, is_real: bool, kills: int, count: int) -> None:
+    """With runs that make no clip, so that this is quick: real processes, files and locks; and with clips of toy."""
     from tests.toy import write_hub_folder
 
-    model = write_hub_folder(tmp_path / "toy-svd")
-    killed = kill_at_random(tmp_path / "results", str(model), kills=20, seed=1)
-    assert len(killed) == 20
+    model = str(write_hub_folder(tmp_path / "toy-svd")) if is_real else "noop"
+    killed = kill_at_random(tmp_path / "results", model, kills=kills, seed=1 if is_real else 3)
     assert set(killed) == {"driver", "worker"}
-    check_all_made_once(tmp_path / "results", count=60)
+    assert not is_real or len(killed) == kills
+    records = read_records(tmp_path / "results")
+    assert [record.status for record in records] == ["ok"] * count
+    assert set(committed(tmp_path / "results")) == {record.id for record in records}
+    assert len({record.id for record in records}) == count
 
 
 # The command
@@ -381,13 +350,9 @@ def app() -> Any:
     return found
 
 
-def command(app: Any, *words: object) -> Any:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, ["sweep", *map(str, words)])
-
-
-def write(path: Path, axes: str) -> Path:
-    path.write_text(f"photos: [rocket]\naxes: {axes}\nforecast: false\n", encoding="utf-8")
-    return path
+def command(app: Any, file: Path, axes: str, *words: object) -> Any:
+    file.write_text(f"photos: [rocket]\naxes: {axes}\nforecast: false\n", encoding="utf-8")
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, ["sweep", str(file), *map(str, words)])
 
 
 @pytest.mark.parametrize(
@@ -403,7 +368,7 @@ def test_the_command_checks_first(
     app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, axes: str, words: tuple[str, ...], code: int, said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = command(app, write(tmp_path / "a.yaml", axes), *words)
+    done = command(app, tmp_path / "a.yaml", axes, *words)
     assert done.exit_code == code
     assert said in done.output
     assert ("forecast: " in done.output) == ("--forecast" in words)
@@ -414,10 +379,10 @@ def test_the_command_fails_when_a_run_does(app: Any, tmp_path: Path, monkeypatch
     home = importlib.import_module("svdkit.sweep")  # "import … as" would give the function of that name
     usual = home.run_sweep
     monkeypatch.setattr(home, "run_sweep", lambda plan, **how: usual(plan, **{**how, "report": False}))
-    good = command(app, write(tmp_path / "a.yaml", "{seed: [1]}"), "-o", tmp_path / "out")
+    good = command(app, tmp_path / "a.yaml", "{seed: [1]}", "-o", tmp_path / "out")
     assert good.exit_code == 0
     assert "1 of 1 runs ended well" in good.output
-    bad = command(app, write(tmp_path / "b.yaml", f"{{seed: [1, {LOSES_GPU}]}}"), "-o", tmp_path / "out")
+    bad = command(app, tmp_path / "b.yaml", f"{{seed: [1, {LOSES_GPU}]}}", "-o", tmp_path / "out")
     assert bad.exit_code == 1
     assert "1 of 2 runs ended well (1 error)" in bad.output
     assert read_records(tmp_path / "out")[0].command == "svdkit sweep a.yaml -o out"  # without its user's folders

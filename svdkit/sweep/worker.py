@@ -78,7 +78,7 @@ class Runner:
         """
         started_at, settings = now(), job.clip
         self._warm_up(job)
-        before = dict(self._kept)
+        before = {stage: key for stage, (key, _, _) in self._kept.items()}
         clip: Any = self._make(job)
         # A kept clip has another run's playback rate, which is in no stage's key.
         made = replace(clip.provenance, settings=settings.to_dict())
@@ -98,12 +98,12 @@ class Runner:
             status="ok",
             started_at=started_at,
             load=made.load,
-            method="composed" if any(self._kept[stage] is before.get(stage) for stage in STAGES) else "measured",
+            method="composed" if any(before.get(stage) == job.keys[stage] for stage in STAGES) else "measured",
             samples={"timed": {stage: [value] for stage, value in seconds.items()}},
             order=[job.position],
             processes=[process_name()],
             memory={stage: self._kept[stage][2] for stage in STAGES},
-            quality=_quality(clip) if job.options["quality"] else {},
+            quality=_quality(clip, settings.decode_chunk_size) if job.options["quality"] else {},
             cost=cost,
             artifacts={Path(name).stem: f"runs/{job.id}/{name}" for name in files},
         )
@@ -159,11 +159,10 @@ def _files(clip: Clip, *, scale: float | None) -> dict[str, bytes]:
         return {file.name: file.read_bytes() for file in (video, poster)}
 
 
-def _quality(clip: Any) -> dict[str, Any]:
+def _quality(clip: Clip, decode_chunk_size: int | None) -> dict[str, Any]:
     from svdkit.bench.quality import measure_quality
 
-    chunk = clip.provenance.settings["decode_chunk_size"]
-    found = measure_quality(clip.frames, fps=clip.fps, photo=clip.photo, decode_chunk_size=chunk)
+    found = measure_quality(clip.frames, fps=clip.fps, photo=clip.photo, decode_chunk_size=decode_chunk_size)
     return {name: value if value is None or math.isfinite(value) else None for name, value in found.items()}
 
 
