@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,21 +33,22 @@ os.environ["OMP_NUM_THREADS"] = "1"
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for svdkit where it is not installed
 
-from svdkit.bench.record import Record, now  # noqa: E402 - behind the line above
+from svdkit.bench.record import now  # noqa: E402 - behind the line above
 from svdkit.environment import summary  # noqa: E402
 from svdkit.image import fit  # noqa: E402
 from svdkit.models import find_model  # noqa: E402
 from svdkit.settings import ClipSettings  # noqa: E402
 from svdkit.sweep import plan_sweep, run_sweep, worker  # noqa: E402
 from svdkit.sweep.ray_engine import run_ray  # noqa: E402
-from svdkit.sweep.results import Results, write_files  # noqa: E402
-from svdkit.sweep.worker import Runner, work  # noqa: E402
+from svdkit.sweep.results import Results  # noqa: E402
+from svdkit.sweep.worker import Outcome, Runner, work  # noqa: E402
 from svdkit.units import format_seconds  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from svdkit.child import Channel
+    from svdkit.sweep import Job
 
 BARS = {"plain loop": 3.0, "reload per run": 10.0}
 WAYS = ("sweep", "plain loop", "reload per run", "sweep again")
@@ -58,19 +60,17 @@ PHOTO = "rocket"
 class Noop(Runner):
     """Makes no clip but all the rest: files of a clip's usual sizes, a record, and so the driver's whole work."""
 
-    def load(self, task: Mapping[str, Any]) -> None:
+    def load(self, job: Job) -> None:
         """Load nothing."""
 
-    def run(self, task: Mapping[str, Any], *, folder: Path, photo: bytes | None = None) -> Record:
-        """Write the files of a clip of 25 frames at 576×1024: 300 kB of video and 60 kB of poster."""
-        del photo  # there is nothing to make of it
-        values = {name: task[name] for name in ("id", "load", "clip", "image", "model", "forecast")}
-        names = {"clip": f"runs/{task['id']}/clip.mp4", "poster": f"runs/{task['id']}/poster.jpg"}
-        samples = {"timed": {"total": [0.0]}}
-        record = Record(**values, status="ok", environment={}, samples=samples, artifacts=names, started_at=now())
-        text = json.dumps(record.to_dict()).encode()
-        write_files(folder, {"clip.mp4": os.urandom(300_000), "poster.jpg": os.urandom(60_000), "record.json": text})
-        return record
+    def run(self, job: Job) -> Outcome:
+        """Give the files of a clip of 25 frames at 576×1024: 300 kB of video and 60 kB of poster."""
+        names = {"clip": f"runs/{job.id}/clip.mp4", "poster": f"runs/{job.id}/poster.jpg"}
+        record = job.record(status="ok", environment={}, samples={"timed": {"total": [0.0]}}, artifacts=names)
+        return Outcome(record, {"clip.mp4": os.urandom(300_000), "poster.jpg": os.urandom(60_000)})
+
+    def recover(self, error: BaseException) -> None:
+        """Give no memory back."""
 
 
 def combinations(axes: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
@@ -188,11 +188,9 @@ def measure_driver(runs: int, *, workers: int) -> dict[str, Any]:
     finally:
         worker.WORKER = usual
     with tempfile.TemporaryDirectory() as folder, Results(folder) as results:
-        tasks = [_task(job, position) for position, job in enumerate(plan.jobs)]
-        photos = {job.frame.sha256: b"" for job in plan.jobs}
-        how: dict[str, Any] = {"work": results.work, "photos": photos, "timeout_seconds": 60}
+        jobs = [_named(job, position) for position, job in enumerate(plan.jobs)]
         start, first = time.perf_counter(), 0.0
-        for outcome in run_ray(tasks, **how, workers=workers, runner=Noop):
+        for outcome in run_ray(jobs, timeout_seconds=60, workers=workers, runner=Noop):
             first = first or time.perf_counter()
             results.commit(*outcome)
         found |= {"ray_seconds": time.perf_counter() - first, "ray_start_seconds": first - start}
@@ -204,11 +202,9 @@ def work_noop(channel: Channel) -> None:
     work(channel, Noop())
 
 
-def _task(job: Any, position: int) -> dict[str, Any]:
+def _named(job: Job, position: int) -> Job:
     model = {"name": "micro", "revision": "none", "weights": "trained"}
-    values = {"load": job.load.to_dict(), "clip": job.clip.to_dict(), "image": job.frame.to_dict(), "model": model}
-    values["forecast"] = {}
-    return {"id": f"{position:016x}", **values, "options": {"position": position, "command": ""}}
+    return replace(job, id=f"{position:016x}", model=model, position=position, options={"command": ""})
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:

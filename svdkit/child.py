@@ -81,11 +81,6 @@ class Child:
                 **inherited,
             )
 
-    @property
-    def is_running(self) -> bool:
-        """Whether it has not ended."""
-        return self._process.poll() is None
-
     def say(self, message: Any) -> None:
         """Send what pickle takes; None asks it to stop. An EndedError when it has ended."""
         with self._alive():
@@ -96,7 +91,7 @@ class Child:
         end = time.monotonic() + seconds
         with self._alive():
             while not self._pipe.poll(min(1.0, max(0.0, end - time.monotonic()))):
-                if not (self.is_running or self._pipe.poll()):
+                if self._process.poll() is not None and not self._pipe.poll():
                     raise EOFError  # processes of its own may still hold the pipe
                 if time.monotonic() >= end:
                     break
@@ -104,6 +99,11 @@ class Child:
                 return self._pipe.recv()
         self.end()
         raise TimeoutError(f"no answer in {seconds:g} s; the worker was killed")
+
+    def ask(self, message: Any, seconds: float) -> Any:
+        """Send, and wait for the answer."""
+        self.say(message)
+        return self.hear(seconds)
 
     def wait(self) -> int:
         """Wait until it ends by itself; give its exit code."""

@@ -14,25 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.sweep import Noop
 from svdkit.sweep import Plan, plan_sweep, worker
-from svdkit.sweep.results import DiskFullError, failed
-from svdkit.sweep.run import _tasks
+from svdkit.sweep.run import _named
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from svdkit.bench.record import Record
     from svdkit.child import Channel
+    from svdkit.sweep import Job
+    from svdkit.sweep.worker import Outcome
 
+ROOT = Path(__file__).parents[1]
 WORKER = "tests.sweeps:work"  # needs this checkout on PYTHONPATH
 # Seeds that are trouble.
-DIES, HANGS, FILLS, LOSES_GPU, SLOW, FAILS_SECOND = 666, 777, 888, 999, 555, 444
+DIES, HANGS, FILLS, LOSES_GPU, FAILS_SECOND = 666, 777, 888, 999, 444
 
 
 class Faulty(Noop):
     """Does by the seed of a run what goes wrong in the night; a fps of 13 cannot be loaded, 14 kills the load."""
 
-    def load(self, task: Mapping[str, Any]) -> None:
-        random_seed = task["load"]["random_seed"]
+    def load(self, job: Job) -> None:
+        random_seed = job.load.random_seed
         if random_seed == DIES:
             os.kill(os.getpid(), signal.SIGKILL)
         if random_seed == HANGS:
@@ -47,18 +46,18 @@ class Faulty(Noop):
         if random_seed:
             raise RuntimeError("no such weights")
 
-    def run(self, task: Mapping[str, Any], *, folder: Path, photo: bytes | None = None) -> Record:
-        seed = task["clip"]["seed"]
+    def run(self, job: Job) -> Outcome:
+        seed = job.clip.seed
         if seed == DIES:
             os.kill(os.getpid(), signal.SIGKILL)
         if seed == HANGS:
             time.sleep(3600)
         if seed == FILLS:
-            raise DiskFullError(os.strerror(errno.ENOSPC))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if seed == LOSES_GPU:
-            return failed(task, RuntimeError("CUDA error: an illegal memory access was encountered"))
-        time.sleep(0.3 if seed == SLOW else 0.005)
-        return super().run(task, folder=folder, photo=photo)
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        time.sleep(0.005)
+        return super().run(job)
 
 
 def seeds(*values: int, **more: Any) -> Plan:
@@ -66,9 +65,10 @@ def seeds(*values: int, **more: Any) -> Plan:
     return plan_sweep("rocket", axes={"seed": list(values)}, forecast=False, **more)
 
 
-def tasks_of(plan: Plan, **options: Any) -> list[dict[str, Any]]:
+def jobs_of(plan: Plan, **options: Any) -> list[Job]:
+    """Name the runs of a plan."""
     usual = {"quality": False, "scale": None, "command": "", "hourly_price": None, "currency": "USD"}
-    return _tasks(plan, {**usual, **options})
+    return _named(plan.jobs, {**usual, **options})
 
 
 def work(channel: Channel) -> None:

@@ -16,9 +16,10 @@ import pytest
 
 from svdkit.bench.record import Record, now, read_records
 from svdkit.errors import SvdkitError, SvdkitWarning
-from svdkit.sweep.results import Results, write_files
+from svdkit.sweep.results import Results
+from tests.sweeps import ROOT
 
-ROOT = Path(__file__).parents[1]
+FILES = {"clip.mp4": b"frames"}
 
 
 def record(number: int, *, status: str = "ok") -> Record:
@@ -28,45 +29,62 @@ def record(number: int, *, status: str = "ok") -> Record:
     return Record(id=f"{number:016x}", status=status, error=error, started_at=now(), **values)  # type: ignore[arg-type]
 
 
-def made(results: Results, run: Record) -> Path:
-    """Make a run's temporary folder."""
-    text = json.dumps(run.to_dict()).encode()
-    return write_files(results.work / run.id, {"clip.mp4": b"frames", "record.json": text})
+ONE, TWO = record(1).id, record(2).id
 
 
-def test_a_run_is_a_folder_and_a_line(tmp_path: Path) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A results folder with a run that failed and one that did not."""
     with Results(tmp_path) as results:
-        results.commit(record(1), made(results, record(1)))
         results.commit(record(2, status="timeout"))
-    assert (tmp_path / "runs" / record(1).id / "clip.mp4").read_bytes() == b"frames"
-    assert [one.status for one in read_records(tmp_path)] == ["ok", "timeout"]
-    assert {path.name for path in tmp_path.iterdir()} == {".lock", "records.jsonl", "runs"}
-    assert (tmp_path / ".lock").read_bytes() == b""  # it named the machine
+        results.commit(record(1), FILES)
+    return tmp_path
 
 
-def test_what_ended_is_known_at_the_next_start(tmp_path: Path) -> None:
-    with Results(tmp_path) as results:
-        results.commit(record(1), made(results, record(1)))
-    with Results(tmp_path) as results:
-        assert set(results.finished) == {record(1).id}
+def test_a_run_is_a_folder_and_a_line(folder: Path) -> None:
+    assert (folder / "runs" / ONE / "clip.mp4").read_bytes() == b"frames"
+    assert json.loads((folder / "runs" / ONE / "record.json").read_bytes())["id"] == ONE
+    assert [one.status for one in read_records(folder)] == ["timeout", "ok"]
+    assert {path.name for path in folder.iterdir()} == {".lock", "records.jsonl", "runs"}
+    assert (folder / ".lock").read_bytes() == b""  # it named the machine
+    with Results(folder) as results:
+        assert set(results.finished) == {ONE, TWO}
+        results.forget_failed()
+        assert set(results.finished) == {ONE}
+    assert [one.id for one in read_records(folder)] == [ONE]
 
 
-def test_a_folder_without_its_line_gets_it(tmp_path: Path) -> None:
-    """As after kill -9 between the rename and the line."""
-    with Results(tmp_path) as results:
-        made(results, record(1)).rename(tmp_path / "runs" / record(1).id)
-    with Results(tmp_path) as results:
-        assert results.finished[record(1).id].clip == {"seed": 1}
-    assert len(read_records(tmp_path)) == 1
+def _tear(folder: Path) -> None:
+    (folder / "records.jsonl").write_bytes((folder / "records.jsonl").read_bytes()[:-40])
+
+
+def _lose_line(folder: Path) -> None:
+    (folder / "records.jsonl").unlink()
+
+
+def _leave_half(folder: Path) -> None:
+    (folder / ".work" / "half").mkdir(parents=True)
+
+
+@pytest.mark.parametrize(("damage", "left"), [(_tear, {ONE, TWO}), (_lose_line, {ONE}), (_leave_half, {ONE, TWO})])
+def test_what_a_crash_leaves_is_put_right(folder: Path, damage: Any, left: set[str]) -> None:
+    """A torn line, kill -9 between the rename and the line, a run that was being made: folders get their lines."""
+    damage(folder)
+    with Results(folder) as results:
+        assert set(results.finished) == left
+        assert list(results.work.iterdir()) == []
+        results.commit(record(3))
+    assert {one.id for one in read_records(folder)} == left | {record(3).id}
+    assert not (folder / ".work").exists()
 
 
 def test_a_folder_that_lost_its_record_is_made_again(tmp_path: Path) -> None:
     """As a synchronised drive leaves it half-way."""
-    (tmp_path / "runs" / record(1).id).mkdir(parents=True)
-    (tmp_path / "runs" / record(1).id / "clip.mp4").write_bytes(b"half")
+    (tmp_path / "runs" / ONE).mkdir(parents=True)
+    (tmp_path / "runs" / ONE / "clip.mp4").write_bytes(b"half")
     with Results(tmp_path) as results:
-        results.commit(record(1), made(results, record(1)))
-    assert (tmp_path / "runs" / record(1).id / "clip.mp4").read_bytes() == b"frames"
+        results.commit(record(1), FILES)
+    assert (tmp_path / "runs" / ONE / "clip.mp4").read_bytes() == b"frames"
 
 
 @pytest.mark.parametrize("text", ["{", "{}", json.dumps(record(9).to_dict())])
@@ -78,41 +96,9 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path: Path, text: str) -> N
     assert (tmp_path / "runs" / "notes" / "record.json").read_text(encoding="utf-8") == text
 
 
-def test_a_torn_line_is_repaired(tmp_path: Path) -> None:
-    with Results(tmp_path) as results:
-        results.commit(record(1), made(results, record(1)))
-        results.commit(record(2), made(results, record(2)))
-    file = tmp_path / "records.jsonl"
-    file.write_bytes(file.read_bytes()[:-40])
-    with Results(tmp_path) as results:
-        assert set(results.finished) == {record(1).id, record(2).id}
-    assert [one.clip["seed"] for one in read_records(tmp_path)] == [1, 2]
-
-
-def test_temporary_folders_of_a_crash_are_removed(tmp_path: Path) -> None:
-    (tmp_path / ".work" / "half").mkdir(parents=True)
-    with Results(tmp_path) as results:
-        assert list(results.work.iterdir()) == []
-    assert not (tmp_path / ".work").exists()
-
-
-def test_failed_runs_are_forgotten_on_request(tmp_path: Path) -> None:
-    with Results(tmp_path) as results:
-        results.commit(record(1), made(results, record(1)))
-        results.commit(record(2, status="timeout"))
-        results.forget_failed()
-        assert set(results.finished) == {record(1).id}
-    assert [one.id for one in read_records(tmp_path)] == [record(1).id]
-
-
 def test_a_second_sweep_on_the_folder_is_refused(tmp_path: Path) -> None:
-    with (
-        Results(tmp_path),
-        pytest.raises(
-            SvdkitError, match=rf"another sweep is writing to .* \(process {os.getpid()}, since .*UTC\): wait"
-        ),
-        Results(tmp_path),
-    ):
+    told = rf"another sweep is writing to .* \(process {os.getpid()}, since .*UTC\): wait"
+    with Results(tmp_path), pytest.raises(SvdkitError, match=told), Results(tmp_path):
         pass
     with Results(tmp_path):
         pass  # free again
@@ -143,7 +129,7 @@ def test_a_folder_that_is_gone_gets_no_more_rows(tmp_path: Path, then: str) -> N
     """As when a drive drops off: nothing is made where it was, nor put into what stands there now."""
     folder = tmp_path / "results"
     first = Results(folder).__enter__()
-    first.commit(record(1), made(first, record(1)))
+    first.commit(record(1), FILES)
     folder.rename(tmp_path / "moved")
     if then == "an empty folder":
         folder.mkdir()
@@ -151,8 +137,8 @@ def test_a_folder_that_is_gone_gets_no_more_rows(tmp_path: Path, then: str) -> N
         with pytest.raises(SvdkitError, match=r"is gone: .* what ended before, 1 runs, is complete"):
             first.commit(record(2, status="timeout"))
         first.__exit__()
-        second.commit(record(3), made(second, record(3)))
-    assert [one.id for one in read_records(tmp_path / "moved")] == [record(1).id]
+        second.commit(record(3), FILES)
+    assert [one.id for one in read_records(tmp_path / "moved")] == [ONE]
     assert folder.exists() == (then != "nothing")
     assert [one.id for one in read_records(second.folder)] == [record(3).id]
 
@@ -182,20 +168,10 @@ def test_without_locks_the_last_sweep_goes_on_alone(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(fcntl, "flock", none)
     with pytest.warns(SvdkitWarning, match="is on a file system without locks: see to it that no other"):
-        first = Results(tmp_path).__enter__()
-    with pytest.warns(SvdkitWarning, match="without locks"):
-        second = Results(tmp_path).__enter__()
+        first, second = Results(tmp_path).__enter__(), Results(tmp_path).__enter__()
     with pytest.raises(SvdkitError, match="another sweep took it over"):
         first.commit(record(1))
     first.__exit__()
-    second.commit(record(2), made(second, record(2)))
+    second.commit(record(2), FILES)
     second.__exit__()
-    assert [one.id for one in read_records(tmp_path)] == [record(2).id]
-
-
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(
-        SvdkitError, match=r"cannot be written: a part of that path is a file, not a folder; use another folder"
-    ):
-        Results(tmp_path / "file").__enter__()
+    assert [one.id for one in read_records(tmp_path)] == [TWO]

@@ -16,24 +16,20 @@ from tests.toy import write_hub_folder
 AXES = {"seed": [1, 2], "motion_bucket_id": [30, 127, 220], "decode_chunk_size": [2, 5]}
 
 
-def test_shared_stages_are_paid_once() -> None:
+def test_shared_stages_are_paid_once_and_each_run_knows_its_own_forecast() -> None:
     """Two encodes, six denoises, six decodes of each chunk size: from the forecasts of single clips."""
     plan = plan_sweep("rocket", load={"model": "svd-xt"}, axes=AXES, gpu="RTX 4090", hourly_price=0.36)
-    assert plan.estimate is not None
-    assert plan.estimate.seconds is not None
-    clips = [
-        forecast("svd-xt", gpu="RTX 4090", clip=job.clip, load=job.load).stage_seconds
-        for job in plan.jobs
-        if job.clip.seed == 1 and job.clip.motion_bucket_id == 30
-    ]
-    first = clips[0]
+    clips = [forecast("svd-xt", gpu="RTX 4090", clip=job.clip, load=job.load) for job in plan.jobs]
+    first = clips[0].stage_seconds
     encode = sum(first.get(part, 0) for part in ("image_encoder", "vae_encode", "encode"))
     denoise = sum(first.get(part, 0) for part in ("unet", "scheduler", "denoise"))
-    rest = [sum(clip.values()) - encode - denoise for clip in clips]
-    assert plan.estimate.seconds == pytest.approx(2 * encode + 6 * denoise + 6 * sum(rest))
-    assert plan.estimate.alone_seconds == pytest.approx(6 * sum(sum(clip.values()) for clip in clips))
-    assert plan.estimate.cost == pytest.approx(plan.estimate.seconds / 3600 * 0.36)
+    rest = [sum(clip.stage_seconds.values()) - encode - denoise for clip in clips]
+    assert plan.estimate is not None
+    assert plan.estimate.seconds == pytest.approx(2 * encode + 6 * denoise + sum(rest))
+    assert plan.estimate.alone_seconds == pytest.approx(sum(clip.seconds or 0 for clip in clips))
+    assert plan.estimate.cost == pytest.approx((plan.estimate.seconds or 0) / 3600 * 0.36)
     assert "forecast: about" in str(plan)
+    assert [job.forecast for job in plan.jobs] == [clip.brief() for clip in clips]
 
 
 def test_networks_without_a_forecast_are_swept_all_the_same(tmp_path: Path) -> None:
@@ -43,52 +39,33 @@ def test_networks_without_a_forecast_are_swept_all_the_same(tmp_path: Path) -> N
     alone = plan_sweep("cat", load={"model": own}, clip=clip, axes={"seed": [1, 2]}, hourly_price=1.0)
     why = "networks that are neither SVD's nor micro's have no forecast"
     assert f"forecast: no time for this machine: {why}" in str(alone)
-    assert alone.estimate is not None
-    assert alone.estimate.each == ({}, {})
+    assert [job.forecast for job in alone.jobs] == [{}, {}]
     both = plan_sweep("cat", clip=clip, axes={"model": [own, "svd"]}, gpu="H100", hourly_price=1.0)
     assert both.estimate is not None
     assert (both.estimate.seconds, both.estimate.cost) == (None, None)
-    assert sorted(bool(forecast) for forecast in both.estimate.each) == [False, True]
+    assert sorted(bool(job.forecast) for job in both.jobs) == [False, True]
 
 
-def test_each_run_knows_its_own_forecast() -> None:
-    """In the order of the runs, as its record keeps it."""
-    plan = plan_sweep("rocket", load={"model": "svd-xt"}, axes=AXES, gpu="RTX 4090")
-    assert plan.estimate is not None
-    assert len(plan.estimate.each) == len(plan.jobs)
-    for job, found in zip(plan.jobs, plan.estimate.each, strict=True):
-        alone = forecast("svd-xt", gpu="RTX 4090", clip=job.clip, load=job.load)
-        assert found["seconds"] == alone.seconds
-        assert found["seconds_low"] < found["seconds"] < found["seconds_high"]
-        assert found["memory_bytes"] == alone.memory_bytes
-        assert (found["gpu"], found["source"]) == ("RTX 4090", alone.source)
-
-
-def test_what_does_not_fit_is_refused_before_anything_loads() -> None:
-    with pytest.raises(SettingsError) as caught:
-        plan_sweep("cat", load={"model": "svd-xt", "memory": "resident"}, axes={"seed": [1, 2]}, gpu="RTX 3060")
+@pytest.mark.parametrize(
+    ("load", "axes", "gpu", "told"),
+    [
+        (
+            {"memory": "resident"},
+            {"seed": [1, 2]},
+            "RTX 3060",
+            "memory='resident'.* needs .*, more than RTX 3060 .* has free; .*memory='auto' would take .*or exclude it",
+        ),
+        ({"compile": True}, {"dtype": ["fp16", "fp8"]}, "RTX 4090", "compile=True"),
+        ({}, AXES, "Voodoo 3", "Voodoo 3"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_loads(
+    load: dict[str, Any], axes: dict[str, Any], gpu: str, told: str
+) -> None:
+    """And named once, however many runs it is of."""
+    with pytest.raises(SettingsError, match=told) as caught:
+        plan_sweep("cat", load={"model": "svd-xt", **load}, axes=axes, gpu=gpu)
     assert len(caught.value.problems) == 1
-    assert "memory='resident'" in caught.value.problems[0]
-    assert "more than RTX 3060" in caught.value.problems[0]
-    assert "memory='auto' would take" in caught.value.problems[0]
-
-
-def test_a_combination_that_cannot_work_is_refused() -> None:
-    with pytest.raises(SettingsError, match="compile=True"):
-        plan_sweep("cat", load={"model": "svd-xt", "compile": True}, axes={"dtype": ["fp16", "fp8"]}, gpu="RTX 4090")
-
-
-def test_an_unknown_gpu_is_named_once() -> None:
-    with pytest.raises(SettingsError) as caught:
-        plan_sweep("cat", load={"model": "svd-xt"}, axes=AXES, gpu="Voodoo 3")
-    assert len(caught.value.problems) == 1
-    assert "Voodoo 3" in caught.value.problems[0]
-
-
-def test_without_a_calibration_it_says_so() -> None:
-    values = {"alone_seconds": None, "cost": None, "currency": "USD", "gpu": "a CPU"}
-    found = Estimate(seconds=None, source="nothing to calibrate from", **values)  # type: ignore[arg-type]
-    assert str(found) == "forecast: no time for a CPU: nothing to calibrate from"
 
 
 def test_the_estimate_in_words() -> None:

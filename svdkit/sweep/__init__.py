@@ -1,7 +1,8 @@
 """Many clips from one description: planned, shared, resumable, on one laptop or a cluster.
 
-``points`` (axes become runs) → ``plan`` (checked, in order, with what it will take); ``results`` (rows and their
-folder) → ``worker`` (makes clips, in a child process) and ``ray_engine`` → ``run`` (the driver) → ``report``.
+``points`` (axes become jobs, each one object until it is a record) → ``plan`` (checked, in order, with what it will
+take) → ``worker`` (makes clips; a queue that serves workers) and ``ray_engine`` (where they are actors) → ``results``
+(their folder) → ``run`` (the driver) → ``report``.
 """
 
 from __future__ import annotations

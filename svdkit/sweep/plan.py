@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import inspect
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from svdkit.errors import PipelineError, SettingsError, SvdkitError, shown
+from svdkit.errors import SettingsError, shown
 from svdkit.forecast.predict import Price
 from svdkit.given import bare, read_values, user_path
 from svdkit.models.costs import NotCountedError
 from svdkit.settings import ClipSettings, LoadSettings
-from svdkit.settings.base import FLAG, choice, nearest, number, setting, text
-from svdkit.sweep.points import AXES, MODES, MOST, STAGES, Job, expand, judge_value, listed, make_jobs
+from svdkit.settings.base import FLAG, choice, number, setting, text
+from svdkit.sweep.points import MODES, MOST, STAGES, Job, attempt, expand, hint, listed, make_jobs
 from svdkit.units import format_bytes, format_count, format_money, format_seconds
+
+if TYPE_CHECKING:
+    from svdkit.image import Frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +62,8 @@ class Plan:
         how = "" if self.asked["mode"] == "grid" else f", {self.asked['mode']}"
         size = f"{format_count(len(self.jobs), 'run')}: {format_count(len(self.asked['photos']), 'photo')}{axes}{how}"
         shared = ", ".join(format_count(count, stage) for stage, count in self.distinct.items())
-        lines = [size, f"shared work: {shared}; one by one it would be {len(self.jobs):,} of each"]
-        return "\n".join([*lines, *([str(self.estimate)] if self.estimate else [])])
+        lines = f"{size}\nshared work: {shared}; one by one it would be {len(self.jobs):,} of each"
+        return f"{lines}\n{self.estimate}" if self.estimate else lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +131,9 @@ def plan_sweep(
         >>> len(plan.jobs), plan.distinct["encode"]
         (6, 6)
     """
-    given: dict[str, Any] = {"mode": mode, "count": count, "seed": seed, "results": results, "forecast": forecast}
-    options, problems = _Options.judge(given | {"hourly_price": hourly_price, "currency": currency})
-    problems += _misplaced(options, given)
+    arguments = dict(locals())  # first, while these are the only names here
+    given = {name: arguments[name] for name in _Options.__dataclass_fields__}
+    options, problems = _Options.judge(given)
     if not isinstance(axes, Mapping | None):
         problems.append(f"axes is {shown(axes)}: it must be names and lists of values, such as {{'seed': [1, 2]}}")
     axes = {name: listed(values) for name, values in axes.items()} if isinstance(axes, Mapping) else {}
@@ -139,29 +141,30 @@ def plan_sweep(
     if "photo" in axes:
         problems += ["photos are given twice, as photos and as an axis; give one"] if photos else []
         photos = _photos(axes.pop("photo"))
-    names = _names(photos)
     problems += [] if photos else ["there is no photo; give a file, or a sample such as 'rocket'"]
-    exclude = () if exclude is None else exclude
+    names = _names(photos)
     how: dict[str, Any] = {name: options.get(name) for name in ("mode", "count", "seed")}
-    points, wrong = expand({"photo": names, **axes}, **how, exclude=exclude, known=AXES, judge=judge_value)
-    fixed: dict[str, Any] = {"load": LoadSettings.read(load, problems), "clip": ClipSettings.read(clip, problems)}
-    how = {"mode": fit_mode, "focus": focus, "border": border}
+    points, axes, rules = expand({"photo": names, **axes}, () if exclude is None else exclude, how, problems)
+    kinds: dict[str, Any] = {"load": LoadSettings.read(load, problems), "clip": ClipSettings.read(clip, problems)}
     sources = dict(zip(names, photos, strict=True)) if len(photos) <= MOST else {}  # too many to be read, and refused
-    jobs, misfits = make_jobs(points, photos=sources, fixed=fixed, how=how)
-    problems += [*wrong, *misfits, *_without_effect(jobs)]
+    fitted = {"mode": fit_mode, "focus": focus, "border": border}
+    jobs = make_jobs(points, photos=sources, kinds=kinds, how=fitted, problems=problems)
+    problems += _without_effect(jobs[0].frame if jobs else None, mode=how["mode"], count=count, seed=seed)
+    money: dict[str, Any] = {name: options.get(name) for name in ("hourly_price", "currency")}
     estimate = None
     if forecast and not problems:
-        money = {name: options[name] for name in ("hourly_price", "currency")}
-        estimate, problems = _estimate_sweep(jobs, gpu=gpu, records=records, **money)
+        jobs, estimate = _estimate(jobs, gpu=gpu, records=records, **money, problems=problems)
     if problems:
-        raise SettingsError.of("sweep", problems)
-    asked: dict[str, Any] = {"photos": names, "axes": _public(axes), "mode": mode, "count": options["count"]}
-    asked |= {"seed": options["seed"] or 0, "exclude": [_public(rule) for rule in exclude]}
-    asked |= {"clip": fixed["clip"].to_dict(), "load": _public(fixed["load"].to_dict())}
+        raise SettingsError.of("sweep", list(dict.fromkeys(problems)))
+    del axes["photo"]
+    for named in (axes, *rules):
+        named.update({"model": [*map(_last_name, named["model"])]} if "model" in named else {})
     frame = jobs[0].frame
+    asked = {"photos": names, "axes": axes, **how, "seed": options["seed"] or 0, "exclude": rules}
+    asked |= {name: kind.to_dict() for name, kind in kinds.items()}
+    asked["load"]["model"] = _last_name(kinds["load"].model)
     asked |= {"fit_mode": frame.mode, "focus": list(frame.focus), "border": frame.border}
-    rest = {name: options[name] for name in ("results", "hourly_price", "currency")}
-    return Plan(jobs=tuple(jobs), asked=asked, **rest, estimate=estimate)
+    return Plan(jobs=tuple(jobs), asked=asked, results=options["results"], **money, estimate=estimate)
 
 
 def read_sweep(path: str | Path) -> dict[str, Any]:
@@ -184,43 +187,30 @@ def read_sweep(path: str | Path) -> dict[str, Any]:
         raise SettingsError(f"{path.name} is no sweep: it needs names and values, such as photos: [rocket]")
     for name in values:
         if name not in takes:
-            guess = nearest(name, takes)
-            hint = f"did you mean {guess}?" if guess else f"the names are {', '.join(takes)}"
-            problems.append(f"{bare(name)} is not a name here; {hint}")
+            problems.append(f"{bare(name)} is not a name here; {hint(name, takes)}")
         elif values[name] is None and takes[name].default not in (None, ()):
             problems.append(f"{name} has no value: leave it out, or write it in quotes if it begins with #")
     if problems:
         known = {name: value for name, value in values.items() if name in takes and value is not None}
-        try:
-            plan_sweep(**known | {"forecast": False})
-        except SettingsError as error:
-            problems += error.problems
+        attempt(problems, plan_sweep, **known | {"forecast": False})
         raise SettingsError.of(path.name, problems)
     return values
 
 
-def _misplaced(options: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+def _without_effect(frame: Frame | None, *, mode: str | None, count: Any, seed: Any) -> list[str]:
     """Say what is given without effect, or missing, in a mode; what is wrong by itself has been said."""
-    mode, count, seed = options.get("mode"), given["count"], options.get("seed")
-    problems = []
-    if mode == "random" and count is None:
-        problems.append("count=None: must be a whole number from 1 when mode is 'random'")
-    if mode != "random" and count is not None:
-        problems.append(f"count={shown(count)} is for mode 'random' only; leave it out")
-    if mode != "random" and seed is not None:
-        problems.append(f"seed={seed} is for mode 'random' only; for clips write it under clip, or as an axis")
-    return problems
-
-
-def _without_effect(jobs: Sequence[Job]) -> list[str]:
-    """Say which settings of the fit do nothing in its mode."""
-    frame = jobs[0].frame if jobs else None
-    problems = []
-    if frame and frame.mode != "pad" and frame.border != "blur":
-        problems.append(f"border={shown(frame.border)} is for fit_mode 'pad' only; leave it out")
-    if frame and frame.mode != "crop" and frame.focus != (0.5, 0.5):
-        problems.append(f"focus={shown(frame.focus)} is for fit_mode 'crop' only; leave it out")
-    return problems
+    is_random = mode == "random"
+    cases = {
+        "count=None: must be a whole number from 1 when mode is 'random'": is_random and count is None,
+        f"count={shown(count)} is for mode 'random' only; leave it out": not (is_random or count is None),
+        f"seed={shown(seed)} is for mode 'random' only; for clips write it under clip, or as an axis": not is_random
+        and seed is not None,
+    }
+    for name, usual, of in (("border", "blur", "pad"), ("focus", (0.5, 0.5), "crop")):
+        value = getattr(frame, name, usual)
+        text = f"{name}={shown(value)} is for fit_mode {of!r} only; leave it out"
+        cases[text] = value != usual and frame is not None and frame.mode != of
+    return [text for text, is_so in cases.items() if is_so]
 
 
 def _photos(photos: Any) -> list[Any]:
@@ -235,42 +225,26 @@ def _names(photos: Sequence[Any]) -> list[str]:
     """Name photos in axes, rules and records: by the file's name, never its folder; of equal names the later count."""
     names: dict[str, None] = {}
     for position, photo in enumerate(photos, start=1):
-        known = photo if isinstance(photo, str | Path) else getattr(photo, "filename", None)
-        name = _last_name(known) if isinstance(known, str | Path) else ""
+        known, name = photo if isinstance(photo, str | Path) else getattr(photo, "filename", None), ""
+        if isinstance(known, str | Path):
+            with suppress(ValueError):  # of an address that is none; what follows the path may be a signature
+                name = Path(unquote(urlsplit(str(known)).path) if "://" in str(known) else known).name
         name = name or f"photo {position}"
         names[f"{name} ({position})" if name in names else name] = None
     return list(names)
 
 
-def _last_name(known: str | Path) -> str:
-    with suppress(ValueError):  # of an address that is none
-        if isinstance(known, str) and "://" in known:  # what follows the path may be a signature
-            known = unquote(urlsplit(known).path)
-    return Path(known).name
+def _last_name(model: str) -> str:
+    """Shorten a model's folder: what was asked is kept in a results folder, which is made to be shared."""
+    return Path(model).name if os.path.isdir(user_path(model)) else model  # noqa: PTH112 - takes any text
 
 
-def _public(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain JSON, with paths of models shortened to their last name: a results folder is made to be shared."""
-
-    def plain(name: str, value: Any) -> Any:
-        value = judge_value(name, value)[0]
-        is_folder = isinstance(value, str) and os.path.isdir(user_path(value))  # noqa: PTH112 - takes any text
-        return Path(value).name if is_folder else value
-
-    return {
-        name: [plain(name, each) for each in value] if isinstance(value, list | tuple) else plain(name, value)
-        for name, value in ((name, listed(value)) for name, value in values.items())
-    }
-
-
-# Which stages of a forecast are run again when a job's key of that name is new.
-_PARTS = {
-    "load": ("load",),
-    "encode": ("image_encoder", "vae_encode", "encode"),
-    "denoise": ("unet", "scheduler", "denoise"),
-    "decode": ("vae_decode", "decode", "postprocess"),
+_STAGES = {  # of a forecast, and the key of a job that they belong to; the others are each run's own
+    "load": "load",
+    **dict.fromkeys(("image_encoder", "vae_encode", "encode"), "encode"),
+    **dict.fromkeys(("unet", "scheduler", "denoise"), "denoise"),
+    **dict.fromkeys(("vae_decode", "decode", "postprocess"), "decode"),
 }
-_EACH = ("export", "unattributed")
 # What changes neither time nor memory; one forecast serves all its values.
 _SAME = {"seed": 0, "motion_bucket_id": 127, "fps": 7, "playback_fps": 7.0, "noise_aug_strength": 0.02}
 
@@ -286,7 +260,6 @@ class Estimate:
         currency: ISO 4217 code.
         gpu: Name of the GPU, or of what computes instead.
         source: Where the calibration comes from.
-        each: What is forecast for each run by itself, as its record keeps it; empty where a run has no forecast.
     """
 
     seconds: float | None
@@ -295,7 +268,6 @@ class Estimate:
     currency: str
     gpu: str
     source: str
-    each: tuple[Mapping[str, Any], ...] = ()
 
     def __str__(self) -> str:
         if self.seconds is None or self.alone_seconds is None:
@@ -305,70 +277,46 @@ class Estimate:
         return f"forecast: about {format_seconds(self.seconds)}{money} on one {self.gpu} {alone}; {self.source}"
 
 
-def _estimate_sweep(
-    jobs: Sequence[Job], *, gpu: str | None, hourly_price: float | None, currency: str, records: Any = None
-) -> tuple[Estimate, list[str]]:
-    """Forecast every distinct kind of run, and add up; also a sentence for each kind that cannot work."""
+def _estimate(
+    jobs: Sequence[Job],
+    *,
+    gpu: str | None,
+    records: Any,
+    hourly_price: float | None,
+    currency: str,
+    problems: list[str],
+) -> tuple[list[Job], Estimate]:
+    """Forecast every distinct kind of run, give each run its own, and add up; say which kinds cannot work."""
     from svdkit.forecast import forecast
 
-    known: dict[object, Any] = {}
-    problems: list[str] = []
-    seen: set[object] = set()
-    once, alone = 0.0, 0.0
-    found: Any = None
-    each: list[Mapping[str, Any]] = []
-    for job in jobs:
-        kind = (job.load, job.clip.replace(**_SAME))
-        if kind not in known:
-            how: dict[str, Any] = {"gpu": gpu, "clip": kind[1], "load": job.load, "records": records}
-            known[kind] = _try(lambda how=how: forecast(job.load.model, **how), problems)  # noqa: B023
-            problems += _misfit(known[kind], job)
-        found = known[kind] or found
-        each.append(known[kind].brief() if known[kind] else {})
-        if known[kind] is None:
-            once = alone = math.nan
-            continue
-        seconds = known[kind].stage_seconds
-        alone += sum(seconds.values()) if known[kind].seconds is not None else math.nan
-        once += _new_seconds(job, seconds, seen) if known[kind].seconds is not None else math.nan
-    problems = list(dict.fromkeys(problems))
-    if found is None:
-        why = "networks that are neither SVD's nor micro's have no forecast"
-        none = dict.fromkeys(("seconds", "alone_seconds", "cost"))
-        return Estimate(**none, currency=currency, gpu=gpu or "this machine", source=why, each=tuple(each)), problems
-    usable = math.isfinite(once)
-    cost = once / 3600 * hourly_price if usable and hourly_price is not None else None
-    total, by_itself = (once, alone) if usable else (None, None)
-    told: dict[str, Any] = {"cost": cost, "currency": currency, "gpu": str(found.gpu), "source": str(found.source)}
-    return Estimate(seconds=total, alone_seconds=by_itself, each=tuple(each), **told), problems
+    def forecast_of(load: LoadSettings, clip: ClipSettings) -> Any:
+        with suppress(NotCountedError):  # such a model can run all the same
+            found = forecast(load.model, gpu=gpu, clip=clip, load=load, records=records)
+            problems.extend([_misfit(found, load, clip)] if found.fits is False else [])
+            return found
+
+    kind = cache(lambda *settings: attempt(problems, forecast_of, *settings))
+    found = [kind(job.load, job.clip.replace(**_SAME)) for job in jobs]
+    paid: dict[object, float] = {}  # once by a part and what it depends on
+    for position, (job, one) in enumerate(zip(jobs, found, strict=True)):
+        for part, seconds in (one.stage_seconds if one else {}).items():
+            paid[part, job.keys.get(_STAGES.get(part, ""), position)] = seconds
+    once = sum(paid.values()) if all(one and one.seconds for one in found) else None
+    told = next(filter(None, found), None)
+    estimate = Estimate(
+        seconds=once,
+        alone_seconds=None if once is None else sum(one.seconds for one in found),
+        cost=None if once is None or hourly_price is None else once / 3600 * hourly_price,
+        currency=currency,
+        gpu=told.gpu if told else gpu or "this machine",
+        source=told.source if told else "networks that are neither SVD's nor micro's have no forecast",
+    )
+    return [replace(job, forecast=one.brief() if one else {}) for job, one in zip(jobs, found, strict=True)], estimate
 
 
-def _new_seconds(job: Job, seconds: Mapping[str, float], seen: set[object]) -> float:
-    """Add up the stages of a job that no job before it has done."""
-    total = sum(seconds.get(part, 0.0) for part in _EACH)
-    for stage, parts in _PARTS.items():
-        if job.keys[stage] not in seen:
-            seen.add(job.keys[stage])
-            total += sum(seconds.get(part, 0.0) for part in parts)
-    return total
-
-
-def _try(action: Any, problems: list[str]) -> Any:
-    try:
-        return action()
-    except NotCountedError:
-        return None  # such a model can run all the same
-    except (SvdkitError, PipelineError) as error:
-        problems += getattr(error, "problems", (str(error),))
-        return None
-
-
-def _misfit(found: Any, job: Job) -> list[str]:
-    if found is None or found.fits is not False:
-        return []
-    clip, load = job.clip, job.load
+def _misfit(found: Any, load: LoadSettings, clip: ClipSettings) -> str:
     what = f"height={clip.height}, width={clip.width}, num_frames={clip.num_frames}, dtype={load.dtype!r}, "
     what += f"memory={load.memory!r}, decode_chunk_size={clip.decode_chunk_size}"
     has = f" of {format_bytes(found.gpu_bytes)}" if found.gpu_bytes else ""
     needs = f"needs {format_bytes(found.memory_bytes)}, more than {found.gpu}{has} has free"
-    return [f"{what}: {needs}; {found.advice[0]}; or exclude it"]
+    return f"{what}: {needs}; {found.advice[0]}; or exclude it"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property, partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from typing import Any
 
-from svdkit.errors import ImageError, ModelError, SettingsError, shown
+from svdkit.bench.record import Record, now
+from svdkit.environment import machine
+from svdkit.errors import SvdkitError, shown
 from svdkit.generate.stages import stage_key
 from svdkit.given import bare
 from svdkit.image import Frame, fit, read_image
@@ -19,49 +22,79 @@ from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.settings.base import nearest
 
 MODES = ("grid", "list", "random")
-_Point = dict[str, Any]
-Judge = Callable[[str, object], tuple[Any, list[str]]]
 MOST = 100_000  # points that are looked at; one photo at 1 s a clip would take a day
+STAGES = ("encode", "denoise", "decode")
+AXES = ("photo", *ClipSettings.__dataclass_fields__, *LoadSettings.__dataclass_fields__)
+_Values = dict[str, list[Any]]
+_Point = dict[str, Any]
 _WRONG = object()  # stands for a value that is none of its name, so that the others are judged too
 
 
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run of a sweep, from its plan to its record: what to load, the fitted photo, settings with nothing open.
+
+    Attributes:
+        load: What to load.
+        clip: Resolved settings.
+        frame: The fitted photo.
+        forecast: What its record keeps of the forecast.
+        id: As ``run_id`` gives it; not in a plan, as all below, since only weights that are here can be told apart.
+        model: Name, revision and kind of the weights.
+        position: In the plan, from 0.
+        options: "quality", "scale", "command", "hourly_price", "currency" of ``run_sweep``.
+    """
+
+    load: LoadSettings
+    clip: ClipSettings
+    frame: Frame
+    forecast: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+    model: Any = None
+    position: int = 0
+    options: Any = None
+
+    @cached_property
+    def keys(self) -> dict[str, object]:
+        """What each stage's output depends on, by name, with ``"load"`` first: jobs with equal keys share it."""
+        same = {"image_sha256": self.frame.sha256, "model": json.dumps(self.load.to_dict())}
+        return {"load": self.load, **{stage: stage_key(stage, self.clip, **same) for stage in STAGES}}
+
+    def record(self, **ended: Any) -> Record:
+        """Make the row of the run, with how it ended."""
+        values = {name: getattr(self, name) for name in ("id", "model", "forecast")}
+        values |= {"load": {**self.load.to_dict(), "model": self.model["name"]}, "clip": self.clip.to_dict()}
+        values |= {"image": self.frame.to_dict(), "environment": machine(self.load.device), "started_at": now()}
+        return Record(**{**values, "command": self.options["command"], **ended})
+
+
 def expand(
-    axes: Mapping[str, Any],
-    *,
-    mode: str | None,
-    count: int | None,
-    seed: int | None,
-    exclude: Sequence[Mapping[str, Any]],
-    known: Sequence[str],
-    judge: Judge,
-) -> tuple[list[_Point], list[str]]:
-    """Give the points of a sweep, and a sentence for each thing that is wrong with its axes and rules."""
-    problems = _problems(axes, exclude=exclude, known=known) or _size_problems(axes, mode=mode)
-    if problems:
-        return [], problems
+    axes: Mapping[str, Any], exclude: Any, how: Mapping[str, Any], problems: list[str]
+) -> tuple[list[_Point], _Values, list[_Values]]:
+    """Give the points of a sweep, its axes and its rules as plain Python; add a sentence for each thing wrong.
 
-    def read(name: str, value: object) -> Any:
-        clean, wrong = judge(name, value)
-        problems.extend(wrong)
-        return _WRONG if wrong else clean
-
-    axes = {name: [read(name, value) for value in values] for name, values in axes.items()}
-    rules = [
-        {name: {read(name, each) for each in _listed_values(value)} for name, value in rule.items()} for rule in exclude
-    ]
-    names, (first, *others) = list(axes), axes.values()
-    rows = zip(*others, strict=True) if mode == "list" and others else itertools.product(*others)
-    points = [dict(zip(names, (photo, *row), strict=True)) for photo, row in itertools.product(first, rows)]
+    ``how`` is its "mode", and the "count" and "seed" of a random one.
+    """
+    wrong = [*_name_problems(axes, exclude)] or [*_size_problems(axes, is_list=how["mode"] == "list")]
+    if wrong:
+        problems += wrong
+        return [], {}, []
+    axes = {name: _judged(name, values, wrong) for name, values in axes.items()}
+    rules = [{name: _judged(name, _listed_values(value), wrong) for name, value in rule.items()} for rule in exclude]
+    photos, *others = axes.values()
+    rows = zip(*others, strict=True) if how["mode"] == "list" and others else itertools.product(*others)
+    points = [dict(zip(axes, (photo, *row), strict=True)) for photo, row in itertools.product(photos, rows)]
     points = [point for point in points if _WRONG not in point.values()]
-    for asked, rule in zip(exclude, rules, strict=True):
-        if not problems and not any(_fits(point, rule) for point in points):
-            problems.append(f"exclude {shown(dict(asked))} fits no run; look at its values")
-    points = [point for point in points if not any(_fits(point, rule) for rule in rules)]
-    if mode == "random" and count is not None:
-        points = random.Random(seed or 0).sample(points, min(count, len(points)))  # noqa: S311 - no secret
-    if not points and axes["photo"] and not problems:
-        problems.append("no run is left: every point is excluded, or an axis is empty")
-    return points, problems
+    fits = [[all(point[name] in rule[name] for name in rule) for point in points] for rule in rules]
+    left = [point for point, *is_out in zip(points, *fits, strict=True) if not any(is_out)]
+    if points and not wrong:
+        idle = [shown(dict(rule)) for rule, fit in zip(exclude, fits, strict=True) if not any(fit)]
+        wrong += [f"exclude {rule} fits no run; look at its values" for rule in idle]
+        wrong += [] if left or wrong else ["no run is left: every point is excluded, or an axis is empty"]
+    if how["mode"] == "random" and how["count"] is not None:
+        left = random.Random(how["seed"] or 0).sample(left, min(how["count"], len(left)))  # noqa: S311 - no secret
+    problems += wrong
+    return left, axes, rules
 
 
 def listed(values: Any) -> Any:
@@ -77,146 +110,110 @@ def _listed_values(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list | tuple) else [value]
 
 
-def _problems(axes: Mapping[str, Any], *, exclude: Sequence[Mapping[str, Any]], known: Sequence[str]) -> list[str]:
-    problems = [_unknown(name, "axis", known) for name in axes if name not in known]
+def _judged(name: str, values: Iterable[Any], problems: list[str]) -> list[Any]:
+    """Give values of an axis or a rule as plain Python, and _WRONG for what is none."""
+    found = []
+    for value in values:
+        clean: dict[str, Any] = {name: value}
+        wrong: list[str] = []
+        if name != "photo":
+            kind = LoadSettings if name in LoadSettings.__dataclass_fields__ else ClipSettings
+            clean, wrong = kind.judge(clean)
+        elif not isinstance(value, str):
+            wrong = [f"photo={shown(value)}: must be the name of a photo"]
+        problems += wrong
+        found.append(_WRONG if wrong else clean[name])
+    return found
+
+
+def _name_problems(axes: Mapping[str, Any], exclude: Any) -> Iterator[str]:
     for name, values in axes.items():
+        if name not in AXES:
+            yield f"{bare(name)} is no name of a setting for an axis; {hint(name, AXES)}"
         if not isinstance(values, list | tuple):
             several = isinstance(values, Iterable) and not isinstance(values, str | bytes)
             advice = "write its values as a list" if several else f"write [{shown(values)}]"
-            problems.append(f"{bare(name)}: an axis is a list of values, not {shown(values)}; {advice}")
+            yield f"{bare(name)}: an axis is a list of values, not {shown(values)}; {advice}"
     if not isinstance(exclude, list | tuple):  # files are not typed
-        problems.append(f"exclude is {shown(exclude)}: it must be a list of rules, such as [{{'fps': [6, 7]}}]")
-        exclude = ()
+        yield f"exclude is {shown(exclude)}: it must be a list of rules, such as [{{'fps': [6, 7]}}]"
+        return
     for rule in exclude:
-        if not isinstance(rule, Mapping) or not rule:  # files are not typed
-            problems.append(f"exclude has {shown(rule)}: a rule is names and values, such as {{'fps': [6, 7]}}")
+        if not isinstance(rule, Mapping) or not rule:
+            yield f"exclude has {shown(rule)}: a rule is names and values, such as {{'fps': [6, 7]}}"
             continue
-        for name in rule:
-            if name not in axes:
-                wrong = f"{bare(name)} is no axis here" if name in known else _unknown(name, "rule", known)
-                problems.append(f"exclude: {wrong}")
-    return problems
+        for name in (name for name in rule if name not in axes):
+            what = "axis here" if name in AXES else f"name of a setting for a rule; {hint(name, AXES)}"
+            yield f"exclude: {bare(name)} is no {what}"
 
 
-def _size_problems(axes: Mapping[str, Any], *, mode: str | None) -> list[str]:
-    sizes = {name: len(values) for name, values in axes.items()}
-    empty = [
-        f"{name}: this axis is empty, so the grid is; give values, or leave it out" for name in axes if not sizes[name]
-    ]
-    if mode == "list":
-        others = {name: size for name, size in sizes.items() if name != "photo"}
-        uneven = len(set(others.values())) > 1
-        told = ", ".join(f"{name} {size}" for name, size in others.items())
-        return [f"mode 'list' takes values together: axes need one length, not {told}"] if uneven else empty
-    total = 1
-    for size in sizes.values():
-        total *= size
-    return [f"the grid has {total:,} points, more than {MOST:,}; give fewer values"] if total > MOST else empty
+def _size_problems(axes: Mapping[str, Sequence[Any]], *, is_list: bool) -> Iterator[str]:
+    sizes = {name: len(values) for name, values in axes.items() if name != "photo"}
+    if is_list and len(set(sizes.values())) > 1:
+        told = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        yield f"mode 'list' takes values together: axes need one length, not {told}"
+    total = len(axes["photo"]) * (max(sizes.values(), default=1) if is_list else math.prod(sizes.values()))
+    if total > MOST:
+        yield f"the grid has {total:,} points, more than {MOST:,}; give fewer values"
+    for name, size in sizes.items():
+        if not size:
+            yield f"{name}: this axis is empty, so the grid is; give values, or leave it out"
 
 
-def _unknown(name: object, what: str, known: Sequence[str]) -> str:
+def hint(name: object, known: Iterable[str]) -> str:
+    """Say which of the known names was probably meant, else all of them."""
     guess = nearest(name, known)
-    hint = f"did you mean {guess}?" if guess else f"the names are {', '.join(known)}"
-    return f"{bare(name)} is no name of a setting for an {what}; {hint}".replace("an rule", "a rule")
+    return f"did you mean {guess}?" if guess else f"the names are {', '.join(known)}"
 
 
-def _fits(point: _Point, rule: Mapping[str, set[Any]]) -> bool:
-    return all(point[name] in values for name, values in rule.items())
-
-
-STAGES = ("encode", "denoise", "decode")
-_LOAD = tuple(item.name for item in fields(LoadSettings))
-_CLIP = tuple(item.name for item in fields(ClipSettings))
-AXES = ("photo", *_CLIP, *_LOAD)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One run of a sweep: what to load, the fitted photo, and resolved settings, so that nothing is left open."""
-
-    load: LoadSettings
-    clip: ClipSettings
-    frame: Frame
-
-    @cached_property
-    def keys(self) -> dict[str, object]:
-        """What each stage's output depends on, by name, with ``"load"`` first: jobs with equal keys share it."""
-        same = {"image_sha256": self.frame.sha256, "model": json.dumps(self.load.to_dict())}
-        return {"load": self.load, **{stage: stage_key(stage, self.clip, **same) for stage in STAGES}}
-
-
-def judge_value(name: str, value: object) -> tuple[Any, list[str]]:
-    """Give a value of an axis or a rule as plain Python, and what is wrong with it."""
-    if name == "photo":
-        return value, [] if isinstance(value, str) else [f"photo={shown(value)}: must be the name of a photo"]
-    clean, problems = (LoadSettings if name in _LOAD else ClipSettings).judge({name: value})
-    return clean.get(name), problems
+def attempt(problems: list[str], action: Callable[..., Any], *given: Any, **how: Any) -> Any:
+    """Call; where that is an error of ours, add what it says to the problems and give None."""
+    try:
+        return action(*given, **how)
+    except SvdkitError as error:
+        problems += getattr(error, "problems", (str(error),))
+        return None
 
 
 def make_jobs(
-    points: Iterable[_Point], *, photos: Mapping[str, Any], fixed: Mapping[str, Any], how: Mapping[str, Any]
-) -> tuple[list[Job], list[str]]:
-    """Make the distinct jobs of points, in the order in which they run, and a sentence for each thing that is wrong."""
-    maker = _Maker(photos, fixed, how)
-    jobs = _ordered(maker.make(points))
-    return jobs, list(dict.fromkeys(maker.problems))
+    points: Iterable[_Point],
+    *,
+    photos: Mapping[str, Any],
+    kinds: Mapping[str, Any],
+    how: Mapping[str, Any],
+    problems: list[str],
+) -> list[Job]:
+    """Make the distinct jobs of points: what can share a stage stands together, else it is the order given.
 
+    Each photo is read once, and fitted once a size. ``kinds`` are the fixed settings, "load" and "clip".
+    """
+    images = {name: attempt(problems, read_image, photo) for name, photo in photos.items()}
+    model = cache(lambda name: attempt(problems, find_model, name))
 
-class _Maker:
-    """Turns points into jobs; reads each photo once, fits it once a size, and gathers problems instead of stopping."""
+    @cache
+    def frame(name: str, height: int, width: int) -> Frame | None:
+        image = images[name]
+        fitted = None if image is None else attempt(problems, fit, image, height=height, width=width, **how)
+        # Its name in records, tables and the report too: two folders may each have a cat.jpg.
+        return fitted and replace(fitted, source=fitted.source and name)
 
-    def __init__(self, photos: Mapping[str, Any], fixed: Mapping[str, Any], how: Mapping[str, Any]) -> None:
-        self.problems: list[str] = []
-        self._fixed, self._how = fixed, how
-        self._images = {name: self._try(partial(read_image, photo)) for name, photo in photos.items()}
-        self._frames: dict[object, Frame | None] = {}
-        self._models: dict[str, Any] = {}
-
-    def make(self, points: Iterable[_Point]) -> list[Job]:
-        made = (self._try(partial(self._job, point)) for point in points)
-        return [job for job in made if job is not None]
-
-    def _try(self, action: Callable[[], Any]) -> Any:
-        try:
-            return action()
-        except SettingsError as error:
-            self.problems += error.problems
-        except (ImageError, ModelError) as error:
-            self.problems.append(str(error))
-        return None
-
-    def _job(self, point: _Point) -> Job | None:
-        def settings(kind: str, names: tuple[str, ...]) -> Any:
-            return self._fixed[kind].replace(**{name: value for name, value in point.items() if name in names})
-
-        load, clip = self._try(lambda: settings("load", _LOAD)), self._try(lambda: settings("clip", _CLIP))
-        if load is None or clip is None:
-            return None
-        if load.model not in self._models:
-            self._models[load.model] = self._try(lambda: find_model(load.model))
-        info = self._models[load.model]
+    def job(point: _Point) -> Job | None:
+        made = {
+            kind: fixed.replace(**{name: value for name, value in point.items() if name in fixed.__dataclass_fields__})
+            for kind, fixed in kinds.items()
+        }
+        info = model(made["load"].model)
         if info is None:
             return None
-        clip = clip.resolve(**info.clip_defaults, seed=0)
-        frame = self._frame(point["photo"], height=clip.height, width=clip.width)
-        return None if frame is None else Job(load=load, clip=clip, frame=frame)
+        made["clip"] = made["clip"].resolve(**info.clip_defaults, seed=0)
+        fitted = frame(point["photo"], made["clip"].height, made["clip"].width)
+        return None if fitted is None else Job(**made, frame=fitted)
 
-    def _frame(self, name: str, *, height: int, width: int) -> Frame | None:
-        image = self._images[name]
-        if image is not None and (name, height, width) not in self._frames:
-            fitted = self._try(lambda: fit(image, height=height, width=width, **self._how))
-            # Its name in records, tables and the report too: two folders may each have a cat.jpg.
-            self._frames[name, height, width] = fitted and replace(fitted, source=fitted.source and name)
-        return self._frames.get((name, height, width))
-
-
-def _ordered(jobs: Iterable[Job]) -> list[Job]:
-    """Put what can share a stage together, else in the order given; of equal jobs one is left."""
     seen: dict[object, int] = {}
 
     def rank(job: Job) -> tuple[int, ...]:
         by_photo = (job.load, job.frame.sha256)  # so that CLIP sees each photo once, whatever the seeds
-        keys = [job.load, by_photo, *(job.keys[stage] for stage in STAGES), job.clip]
+        keys = [job.load, by_photo, *job.keys.values(), job.clip]
         return tuple(seen.setdefault(key, len(seen)) for key in keys)
 
-    return [job for _, job in sorted({rank(job): job for job in jobs}.items())]
+    made = (attempt(problems, job, point) for point in points)
+    return [job for _, job in sorted({rank(job): job for job in made if job is not None}.items())]

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import inspect
-import io
-import math
+import json
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from svdkit import __version__
 from svdkit.bench.record import Record, now, run_id
 from svdkit.clip.formats import check_encoder
-from svdkit.disk import refusal, try_room
+from svdkit.disk import refusal, try_room, write_whole
 from svdkit.environment import summary
 from svdkit.errors import SettingsError, SvdkitError
 from svdkit.generate.progress import Screen
@@ -25,83 +25,46 @@ from svdkit.given import user_path
 from svdkit.models import find_model, locate
 from svdkit.models.folder import fingerprint
 from svdkit.sweep.plan import Plan, plan_sweep
-from svdkit.sweep.points import STAGES, Job
-from svdkit.sweep.results import DiskFullError, Results, Task, is_disk_full
+from svdkit.sweep.results import Results, is_disk_full
 from svdkit.sweep.worker import Outcome, run_local
 from svdkit.units import format_seconds
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from svdkit.settings import ClipSettings, LoadSettings
-
-
-_SECONDS_BETWEEN_LINES = 30.0  # of a log file
+    from svdkit.sweep.points import Job
 
 
 class _Display:
     """Says how far a sweep is; in a log a line in 30 s, and one for each failure."""
 
-    def __init__(
-        self, runs: Sequence[tuple[Mapping[str, Any], Job]], finished: Mapping[str, Record], *, shown: bool = True
-    ) -> None:
-        self._total, self._screen = len(runs), Screen(log_seconds=_SECONDS_BETWEEN_LINES) if shown else None
-        self._work = {task["id"]: work for task, work in _work([run for run in runs if run[0]["id"] not in finished])}
-        mine = [finished[task["id"]] for task, _ in runs if task["id"] in finished]
-        self._done, self._failed = len(mine), sum(record.status != "ok" for record in mine)
-        self._seconds, self._did = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0.0)
-
-    def __enter__(self) -> Self:
-        if self._done and self._screen:
-            self._screen.line(f"{self._done} of {self._total} runs are there already")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._screen:
-            self._screen.show(f"{self}", last=True)
+    def __init__(self, jobs: Sequence[Job], finished: Mapping[str, Record], *, shown: bool = True) -> None:
+        self._screen = Screen(log_seconds=30) if shown else None
+        there = [finished[job.id].status != "ok" for job in jobs if job.id in finished]
+        self._total, self._left, self._failed = len(jobs), len(jobs) - len(there), sum(there)
+        self._begin, self._new = time.monotonic(), 0
+        if self._screen and there:
+            self._screen.line(f"{len(there)} of {self._total} runs are there already")
 
     def ended(self, record: Record) -> None:
         """Count a run that ended."""
-        self._done += 1
-        timed = record.samples.get("timed", {})
-        for stage, amount in self._work.pop(record.id, {}).items():
-            if timed.get(stage):
-                self._seconds[stage] += timed[stage][0]
-                self._did[stage] += amount
-        self._failed += record.status != "ok"
-        if self._screen and record.status != "ok":
-            reason = record.error or {}
-            self._screen.line(f"{record.id}: {record.status}: {reason.get('type')}: {reason.get('message', '')[:160]}")
-        if self._screen:
-            self._screen.show(f"{self}")
+        self._left, self._new = self._left - 1, self._new + 1
+        reason = record.error
+        self._failed += reason is not None
+        if self._screen and reason:
+            self._screen.line(f"{record.id}: {record.status}: {reason['type']}: {reason['message'][:160]}")
+        self.show()
 
-    @property
-    def remaining_seconds(self) -> float:
-        """Estimate for the rest, of one worker; not a number before every stage was measured."""
-        pace = {stage: self._seconds[stage] / self._did[stage] for stage in STAGES if self._did[stage]}
-        return sum(amount * pace.get(stage, math.nan) for work in self._work.values() for stage, amount in work.items())
+    def show(self, *, last: bool = False) -> None:
+        """Show how far it is."""
+        if self._screen:
+            self._screen.show(f"{self}", last=last)
 
     def __str__(self) -> str:
-        left = self.remaining_seconds
-        rest = f", about {format_seconds(left)} left" if self._work and math.isfinite(left) else ""
-        return f"{self._done}/{self._total} runs, {self._failed} failed{rest}"
-
-
-def _work(runs: Sequence[tuple[Mapping[str, Any], Job]]) -> list[tuple[Mapping[str, Any], dict[str, float]]]:
-    """Say for each run which stages it will have to do, and how much of each, so that sizes can be compared."""
-    seen: set[object] = set()
-    found = []
-    for task, job in runs:
-        clip: Any = job.clip
-        pixels = clip.height * clip.width
-        amounts = {"encode": pixels, "denoise": pixels * clip.num_frames * clip.num_inference_steps}
-        amounts["decode"] = pixels * clip.num_frames
-        found.append((task, {stage: amounts[stage] for stage in STAGES if job.keys[stage] not in seen}))
-        seen |= {job.keys[stage] for stage in STAGES}
-    return found
-
-
-_ENGINES = ("local", "ray")
+        rest = ""
+        if self._left and self._new:
+            seconds = (time.monotonic() - self._begin) / self._new * self._left
+            rest = f", about {format_seconds(seconds)} left"
+        return f"{self._total - self._left}/{self._total} runs, {self._failed} failed{rest}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,37 +143,42 @@ def run_sweep(
         True
     """
     results = plan.results if results is None else results
-    if results is None or not str(results).strip() or engine not in _ENGINES:
+    if results is None or not str(results).strip() or engine not in {"local", "ray"}:
         given = f"engine={engine!r} is not known" if results else f"there is no results folder (results={results!r})"
         raise SettingsError(f"{given}; give results='bench_results/NAME' and engine='local' or 'ray'")
-    results = user_path(results)
     if not 0 < timeout_seconds <= threading.TIMEOUT_MAX:
         raise SettingsError(f"timeout_seconds={timeout_seconds!r}: must be seconds above 0; a day is 86400")
+    results = user_path(results)
     options = {"quality": quality, "scale": scale, "command": command}
     options |= {"hourly_price": plan.hourly_price, "currency": plan.currency}
     if engine == "local":  # Ray's workers may have an encoder where the driver has none
         check_encoder(".mp4")
-    tasks = _tasks(plan, options)
-    photos = {job.frame.sha256: job.frame for job in plan.jobs}
-    with _writing(results), ExitStack() as stack:
-        place = stack.enter_context(Results(results))
+    jobs = _named(plan.jobs, options)
+    # A clip's files never exceed its raw frames by much.
+    sizes = (job.frame.height * job.frame.width * 3 * (job.clip.num_frames or 0) * (scale or 1) ** 2 for job in jobs)
+    with _writing(results), Results(results) as place:
         if retry_failed:
             place.forget_failed()
-        place.describe("sweep.json", _description(plan, tasks, options))
-        place.describe("environment.json", summary())
-        try_room(place.work, max((_num_bytes(job.clip, scale) for job in plan.jobs), default=0))
-        left = [task for task in tasks if task["id"] not in place.finished]
-        display = stack.enter_context(_Display([*zip(tasks, plan.jobs, strict=True)], place.finished, shown=progress))
-        pictures = {sha256: _png(frame) for sha256, frame in photos.items()}
-        how: dict[str, Any] = {"work": place.work, "photos": pictures, "timeout_seconds": timeout_seconds}
-        _commit_all(_engine(engine, left, how, address=address, workers=workers), place, display)
-        records = tuple(place.finished[task["id"]] for task in tasks)
+        told = {"svdkit": __version__, "started_at": now(), "asked": plan.asked, "runs": [job.id for job in jobs]}
+        told |= {"distinct": plan.distinct, "options": options}
+        for name, values in {"sweep": told, "environment": summary()}.items():
+            write_whole(results / f"{name}.json", json.dumps(values, indent=1) + "\n")
+        try_room(place.work, int(max(sizes, default=0)))
+        left = [job for job in jobs if job.id not in place.finished]
+        if engine == "local":
+            outcomes = run_local(left, log=place.work / "worker.log", timeout_seconds=timeout_seconds)
+        else:
+            from svdkit.sweep.ray_engine import run_ray
+
+            outcomes = run_ray(left, timeout_seconds=timeout_seconds, address=address, workers=workers)
+        _commit_all(outcomes, place, _Display(jobs, place.finished, shown=progress))
+        found = Sweep(folder=results, records=tuple(place.finished[job.id] for job in jobs))
     if report:
         from svdkit.sweep.report import write_report
 
         with _writing(results):
             write_report(results)
-    return Sweep(folder=results, records=records)
+    return found
 
 
 def sweep(
@@ -261,16 +229,6 @@ def sweep(
     return run_sweep(plan, **how)
 
 
-def _engine(
-    name: str, tasks: Sequence[Task], how: Mapping[str, Any], *, address: str | None, workers: int | None
-) -> Iterator[Outcome]:
-    if name == "local":
-        return run_local(tasks, **how)
-    from svdkit.sweep.ray_engine import run_ray
-
-    return run_ray(tasks, **how, address=address, workers=workers)
-
-
 @contextmanager
 def _writing(folder: str | Path) -> Iterator[None]:
     """Turn what a disk, another program or a mount says into words."""
@@ -286,7 +244,7 @@ def _commit_all(outcomes: Iterator[Outcome], place: Results, display: _Display) 
         for outcome in outcomes:
             place.commit(*outcome)
             display.ended(outcome.record)
-    except (OSError, DiskFullError) as error:
+    except OSError as error:
         place.check_there()
         if not is_disk_full(error):
             raise
@@ -295,20 +253,19 @@ def _commit_all(outcomes: Iterator[Outcome], place: Results, display: _Display) 
             "complete; free some space and start it again, it continues"
         ) from error
     finally:
+        display.show(last=True)
         outcomes.close()  # type: ignore[attr-defined]  # generators, which end their workers
 
 
-def _tasks(plan: Plan, options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Name the runs, and make plain JSON of them."""
-    models = {load: _identify(load) for load in {job.load for job in plan.jobs}}
-    forecasts: Sequence[Mapping[str, Any]] = (plan.estimate and plan.estimate.each) or [{}] * len(plan.jobs)
-    tasks = []
-    for position, (job, forecast) in enumerate(zip(plan.jobs, forecasts, strict=True)):
+def _named(jobs: Sequence[Job], options: Mapping[str, Any]) -> list[Job]:
+    """Give the runs of a plan their ids, and what else their records need."""
+    models = {load: _identify(load) for load in {job.load for job in jobs}}
+    named = []
+    for position, job in enumerate(jobs):
         load, clip, model = job.load.to_dict(), job.clip.to_dict(), models[job.load]
-        name = run_id(load=load, clip=clip, image_sha256=job.frame.sha256, model=model, code_version=__version__)
-        values = {"id": name, "load": load, "clip": clip, "image": job.frame.to_dict(), "model": model}
-        tasks.append({**values, "forecast": forecast, "options": {**options, "position": position}})
-    return tasks
+        name = run_id(load=load, clip=clip, image_sha256=job.frame.sha256, model=model)
+        named.append(replace(job, id=name, model=model, position=position, options=options))
+    return named
 
 
 def _identify(load: LoadSettings) -> dict[str, Any]:
@@ -320,19 +277,3 @@ def _identify(load: LoadSettings) -> dict[str, Any]:
         folder = locate(info, source=load.source, revision=load.revision, variant="any")
         revision = folder.name if folder.parent.name == "snapshots" else fingerprint(folder)
     return {"name": info.name, "revision": revision, "weights": load.weights}
-
-
-def _description(plan: Plan, tasks: Sequence[Task], options: Mapping[str, Any]) -> dict[str, Any]:
-    values = {"svdkit": __version__, "started_at": now(), "asked": plan.asked, "runs": [task["id"] for task in tasks]}
-    return {**values, "distinct": plan.distinct, "options": {**options}}
-
-
-def _num_bytes(clip: Any, scale: float | None) -> int:
-    """How much a clip's raw frames take, which its files never exceed by much."""
-    return int(clip.num_frames * clip.height * clip.width * 3 * (scale or 1) ** 2)
-
-
-def _png(frame: Any) -> bytes:
-    buffer = io.BytesIO()
-    frame.image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

@@ -1,33 +1,44 @@
-"""What makes the clips of a sweep, and the local engine: a child process a model, which may die without harm here."""
+"""What makes the clips of a sweep, and what hands the runs out to workers, which may die without harm here."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
-import io
-import itertools
-import json
+import math
+import tempfile
+import threading
 import time
 import traceback
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from svdkit.bench.record import now
+from svdkit.bench.protocol import process_name
+from svdkit.bench.record import failure_of, now
 from svdkit.child import Child, EndedError
-from svdkit.disk import write_whole
-from svdkit.errors import SvdkitError, SvdkitWarning
-from svdkit.settings import ClipSettings, LoadSettings
-from svdkit.sweep.points import STAGES
-from svdkit.sweep.results import DiskFullError, NotNumbersError, Task, failed, is_disk_full, made, save
+from svdkit.errors import SvdkitError
+from svdkit.sweep.points import STAGES, Job
+from svdkit.sweep.results import is_disk_full
 
 if TYPE_CHECKING:
     from svdkit.bench.record import Record
     from svdkit.child import Channel
     from svdkit.clip import Clip
-    from svdkit.image import Frame
+
+
+class NotNumbersError(SvdkitError):
+    """The clip has values that are not numbers."""
+
+
+class Outcome(NamedTuple):
+    """How a run ended, and its files by name; none of a run that failed."""
+
+    record: Record
+    files: dict[str, bytes]
 
 
 class Runner:
@@ -35,14 +46,11 @@ class Runner:
 
     def __init__(self) -> None:
         self._pipe: Any = None
-        self._frame: Frame | None = None
         self._kept: dict[str, tuple[object, Any, dict[str, int | None]]] = {}  # stage -> key, output, memory
-        self._fresh: set[str] = set()
-        self._warm: list[dict[str, Any]] = []
-        self._open = contextlib.ExitStack()  # what reads memory
+        self._warm: set[object] = set()
 
-    def load(self, task: Task) -> None:
-        """Load the model of a task.
+    def load(self, job: Job) -> None:
+        """Load the model of a job.
 
         Raises:
             SvdkitError: It cannot be loaded, or is another revision than the one the run ids were made with.
@@ -52,92 +60,56 @@ class Runner:
         from svdkit.generate.stages import describe_model
         from svdkit.pipeline import load
 
-        self._open.close()
-        self._pipe = load(settings=LoadSettings.from_dict(task["load"]))
+        self._pipe = load(settings=job.load)
         self._pipe.set_progress_bar_config(disable=True)
+        self._open = contextlib.ExitStack()  # what reads memory
         self._peaks, self._reset_peaks = self._open.enter_context(meter(execution_device(self._pipe)))
-        found, planned = describe_model(self._pipe), task["model"]
+        found, planned = describe_model(self._pipe), job.model
         if found["revision"] != planned["revision"]:
             raise SvdkitError(
                 f"this worker has revision {found['revision']} of {found['name']}, the sweep was planned with "
                 f"{planned['revision']}: give all machines the same model, or set revision in load"
             )
 
-    def run(self, task: Task, *, folder: Path, photo: bytes | None = None) -> Record:
-        """Make a clip, and its files in a new folder; a failure is a record too."""
-        started_at = now()
-        try:
-            record = self._make(task, folder, photo, started_at=started_at)
-            write_whole(folder / "record.json", json.dumps(record.to_dict(), indent=1) + "\n")
-        except Exception as error:
-            if is_disk_full(error):
-                raise DiskFullError(str(error)) from error
-            self._recover(error)
-            return failed(task, error, started_at=started_at)
-        return record
+    def run(self, job: Job) -> Outcome:
+        """Make a clip, its files, and its row.
 
-    def _make(self, task: Task, folder: Path, photo: bytes | None, *, started_at: str) -> Record:
-        settings, frame = ClipSettings.from_dict(task["clip"]), self._read(task, photo)
-        self._warm_up(frame, settings)
-        self._fresh.clear()
-        clip = _at_rate(self._run_stages(frame, settings), settings)
-        start = time.perf_counter()
-        folder.mkdir()
-        save(clip, folder, scale=task["options"]["scale"])
-        seconds = {**clip.provenance.stage_seconds, "export": time.perf_counter() - start}  # type: ignore[union-attr]
-        memory = {stage: self._kept[stage][2] for stage in STAGES}
-        method = "measured" if len(self._fresh) == len(STAGES) else "composed"
-        return made(task, clip, seconds=seconds, memory=memory, method=method, started_at=started_at)
-
-    def _run_stages(self, frame: Frame, settings: ClipSettings) -> Clip:
-        from svdkit.generate import decode, denoise, encode
-
-        pipe = self._pipe
-        encoded = self._stage("encode", frame, settings, lambda: encode(pipe, frame, settings))
-        denoised = self._stage("denoise", frame, settings, lambda: denoise(pipe, encoded, settings))
-        clip: Clip = self._stage("decode", frame, settings, lambda: _strictly(lambda: decode(pipe, denoised, settings)))
-        return clip
-
-    def _stage(self, stage: str, frame: Frame, settings: ClipSettings, make: Callable[[], Any]) -> Any:
-        """Give a stage's output: the one kept when it depends on nothing that changed, else a new one."""
-        from svdkit.generate.stages import model_identity, stage_key
-
-        key = stage_key(stage, settings, image_sha256=frame.sha256, model=model_identity(self._pipe))
-        if stage not in self._kept or self._kept[stage][0] != key:
-            self._reset_peaks()
-            self._kept[stage] = (key, make(), self._peaks())
-            self._fresh.add(stage)
-        return self._kept[stage][1]
-
-    def _warm_up(self, frame: Frame, settings: Any) -> None:
-        """Make two steps first on a GPU, where the first clip also starts kernels: no run's own time.
-
-        What is compiled is compiled for each size, length and chunk anew, with guidance and without.
+        Seconds of a stage that several runs share stand in the row of each: they are what this clip would cost alone.
         """
-        from svdkit.generate.loop import execution_device
+        started_at, settings = now(), job.clip
+        self._warm_up(job)
+        before = {stage: key for stage, (key, _, _) in self._kept.items()}
+        clip: Any = self._make(job)
+        # A kept clip has another run's playback rate, which is in no stage's key.
+        made = replace(clip.provenance, settings=settings.to_dict())
+        for note in made.notes:
+            if "not numbers" in note:  # black frames in a table would pass for a result
+                raise NotNumbersError(note)
+        clip = replace(clip, fps=settings.playback_fps, provenance=made)
+        start = time.perf_counter()
+        files = _files(clip, scale=job.options["scale"])
+        seconds = {**made.stage_seconds, "export": time.perf_counter() - start}
+        seconds["total"] = sum(seconds.values())
+        price, cost = job.options["hourly_price"], {}
+        if price is not None:
+            money = seconds["total"] / 3600 * price
+            cost = {"hourly_price": price, "money": money, "currency": job.options["currency"]}
+        record = job.record(
+            status="ok",
+            started_at=started_at,
+            load=made.load,
+            method="composed" if any(before.get(stage) == job.keys[stage] for stage in STAGES) else "measured",
+            samples={"timed": {stage: [value] for stage, value in seconds.items()}},
+            order=[job.position],
+            processes=[process_name()],
+            memory={stage: self._kept[stage][2] for stage in STAGES},
+            quality=_quality(clip, settings.decode_chunk_size) if job.options["quality"] else {},
+            cost=cost,
+            artifacts={Path(name).stem: f"runs/{job.id}/{name}" for name in files},
+        )
+        return Outcome(record, files)
 
-        kept, shape = dict(self._kept), {}
-        if self._pipe.svdkit.settings.compile:
-            names = ("height", "width", "num_frames", "decode_chunk_size")
-            shape = {**{name: getattr(settings, name) for name in names}, "guided": settings.max_guidance_scale > 1}
-        if shape not in self._warm and execution_device(self._pipe).type != "cpu":
-            self._run_stages(frame, settings.replace(num_inference_steps=min(2, settings.num_inference_steps)))
-            self._kept = kept
-        self._warm.append(shape)
-
-    def _read(self, task: Task, photo: bytes | None) -> Frame:
-        from PIL import Image
-
-        from svdkit.image import Frame
-
-        if photo is not None and (self._frame is None or self._frame.sha256 != task["image"]["sha256"]):
-            with Image.open(io.BytesIO(photo)) as image:
-                self._frame = Frame.from_dict(task["image"], image=image.convert("RGB"))
-        if self._frame is None or self._frame.sha256 != task["image"]["sha256"]:
-            raise SvdkitError("the photo of this run did not reach the worker; start the sweep again")
-        return self._frame
-
-    def _recover(self, error: BaseException) -> None:
+    def recover(self, error: BaseException) -> None:
         """After a failure keep nothing of it, and give memory back."""
         import torch
 
@@ -146,146 +118,160 @@ class Runner:
         gc.collect()
         torch.cuda.empty_cache()
 
+    def _make(self, job: Job) -> Clip:
+        """Go through the stages; of each the output is kept when it depends on nothing that changed."""
+        from svdkit.generate import decode, denoise, encode
 
-def _at_rate(clip: Clip, settings: ClipSettings) -> Clip:
-    """Give a kept clip the playback rate of this run, which is in no stage's key."""
-    if clip.fps == settings.playback_fps or clip.provenance is None or settings.playback_fps is None:
+        output: Any = job.frame
+        for stage, make in zip(STAGES, (encode, denoise, decode), strict=True):
+            if stage not in self._kept or self._kept[stage][0] != job.keys[stage]:
+                self._reset_peaks()
+                made = make(self._pipe, output, job.clip)  # type: ignore[operator]  # each takes what the last gave
+                self._kept[stage] = (job.keys[stage], made, self._peaks())
+            output = self._kept[stage][1]
+        clip: Clip = output
         return clip
-    return replace(clip, fps=settings.playback_fps, provenance=replace(clip.provenance, settings=settings.to_dict()))
+
+    def _warm_up(self, job: Job) -> None:
+        """Make two steps first on a GPU, where the first clip also starts kernels: no run's own time.
+
+        What is compiled is compiled for each size, length and chunk anew, with guidance and without.
+        """
+        from svdkit.generate.loop import execution_device
+
+        kept, clip = dict(self._kept), cast("Any", job.clip)
+        shape: object = (clip.height, clip.width, clip.num_frames, clip.decode_chunk_size, clip.max_guidance_scale > 1)
+        shape = shape if self._pipe.svdkit.settings.compile else None
+        if shape not in self._warm and execution_device(self._pipe).type != "cpu":
+            self._make(replace(job, clip=clip.replace(num_inference_steps=min(2, clip.num_inference_steps))))
+            self._kept = kept
+        self._warm.add(shape)
 
 
-def _strictly(decode: Callable[[], Clip]) -> Clip:
-    """Decode, and refuse a clip whose values are not numbers: black frames in a table would pass for a result."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        clip = decode()
-    for warning in caught:
-        if issubclass(warning.category, SvdkitWarning) and "not numbers" in str(warning.message):
-            raise NotNumbersError(str(warning.message))
-    return clip
+def _files(clip: Clip, *, scale: float | None) -> dict[str, bytes]:
+    """Give a run's files: the video, which carries its provenance, and its first frame."""
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory(prefix="svdkit-") as folder:
+        video, poster = Path(folder, "clip.mp4"), Path(folder, "poster.jpg")
+        clip.save(video, keep_photo=False, keep_frames=False, scale=scale)
+        Image.fromarray(clip.frames[0]).save(poster, quality=85)
+        return {file.name: file.read_bytes() for file in (video, poster)}
+
+
+def _quality(clip: Clip, decode_chunk_size: int | None) -> dict[str, Any]:
+    from svdkit.bench.quality import measure_quality
+
+    found = measure_quality(clip.frames, fps=clip.fps, photo=clip.photo, decode_chunk_size=decode_chunk_size)
+    return {name: value if value is None or math.isfinite(value) else None for name, value in found.items()}
+
+
+def answer(runner: Runner, do: str, job: Job) -> Any:
+    """Do "load" or "run": give an ``Outcome``; of loading None, or how it failed; or the OSError of a full disk."""
+    started_at = now()
+    try:
+        return runner.load(job) if do == "load" else runner.run(job)
+    except Exception as error:  # noqa: BLE001 - it becomes a row
+        if is_disk_full(error):
+            return OSError(errno.ENOSPC, str(error))
+        runner.recover(error)
+        reason = failure_of(error)
+        return reason if do == "load" else Outcome(job.record(**reason, started_at=started_at), {})
 
 
 def work(channel: Channel, runner: Runner | None = None) -> None:
     """Answer the calls of a driver until it goes away."""
     runner = runner or Runner()
     while True:
-        channel.say(_answer(runner, channel.hear()))
-
-
-def _answer(runner: Runner, call: dict[str, Any]) -> dict[str, Any]:
-    task = call["task"]
-    try:
-        if call["do"] == "load":
-            runner.load(task)
-            return {}
-        return {"record": runner.run(task, folder=call["folder"], photo=call.get("photo"))}
-    except DiskFullError as error:
-        return {"full": str(error)}
-    except Exception as error:  # noqa: BLE001 - of loading; it becomes the rows of all that needs this model
-        return {"record": failed(task, error)}
+        channel.say(answer(runner, *channel.hear()))
 
 
 WORKER = "svdkit.sweep.worker:work"
-DEATHS = 2  # of workers over one run, or over one load: the third try would end the same
+DEATHS = 2  # of workers over one run, or over one load that never was: the third try would end the same
 
 
-class Outcome(NamedTuple):
-    """How a run ended, and the temporary folder with its files; None when it made none."""
+class Queue:
+    """The runs that are left; each worker has a thread that serves it, or is alone and has none.
 
-    record: Record
-    folder: Path | None
+    A worker has ``ask(message, seconds)``, which gives what ``answer`` does or raises an EndedError or TimeoutError,
+    and ``end()``.
 
+    Attributes:
+        is_over: Whether what is left is to be left.
+    """
 
-def run_local(
-    tasks: Sequence[Task], *, work: Path, photos: Mapping[str, bytes], timeout_seconds: float
-) -> Iterator[Outcome]:
-    """Run tasks one after the other; every task has exactly one outcome."""
-    for _, group in itertools.groupby(tasks, key=lambda task: task["load"]):
-        with contextlib.closing(_Worker(work, photos, timeout_seconds)) as worker:
-            reason = None
-            for task in group:
-                reason = reason if reason and worker.is_hopeless else worker.load(task)
-                outcome = worker.run(task) if reason is None else Outcome(_row(task, reason), None)
-                yield outcome
+    def __init__(self, jobs: Sequence[Job], start: Callable[[], Any], *, timeout_seconds: float) -> None:
+        self._start, self._timeout, self.is_over = start, timeout_seconds, False
+        # What shares a denoise goes to one worker.
+        self._batches = deque(deque(batch) for _, batch in groupby(jobs, key=lambda job: job.keys["denoise"]))
+        self._lock = threading.Lock()
+        self._loaded: set[object] = set()
+        self._lost: Counter[object] = Counter()
+        self._hopeless: dict[object, dict[str, Any]] = {}  # run or load -> why it is not tried again
 
-
-def _row(task: Task, reason: Record) -> Record:
-    """Make a row of what failed for another task: a model that cannot be loaded cannot be for the next one either."""
-    error = reason.error or {}
-    return failed(task, (error["type"], error["message"]), status=reason.status)
-
-
-class _Worker:
-    """A worker for the runs of one load, which is replaced when it dies, hangs or has lost its GPU."""
-
-    def __init__(self, work: Path, photos: Mapping[str, bytes], timeout_seconds: float) -> None:
-        self._work, self._photos, self._timeout = work, photos, timeout_seconds
-        self._child: Child | None = None
-        self._sent: set[str] = set()  # photos that the child has
-        self._failures = DEATHS - 1  # of loads in a row: a model that was never there gets no second try
-
-    @property
-    def is_hopeless(self) -> bool:
-        """Whether it is no use to load again; once may be, where a dead worker's memory was not free yet."""
-        return self._failures >= DEATHS
-
-    def load(self, task: Task) -> Record | None:
-        """See to it that there is a worker with the model; give the row of a failure, or None."""
-        for _ in range(DEATHS if self._child is None else 0):
-            self._child, self._sent = Child(WORKER, log=self._work / "worker.log"), set()
-            record = self._call("load", task, None)
-            if record is not None:
-                self.close()  # it has no model
-                self._failures += 1
-                return record
-            if self._child is not None:
-                self._failures = 0
-                return None
-        if self._child is not None:
-            return None
-        self._failures += 1
-        return self._died(task, "load")
-
-    def run(self, task: Task) -> Outcome:
-        """Run a task; one that kills its worker is tried once more."""
-        for attempt in range(DEATHS):
-            if (reason := self.load(task)) is not None:
-                return Outcome(_row(task, reason), None)
-            folder = self._work / f"{task['id']}-{attempt}"
-            record = self._call("run", task, folder)
-            if record is not None:
-                if "CUDA error" in (record.error or {}).get("message", ""):
-                    self.close()  # after such an error every later call in that process fails
-                return Outcome(record, folder if record.status == "ok" else None)
-        return Outcome(self._died(task, "run"), None)
-
-    def _call(self, do: str, task: Task, folder: Path | None) -> Record | None:
-        """Ask the child; give what it answered or a timeout's row, None for no failure of a load or a death."""
-        assert self._child is not None  # noqa: S101 - see to the callers
-        call: dict[str, Any] = {"do": do, "task": task, "folder": folder}
-        sha256 = task["image"]["sha256"]
-        if do == "run" and sha256 not in self._sent:
-            call["photo"] = self._photos[sha256]
-            self._sent.add(sha256)
+    def serve(self) -> Iterator[Outcome]:
+        """Run what is left, with one worker after the other: one that died, hung or has lost its GPU is replaced."""
+        worker, load, is_lost, batch = None, None, False, deque[Job]()
         try:
-            self._child.say(call)
-            answer = self._child.hear(self._timeout)
+            while not self.is_over and (batch := batch or self._take(load)):
+                job = batch[0]
+                if why := self._hopeless.get(job.id) or self._hopeless.get(job.load):
+                    yield Outcome(batch.popleft().record(**why), {})
+                    continue
+                if worker and (is_lost or load != job.load):
+                    worker.end()
+                    worker = None
+                do = "run" if worker else "load"
+                worker, load = worker or self._start(), job.load
+                found = self._ask(worker, do, job)
+                is_lost = isinstance(found, dict)
+                if is_lost:
+                    self._put_back(batch, do, found)
+                    batch = deque()
+                elif found is None:
+                    self._loaded.add(load)
+                else:
+                    batch.popleft()
+                    # After such an error every later call in that process fails.
+                    is_lost = "CUDA error" in (found.record.error or {}).get("message", "")
+                    yield found
+        finally:
+            if worker:
+                worker.end()
+
+    def _take(self, load: object) -> deque[Job]:
+        """Take runs that share a denoise, if possible with the model that a worker has."""
+        with self._lock:
+            fitting = (batch for batch in self._batches if batch[0].load == load)
+            batch = next(fitting, self._batches[0] if self._batches else deque())
+            if batch:
+                self._batches.remove(batch)
+            return batch
+
+    def _put_back(self, batch: deque[Job], do: str, why: dict[str, Any]) -> None:
+        """Put what a lost worker leaves to the front, and give up what has failed often enough."""
+        job = batch[0]
+        what = job.load if do == "load" and job.load not in self._loaded else job.id
+        with self._lock:
+            self._lost[what] += 1
+            if self._lost[what] >= DEATHS or (do == "run" and why["status"] == "timeout"):
+                self._hopeless[what] = why
+            self._batches.appendleft(batch)
+
+    def _ask(self, worker: Any, do: str, job: Job) -> Any:
+        """Ask as ``answer`` is asked; where the worker is lost, give how it was."""
+        try:
+            found = worker.ask((do, job), self._timeout)
         except EndedError as error:
-            self._child, self._why = None, str(error)
-            return None
+            text = f"the worker {error}, in each of {DEATHS} tries of this {do}"
+            return {"status": "error", "error": {"type": "WorkerDied", "message": text}}
         except TimeoutError as error:
-            self._child = None
-            return failed(task, ("Timeout", f"{do}: {error}"), status="timeout")
-        if "full" in answer:
-            raise DiskFullError(answer["full"])
-        record: Record | None = answer.get("record")
-        return record
+            return {"status": "timeout", "error": {"type": "Timeout", "message": f"{do}: {error}"}}
+        if isinstance(found, OSError):
+            raise found
+        return found
 
-    def _died(self, task: Task, do: str) -> Record:
-        return failed(task, ("WorkerDied", f"the worker {self._why}, in each of {DEATHS} tries of this {do}"))
 
-    def close(self) -> None:
-        """End the worker, if there is one."""
-        if self._child is not None:
-            self._child.end()
-        self._child = None
+def run_local(jobs: Sequence[Job], *, log: Path, timeout_seconds: float) -> Iterator[Outcome]:
+    """Run jobs in a child process, one after the other; each has exactly one outcome."""
+    return Queue(jobs, lambda: Child(WORKER, log=log), timeout_seconds=timeout_seconds).serve()
