@@ -9,7 +9,8 @@ import functools
 import json
 import math
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from numbers import Integral, Real
 from pathlib import Path
@@ -18,15 +19,7 @@ from typing import Any, ClassVar, NoReturn
 from svdkit.errors import shown
 
 _MOST_VALUES = 200_000  # in a file, aliases counted as often as they stand for something
-
-# What is no text without quotes, by the core schema of https://yaml.org/spec/1.2.2/#103-core-schema. PyYAML follows
-# version 1.1, where 1e-2 is a text, 1:30 is 90, 010 is 8 and 2020-13-45 is an error.
-_SCALARS = {
-    "null": r"null|Null|NULL|~|",
-    "bool": r"true|True|TRUE|false|False|FALSE",
-    "int": r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
-    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-}
+_FLOAT = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 
 
 def finite(value: object) -> float:
@@ -36,7 +29,7 @@ def finite(value: object) -> float:
             bool: "True and False are not numbers",
             type(None): "None is not allowed here: leave it out for the default",
         }
-        if isinstance(value, str) and _is_number(value):
+        if isinstance(value, str) and re.fullmatch(_FLOAT, value):
             words[type(value)] = "this is text: write the number without quotes"
         raise ValueError(words.get(type(value), f"this is a {type(value).__name__}"))  # noqa: TRY004 - one kind
     try:
@@ -90,29 +83,6 @@ def read_values(text: str, *, is_json: bool = False) -> tuple[Any, list[str]]:
 def _read_yaml(text: str, once: Any) -> Any:
     import yaml
 
-    try:
-        loader = _yaml_loader()(text)
-        loader.once = once
-        found = loader.get_single_data()
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from None
-    left, open_values = _MOST_VALUES, [found]
-    while open_values:
-        value = open_values.pop()
-        inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-        left -= len(inner)
-        if left < 0:
-            raise ValueError(f"it stands for more than {_MOST_VALUES:,} values; write fewer aliases")
-        open_values += inner
-    return found
-
-
-@functools.cache
-def _yaml_loader() -> Any:
-    import re
-
-    import yaml
-
     class Loader(yaml.SafeLoader):
         """Plain values only, by the rules of ``_SCALARS``; no dates, no merging of mappings."""
 
@@ -124,15 +94,28 @@ def _yaml_loader() -> Any:
                 raise RecursionError
             super().fetch_flow_collection_start(kind)
 
-    read = {"null": lambda _: None, "bool": lambda word: word.lower() == "true", "int": _integer, "float": _float}
-    for name, pattern in _SCALARS.items():
-        tag = f"tag:yaml.org,2002:{name}"
-        Loader.add_implicit_resolver(tag, re.compile(rf"(?:{pattern})\Z"), None)
-        Loader.add_constructor(tag, lambda self, node, name=name: read[name](self.construct_scalar(node)))
-    Loader.add_constructor("tag:yaml.org,2002:str", Loader.construct_scalar)
-    Loader.add_constructor("tag:yaml.org,2002:seq", lambda self, node: self.construct_sequence(node, deep=True))
-    Loader.add_constructor("tag:yaml.org,2002:map", lambda self, node: self.once(self.construct_pairs(node, deep=True)))
-    return Loader
+    def add(name: str, construct: Any) -> None:
+        Loader.add_constructor(f"tag:yaml.org,2002:{name}", construct)
+
+    for name, (pattern, read) in _SCALARS.items():
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{name}", re.compile(rf"(?:{pattern})\Z"), None)
+        add(name, lambda self, node, read=read: read(self.construct_scalar(node)))
+    add("str", Loader.construct_scalar)
+    add("seq", lambda self, node: self.construct_sequence(node, deep=True))
+    add("map", lambda self, node: once(self.construct_pairs(node, deep=True)))
+    try:
+        found = Loader(text).get_single_data()
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    left, values = _MOST_VALUES, [found]
+    while values:
+        value = values.pop()
+        inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+        left -= len(inner)
+        if left < 0:
+            raise ValueError(f"it stands for more than {_MOST_VALUES:,} values; write fewer aliases")
+        values += inner
+    return found
 
 
 def _once(pairs: Iterable[tuple[Any, Any]], *, problems: list[str]) -> dict[str, Any]:
@@ -154,17 +137,15 @@ def _integer(text: str) -> int:
     return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 
-def _float(text: str) -> float:
-    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-
-
 def _refuse(word: str) -> NoReturn:
     raise ValueError(f"{word} is no JSON")
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+# What is no text without quotes, by the core schema of https://yaml.org/spec/1.2.2/#103-core-schema. PyYAML follows
+# version 1.1, where 1e-2 is a text, 1:30 is 90, 010 is 8 and 2020-13-45 is an error.
+_SCALARS: dict[str, tuple[str, Callable[[str], object]]] = {
+    "null": (r"null|Null|NULL|~|", lambda _: None),
+    "bool": (r"true|True|TRUE|false|False|FALSE", lambda word: word.lower() == "true"),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", _integer),
+    "float": (_FLOAT, lambda word: float(word.lower().replace(".inf", "inf").replace(".nan", "nan"))),
+}

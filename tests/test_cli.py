@@ -30,7 +30,6 @@ from svdkit.cli.options import (
     RefusedInput,
     error_text,
     exit_code,
-    settings_options,
     takes,
 )
 from svdkit.clip import Clip
@@ -168,8 +167,7 @@ def test_there_is_an_option_for_every_setting() -> None:
 
 
 def test_options_have_the_types_of_the_settings() -> None:
-    made = {option.name: option for option in settings_options(ClipSettings, CLIP, panel="x")}
-    made |= {option.name: option for option in settings_options(LoadSettings, LOAD, panel="x")}
+    made = inspect.signature(make.animate).parameters
     kinds = {name: option.annotation.__origin__ for name, option in made.items()}
     assert kinds["fps"] == int | None
     assert kinds["playback_fps"] == float | None
@@ -180,18 +178,30 @@ def test_options_have_the_types_of_the_settings() -> None:
 
 
 def test_takes_keeps_the_options_that_a_command_has_itself() -> None:
-    @takes(settings_options(ClipSettings, {"fps": "Frames a second."}, panel="x"))
+    @takes("fps")
     def show(photo: str, *, quiet: bool = False, **given: Any) -> None:
-        """Show."""
+        """Show.
 
-    assert list(inspect.signature(show).parameters) == ["photo", "quiet", "fps"]
+        Args:
+            photo: What is
+                shown.
+            quiet: Say nothing.
+        """
+
+    parameters = inspect.signature(show).parameters
+    assert list(parameters) == ["photo", "quiet", "fps"]
+    assert parameters["photo"].annotation.__metadata__[0].help == "What is shown."
+    assert show.__doc__ == "Show."
 
 
 # Wrong input: found before a model is loaded
 
 WRONG = [
     (["nix.jpg"], "nix.jpg does not exist."),
-    (["rocket", "--fps", "0", "--seed", "-1"], "ClipSettings: fps=0: must be a whole number from 1 to 60; use 1"),
+    (
+        ["rocket", "--fps", "0", "--seed", "-1"],
+        "ClipSettings: 2 problems\n- fps=0: must be a whole number from 1 to 60;",
+    ),
     (["rocket", "--seed", "-1"], "seed=-1: must be a whole number from 0 to"),
     (["rocket", "--preset", "comfy"], "there is no preset 'comfy'; did you mean 'comfyui'?"),
     (["rocket", "--model", "svd-xl"], "model 'svd-xl' is not known; did you mean"),
@@ -239,7 +249,7 @@ def test_names_that_no_file_has(words: list[str], text: str, here: Path, no_load
 
 
 def test_a_clip_of_a_photo_with_a_long_name_gets_a_shorter_one() -> None:
-    name = make._default_name(f"{'犬' * 83}.jpg")
+    name = make.default_name(f"{'犬' * 83}.jpg")
     assert name == f"{'犬' * 66}.mp4"
 
 
@@ -313,7 +323,7 @@ def test_a_photo_from_a_file_of_any_name(toy: Path, here: Path) -> None:
 
 @pytest.mark.parametrize(("source", "name"), [(None, "clip.mp4"), ("..", "clip.mp4"), ("ein Bär.jpg", "ein-Bär.mp4")])
 def test_default_names(source: str | None, name: str) -> None:
-    assert make._default_name(source) == name
+    assert make.default_name(source) == name
 
 
 def test_replay_of_frames_is_the_same_to_the_bit(toy: Path, here: Path) -> None:
@@ -473,13 +483,14 @@ def notebook(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pat
     """Put a notebook of one cell in the quickstart's place."""
 
     def write(code: str) -> Path:
-        defaults = nbformat.v4.new_code_cell('photo = "rocket"', metadata={"tags": ["parameters"]})
+        usual = 'photo = "rocket"; model = "micro"; output_folder = "outputs/quickstart"'
+        defaults = nbformat.v4.new_code_cell(usual, metadata={"tags": ["parameters"]})
         cells = [defaults, nbformat.v4.new_code_cell(code)]
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
         path = here / "notebooks" / "tiny.ipynb"
         path.parent.mkdir()
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
-        monkeypatch.setattr(commands, "_NOTEBOOK", path)
+        monkeypatch.setattr(commands, "_DEMO", path)
         return path
 
     return write
@@ -538,7 +549,7 @@ def test_a_dead_kernel_fails_the_demo(notebook: Callable[[str], Path]) -> None:
 
 
 def test_demo_without_the_notebooks_makes_the_clip(toy: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "_NOTEBOOK", here / "not" / "there.ipynb")
+    monkeypatch.setattr(commands, "_DEMO", here / "not" / "there.ipynb")
     result = run("demo", "--model", toy, "-o", "out")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("the notebooks are not installed with the package (they are in its repository): ")

@@ -32,7 +32,9 @@ PARENTS = {
 
 def classes():
     return {
-        name: item for name, item in inspect.getmembers(errors, inspect.isclass) if item.__module__ == errors.__name__
+        name: item
+        for name, item in inspect.getmembers(errors, inspect.isclass)
+        if item.__module__ == errors.__name__ and name[0] != "_"
     }
 
 
@@ -127,9 +129,9 @@ SHOWN = {
     "<int>": 10**5000,
     "range(0, 1000000000)": range(10**9),
     "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, …": list(range(10**6)),
-    "[[[[[[[[[…]]]]]]]]]": nested(10**5),
-    "[[[[[[[[[…, …], […, …]], [[…, …], […, …]]], [[[…, …], […, ……": nested(60, width=2),
-    "[1, [1, [1, [1, [1, [1, [1, [1, [1, …]]]]]]]]]": its_own(),
+    "[[[[[...]]]]]": nested(10**5),
+    "[[[[[...], [...]], [[...], [...]]], [[[...], [...]], [[...]…": nested(60, width=2),
+    "[1, [1, [1, [1, [...]]]]]": its_own(),
 }
 
 

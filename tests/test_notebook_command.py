@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import nbformat
 import pytest
-import typer
 from typer.testing import CliRunner
 
+from svdkit.cli import app
 from svdkit.cli import notebook as command
-from svdkit.cli.notebook import TakesPairs, _check_parameters, _find_notebook, _strip_file, notebook
-from svdkit.cli.options import Commands, RefusedInput
+from svdkit.cli.notebook import _check_parameters, _find_notebook, _strip_file
+from svdkit.cli.options import RefusedInput
 
 if TYPE_CHECKING:
     from typer.testing import Result
@@ -51,9 +51,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*words: object) -> Result:
-    app = typer.Typer(cls=Commands)
-    app.command(cls=TakesPairs)(notebook)
-    app.callback()(lambda debug=False: None)
     return CliRunner(env={"COLUMNS": "200"}).invoke(app, ["notebook", *map(str, words)])
 
 

@@ -22,11 +22,11 @@ Check = tuple[str, Callable[[object], object]]
 _T = TypeVar("_T")
 
 
-def setting(default: Any, check: Check, *, aliases: Iterable[str] = (), meaning: str = "") -> Any:
-    """Declare one field: its default (None is allowed where it is that), its check, what others call it, what it is."""
+def setting(default: Any, check: Check, meaning: str = "", *aliases: str) -> Any:
+    """Declare one field: its default (None is allowed where it is that), its check, what it is, what others call it."""
     rule, read = check
     rule = f"must be {rule} or None" if default is None else f"must be {rule}"
-    metadata = {"rule": rule, "read": read, "aliases": tuple(aliases), "help": meaning}
+    metadata = {"rule": rule, "read": read, "aliases": aliases, "help": meaning}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -47,17 +47,14 @@ class Settings:
         if positions:
             example = f"{cls.__name__}({next(iter(cls.__dataclass_fields__))}=…)"
             raise SettingsError(f"{cls.__name__} takes names, not positions: write {example}")
-        if not values.keys() <= cls.__dataclass_fields__.keys():
-            raise SettingsError.of(cls.__name__, cls.judge(values)[1])
+        cls._refuse_unknown(values)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
         clean, problems = self.judge(self.to_dict())
-        problems += self._clashes(clean)
         if problems:
             raise SettingsError.of(type(self).__name__, problems)
-        for name, value in clean.items():
-            object.__setattr__(self, name, value)
+        vars(self).update(clean)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the settings as plain JSON values, in the order of the fields."""
@@ -69,8 +66,7 @@ class Settings:
         if not isinstance(values, Mapping):
             rule = f"{cls.__name__}: from_dict takes a dict of names and values"
             raise SettingsError(f"{rule}, not {shown(values)}; give it what to_dict() returned")
-        if not all(isinstance(name, str) for name in values):
-            raise SettingsError.of(cls.__name__, cls.judge(values)[1])
+        cls._refuse_unknown(values)
         return cls(**values)
 
     @classmethod
@@ -88,20 +84,20 @@ class Settings:
 
     @classmethod
     def judge(cls, values: Mapping[Any, object]) -> tuple[dict[str, Any], list[str]]:
-        """Split values into good ones, as plain Python, and one sentence for each problem."""
+        """Split values into good ones, as plain Python, and one sentence for each problem, clashes of good ones too."""
         clean: dict[str, Any] = {}
         problems: list[str] = []
-        fields = cls.__dataclass_fields__
         for name, value in values.items():
-            if name not in fields:
+            if name not in cls.__dataclass_fields__:
                 problems.append(cls._unknown(name))
                 continue
-            check = fields[name].metadata
+            field = cls.__dataclass_fields__[name]
+            rule, read = field.metadata["rule"], field.metadata["read"]
             try:
-                clean[name] = None if value is None and fields[name].default is None else check["read"](value)
+                clean[name] = None if value is None and field.default is None else read(value)
             except ValueError as advice:
-                problems.append(f"{name}={shown(value)}: {'; '.join(filter(None, (check['rule'], str(advice))))}")
-        return clean, problems
+                problems.append(f"{name}={shown(value)}: {'; '.join(filter(None, (rule, str(advice))))}")
+        return clean, problems + cls._clashes(clean)
 
     @classmethod
     def _clashes(cls, clean: Mapping[str, Any]) -> list[str]:  # noqa: ARG003 - for subclasses
@@ -109,16 +105,23 @@ class Settings:
         return []
 
     @classmethod
+    def _refuse_unknown(cls, values: Mapping[Any, object]) -> None:
+        if values.keys() - cls.__dataclass_fields__.keys():
+            raise SettingsError.of(cls.__name__, cls.judge(values)[1])
+
+    @classmethod
     def _unknown(cls, name: object) -> str:
         """Say what a name that is not ours probably meant."""
         if not isinstance(name, str):
             return f"{shown(name)} is not a name: names are text"
-        aliases = {a: field.name for field in dataclasses.fields(cls) for a in field.metadata["aliases"]}
-        guess = nearest(name, cls.__dataclass_fields__, also=aliases)
-        hint = f"did you mean {guess}?" if guess else f"the names are {', '.join(cls.__dataclass_fields__)}"
+        fields = cls.__dataclass_fields__
         for kind in Settings.__subclasses__():
-            is_theirs = name in kind.__dataclass_fields__ and not kind.__name__.startswith("_")
-            hint = f"it belongs to {kind.__name__}" if is_theirs else hint
+            if name in kind.__dataclass_fields__ and not kind.__name__.startswith("_"):
+                return f"{bare(name)} is not a name here; it belongs to {kind.__name__}"
+        guess = nearest(
+            name, fields, also={a: field.name for field in fields.values() for a in field.metadata["aliases"]}
+        )
+        hint = f"did you mean {guess}?" if guess else f"the names are {', '.join(fields)}"
         return f"{bare(name)} is not a name here; {hint}"
 
 
@@ -168,11 +171,9 @@ def text(rule: str, *, pattern: str = ".+", also: Mapping[str, str] | None = Non
 
 
 def _flag(value: object) -> bool:
-    kind = type(value)
-    # numpy is not imported for this: its boolean is called bool_ before numpy 2, and bool since.
-    if kind is bool or (kind.__module__ == "numpy" and kind.__name__ in {"bool", "bool_"}):
-        return bool(value)
-    raise ValueError
+    if type(value).__name__ not in {"bool", "bool_"}:  # numpy's is bool_ before numpy 2, and bool since
+        raise ValueError
+    return bool(value)
 
 
 FLAG: Check = ("True or False", _flag)

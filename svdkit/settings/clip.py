@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import secrets
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 from svdkit.errors import SettingsError, shown
 from svdkit.settings.base import FLAG, Settings, choice, explained, nearest, number, setting, text
+
+_SIDE, _SCALE = number(16, 2048, step=8), number(0, 100)
+_SEED = number(0, 2**63 - 1, step=1)  # int64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,71 +50,64 @@ class ClipSettings(Settings):
         9
     """
 
-    height: int | None = setting(
-        None, number(16, 2048, step=8), meaning="pixels, a multiple of 8; the model's own when left out."
-    )
-    width: int | None = setting(
-        None, number(16, 2048, step=8), meaning="pixels, a multiple of 8; the model's own when left out."
-    )
+    height: int | None = setting(None, _SIDE, "pixels, a multiple of 8; the model's own when left out.")
+    width: int | None = setting(None, _SIDE, "pixels, a multiple of 8; the model's own when left out.")
     num_frames: int | None = setting(
         None,
         number(2, 256, step=1),
-        aliases=("frames", "video_frames"),
-        meaning="frames of the clip; the model's own when left out. Far from what it was trained on, it falls apart.",
+        "frames of the clip; the model's own when left out. Far from what it was trained on, it falls apart.",
+        *("frames", "video_frames"),
     )
     num_inference_steps: int | None = setting(
         None,
         number(1, 1000, step=1),
-        aliases=("steps", "num_steps"),
-        meaning="steps of denoising; its time grows with them, one for one. 25 is usual; after that little changes.",
+        "steps of denoising; its time grows with them, one for one. 25 is usual; after that little changes.",
+        *("steps", "num_steps"),
     )
     min_guidance_scale: float = setting(
-        1.0,
-        number(0, 100),
-        aliases=("min_cfg",),
-        meaning="how strictly the first frame follows the photo. 1 is free, 3 is firm.",
+        1.0, _SCALE, "how strictly the first frame follows the photo. 1 is free, 3 is firm.", "min_cfg"
     )
     max_guidance_scale: float | None = setting(
         None,
-        number(0, 100),
-        aliases=("guidance_scale", "cfg"),
-        meaning="how strictly the last frame follows the photo. 1 for both switches guidance off: half the work.",
+        _SCALE,
+        "how strictly the last frame follows the photo. 1 for both switches guidance off: half the work.",
+        *("guidance_scale", "cfg"),
     )
     fps: int = setting(
         7,
         number(1, 60, step=1),
-        aliases=("fps_id",),
-        meaning="the speed that the motion is made for; the network is told one less. It does not change the file.",
+        "the speed that the motion is made for; the network is told one less. It does not change the file.",
+        "fps_id",
     )
     motion_bucket_id: int = setting(
         127,
         number(0, 1023, step=1),
-        aliases=("motion", "motion_bucket"),
-        meaning="how much should move, usually 1 to 255. High values also break more.",
+        "how much should move, usually 1 to 255. High values also break more.",
+        *("motion", "motion_bucket"),
     )
     noise_aug_strength: float = setting(
         0.02,
         number(0, 10),
-        aliases=("cond_aug", "augmentation_level"),
-        meaning="noise on the photo, whose pixels run from −1 to 1, before the network sees it. More "
-        "lets go of the photo and moves more.",
+        "noise on the photo, whose pixels run from −1 to 1, before the network sees it. More lets go of the photo and "
+        "moves more.",
+        *("cond_aug", "augmentation_level"),
     )
     decode_chunk_size: int | None = setting(
         None,
         number(1, 256, step=1),
-        aliases=("decoding_t", "chunk_size"),
-        meaning="frames decoded at once. Smaller needs less memory, and looks the same but for flicker. "
-        "svdkit chooses when it is left out.",
+        "frames decoded at once. Smaller needs less memory, and looks the same but for flicker. svdkit chooses when it "
+        "is left out.",
+        *("decoding_t", "chunk_size"),
     )
     seed: int | None = setting(
         None,
-        number(0, 2**63 - 1, step=1),
-        aliases=("generator",),
-        meaning="where chance begins. Another seed often changes more than any setting; try three. Drawn "
-        "and recorded when left out.",
-    )  # int64
+        _SEED,
+        "where chance begins. Another seed often changes more than any setting; try three. Drawn and recorded when "
+        "left out.",
+        "generator",
+    )
     playback_fps: float | None = setting(
-        None, number(0.1, 240), meaning="how fast the file plays; as fps when left out. It does not reach the network."
+        None, number(0.1, 240), "how fast the file plays; as fps when left out. It does not reach the network."
     )
 
     @property
@@ -141,10 +140,9 @@ class ClipSettings(Settings):
         """
         drawn = secrets.randbelow(2**32) if seed is None else seed  # short enough to type, exact in JavaScript
         fill: dict[str, Any] = {"height": height, "width": width, "num_frames": num_frames, "seed": drawn}
-        fill |= {"playback_fps": float(self.fps), "max_guidance_scale": max_guidance_scale}
-        fill |= {"num_inference_steps": num_inference_steps}
-        given = {name: value for name, value in self.to_dict().items() if value is not None}
-        found = self.replace(**{**fill, **given})
+        fill |= {"num_inference_steps": num_inference_steps, "max_guidance_scale": max_guidance_scale}
+        fill |= {"playback_fps": float(self.fps)}
+        found = self.replace(**fill | {name: value for name, value in self.to_dict().items() if value is not None})
         if unset := [name for name in fill if getattr(found, name) is None]:
             raise SettingsError(f"resolve: {', '.join(unset)} must not be None; give the model's own")
         chunk = found.decode_chunk_size or choose_decode_chunk_size(found.num_frames or 1)
@@ -191,45 +189,13 @@ def choose_decode_chunk_size(num_frames: int) -> int:
     return (even or no_lone_frame)[0]
 
 
-# What other tools really send when their users leave everything alone: name -> (one line, what differs from diffusers'
-# defaults). The fps shown to the user reaches the UNet as it is, less one, or not at all. Sources:
-# diffusers: defaults of StableVideoDiffusionPipeline.__call__.
-# comfyui: the image_to_video example workflow; SVD_img2vid_Conditioning sends fps − 1, as diffusers does.
-# generative-models: scripts/sampling/simple_video_sample.py sends fps_id=6 itself and lets imageio play at 10;
-#   guidance from configs/svd.yaml and svd_xt.yaml (LinearPredictionGuider). Its Gradio page (gradio_app.py; the Colabs
-#   are copies of it) plays at 7; its Streamlit page (video_sampling.py) sends fps − 1.
-# hf-space: its slider changes only the file; the pipeline is called without fps, so the UNet always gets 6.
-_PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
-    "diffusers": ("diffusers' defaults: 25 steps, guidance 1 to 3, the UNet gets fps 6", {"max_guidance_scale": 3.0}),
-    "comfyui": (
-        "ComfyUI's example workflow: 20 steps, guidance 1 to 2.5, no noise on the photo, the UNet gets fps 5",
-        {"num_inference_steps": 20, "max_guidance_scale": 2.5, "fps": 6, "noise_aug_strength": 0.0},
-    ),
-    "generative-models": (
-        "Stability's script with svd-xt: 30 steps, guidance 1.5 to 3, the UNet gets fps 6, plays at 10",
-        {"num_inference_steps": 30, "min_guidance_scale": 1.5, "max_guidance_scale": 3.0, "playback_fps": 10.0},
-    ),
-    "generative-models-svd": (
-        "Stability's script with svd (14 frames): 25 steps, guidance 1 to 2.5, the UNet gets fps 6, plays at 10",
-        {"max_guidance_scale": 2.5, "playback_fps": 10.0},
-    ),
-    "generative-models-gradio": (
-        "Stability's Gradio page and the Colabs: 30 steps, guidance 1.5 to 3, the UNet gets fps 6, plays at 7",
-        {"num_inference_steps": 30, "min_guidance_scale": 1.5, "max_guidance_scale": 3.0},
-    ),
-    "generative-models-streamlit": (
-        "Stability's Streamlit page with svd-xt: 30 steps, guidance 1.5 to 3, the UNet gets fps 5, plays at 6",
-        {"num_inference_steps": 30, "min_guidance_scale": 1.5, "max_guidance_scale": 3.0, "fps": 6},
-    ),
-    "marketplace": (
-        "Stability's marketplace container: 25 steps, guidance 1 to 3, noise 0.2, the UNet gets fps 6",
-        {"max_guidance_scale": 3.0, "noise_aug_strength": 0.2},
-    ),
-    "hf-space": (
-        "the Hugging Face Space and its copies: 25 steps, guidance 1 to 3, noise 0.1, the UNet gets fps 6, plays at 6",
-        {"max_guidance_scale": 3.0, "noise_aug_strength": 0.1, "playback_fps": 6.0},
-    ),
-}
+@functools.cache
+def _presets() -> dict[str, Any]:
+    """Read what other tools send when their users leave everything alone: one line, its source, what differs from ours.
+
+    The fps that such a tool shows to its user reaches the UNet as it is, less one, or not at all.
+    """
+    return json.loads(Path(__file__).with_name("presets.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
 def presets() -> dict[str, str]:
@@ -240,7 +206,7 @@ def presets() -> dict[str, str]:
         ['diffusers', 'comfyui', 'generative-models', 'generative-models-svd', 'generative-models-gradio',
          'generative-models-streamlit', 'marketplace', 'hf-space']
     """
-    return {name: line for name, (line, _) in _PRESETS.items()}
+    return {name: known["line"] for name, known in _presets().items()}
 
 
 def clip_preset(name: str) -> ClipSettings:
@@ -254,10 +220,10 @@ def clip_preset(name: str) -> ClipSettings:
         Conditioning(fps=5, motion_bucket_id=127, noise_aug_strength=0.0)
     """
     try:
-        values = _PRESETS[name][1]
+        values = _presets()[name]["clip"]
     except (KeyError, TypeError):
-        guess = nearest(name, _PRESETS)
-        hint = f"did you mean {guess!r}?" if guess else f"choose one of {', '.join(_PRESETS)}"
+        guess = nearest(name, _presets())
+        hint = f"did you mean {guess!r}?" if guess else f"choose one of {', '.join(_presets())}"
         raise SettingsError(f"there is no preset {shown(name)}; {hint}") from None
     return ClipSettings(**{"num_inference_steps": 25, **values})
 
@@ -268,12 +234,14 @@ _DTYPE_WORDS |= {"float8": "fp8", "float8_e4m3fn": "fp8"}
 _MEMORY_WORDS = {"model-offload": "offload", "cpu-offload": "offload", "gpu": "resident"}
 _DEVICE_WORDS = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps"}
 
-_DTYPE = choice("auto", "fp32", "fp16", "bf16", "fp8", also=_DTYPE_WORDS)
-_MEMORY = choice("auto", "resident", "offload", "group-offload", "sequential", also=_MEMORY_WORDS)
 _SOURCE = choice("auto", "hub", "modelscope", "folder", also={"huggingface": "hub", "local": "folder"})
 _DEVICE = text(
     "'auto', 'cpu', 'cuda', 'cuda:<number>' or 'mps'", pattern=r"auto|cpu|cuda(:[0-9]{1,3})?|mps", also=_DEVICE_WORDS
 )
+
+
+def _switch(meaning: str) -> Any:
+    return setting(default=False, check=FLAG, meaning=meaning)
 
 
 def _refuse(_: object) -> NoReturn:
@@ -296,46 +264,37 @@ class LoadSettings(Settings):
     model: str = setting(
         "micro",
         text("a name such as 'svd-xt', a folder or a hub id"),
-        aliases=("checkpoint",),
-        meaning="a name (micro, svd, svd-xt, svd-xt-1.1), a folder in diffusers' layout, or a hub id.",
+        "a name (micro, svd, svd-xt, svd-xt-1.1), a folder in diffusers' layout, or a hub id.",
+        "checkpoint",
     )
     weights: str = setting(
         "trained",
         choice("trained", "random"),
-        meaning="which weights: trained, or random: full size without a download; real time and memory, no picture.",
+        "which weights: trained, or random: full size without a download; real time and memory, no picture.",
     )
     dtype: str = setting(
         "auto",
-        _DTYPE,
-        aliases=("torch_dtype", "precision", "variant"),
-        meaning="precision: fp32, fp16, bf16, fp8 (UNet stored in 8 bits, half precision), or auto: by the device.",
+        choice("auto", "fp32", "fp16", "bf16", "fp8", also=_DTYPE_WORDS),
+        "precision: fp32, fp16, bf16, fp8 (UNet stored in 8 bits, half precision), or auto: by the device.",
+        *("torch_dtype", "precision", "variant"),
     )
     memory: str = setting(
         "auto",
-        _MEMORY,
-        aliases=("enable_model_cpu_offload",),
-        meaning="what is on the device: resident (all), offload (one model at a time), group-offload "
-        "(one block), "
-        "sequential (one layer), or auto: by the free memory.",
+        choice("auto", "resident", "offload", "group-offload", "sequential", also=_MEMORY_WORDS),
+        "what is on the device: resident (all), offload (one model at a time), group-offload (one block), sequential "
+        "(one layer), or auto: by the free memory.",
+        "enable_model_cpu_offload",
     )
-    forward_chunking: bool = setting(
-        default=False, check=FLAG, meaning="feed-forward layers in slices: less memory, a little slower, same maths."
-    )
-    two_pass_guidance: bool = setting(
-        default=False, check=FLAG, meaning="guidance as two passes: half the activations, same maths."
-    )
-    compile: bool = setting(
-        default=False, check=FLAG, meaning="compile UNet and decoder: minutes at the first clip of a size, then faster."
-    )
-    device: str = setting("auto", _DEVICE, meaning="what computes: cpu, cuda, cuda:1, mps, or auto: the best one here.")
+    forward_chunking: bool = _switch("feed-forward layers in slices: less memory, a little slower, same maths.")
+    two_pass_guidance: bool = _switch("guidance as two passes: half the activations, same maths.")
+    compile: bool = _switch("compile UNet and decoder: minutes at the first clip of a size, then faster.")
+    device: str = setting("auto", _DEVICE, "what computes: cpu, cuda, cuda:1, mps, or auto: the best one here.")
     revision: str | None = setting(
-        None, text("a branch, tag or commit", pattern=r"\S+"), meaning="branch, tag or commit of the hub's repository."
+        None, text("a branch, tag or commit", pattern=r"\S+"), "branch, tag or commit of the hub's repository."
     )
-    source: str = setting("auto", _SOURCE, meaning="where weights come from: hub, modelscope, folder or auto.")
-    random_seed: int = setting(
-        0, number(0, 2**63 - 1, step=1), aliases=("seed",), meaning="where chance begins, for random weights."
-    )
-    # Kept for acceleration presets, and in every record.
+    source: str = setting("auto", _SOURCE, "where weights come from: hub, modelscope, folder or auto.")
+    random_seed: int = setting(0, _SEED, "where chance begins, for random weights.", "seed")
+    # Kept for acceleration presets, and in every record; None is all that it can be.
     preset: str | None = setting(None, ("left out (this version has no acceleration presets)", _refuse))
 
     @classmethod
