@@ -118,8 +118,7 @@ class _Short(reprlib.Repr):
 
     def __init__(self) -> None:
         super().__init__()
-        self.maxlevel, self.maxstring = 4, 400
-        self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = self.maxdeque = 20
+        self.maxstring = 400  # of lists its six are enough
 
     def repr_instance(self, x: Any, level: int) -> str:  # noqa: ARG002 - its place in reprlib
         """Give the whole repr; the type of what has none, for an error must not raise another."""

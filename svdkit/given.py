@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from decimal import Decimal
 from numbers import Integral, Real
 from pathlib import Path
@@ -19,7 +19,15 @@ from typing import Any, ClassVar, NoReturn
 from svdkit.errors import shown
 
 _MOST_VALUES = 200_000  # in a file, aliases counted as often as they stand for something
-_FLOAT = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+
+# What is no text without quotes, by the core schema of https://yaml.org/spec/1.2.2/#103-core-schema. PyYAML follows
+# version 1.1, where 1e-2 is a text, 1:30 is 90, 010 is 8 and 2020-13-45 is an error.
+_SCALARS = {
+    "null": r"null|Null|NULL|~|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}
 
 
 def finite(value: object) -> float:
@@ -29,7 +37,7 @@ def finite(value: object) -> float:
             bool: "True and False are not numbers",
             type(None): "None is not allowed here: leave it out for the default",
         }
-        if isinstance(value, str) and re.fullmatch(_FLOAT, value):
+        if isinstance(value, str) and re.fullmatch(_SCALARS["float"], value):
             words[type(value)] = "this is text: write the number without quotes"
         raise ValueError(words.get(type(value), f"this is a {type(value).__name__}"))  # noqa: TRY004 - one kind
     try:
@@ -87,22 +95,16 @@ def _read_yaml(text: str, once: Any) -> Any:
         """Plain values only, by the rules of ``_SCALARS``; no dates, no merging of mappings."""
 
         yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
-        yaml_constructors: ClassVar[dict[Any, Any]] = {None: yaml.SafeLoader.construct_undefined}
 
         def fetch_flow_collection_start(self, kind: Any) -> None:
             if self.flow_level > 100:  # each level makes each character slower: thousands are a hang
                 raise RecursionError
             super().fetch_flow_collection_start(kind)
 
-    def add(name: str, construct: Any) -> None:
-        Loader.add_constructor(f"tag:yaml.org,2002:{name}", construct)
-
-    for name, (pattern, read) in _SCALARS.items():
+    for name, pattern in _SCALARS.items():
         Loader.add_implicit_resolver(f"tag:yaml.org,2002:{name}", re.compile(rf"(?:{pattern})\Z"), None)
-        add(name, lambda self, node, read=read: read(self.construct_scalar(node)))
-    add("str", Loader.construct_scalar)
-    add("seq", lambda self, node: self.construct_sequence(node, deep=True))
-    add("map", lambda self, node: once(self.construct_pairs(node, deep=True)))
+    Loader.add_constructor("tag:yaml.org,2002:int", lambda self, node: _integer(self.construct_scalar(node)))
+    Loader.add_constructor("tag:yaml.org,2002:map", lambda self, node: once(self.construct_pairs(node, deep=True)))
     try:
         found = Loader(text).get_single_data()
     except yaml.YAMLError as error:
@@ -139,13 +141,3 @@ def _integer(text: str) -> int:
 
 def _refuse(word: str) -> NoReturn:
     raise ValueError(f"{word} is no JSON")
-
-
-# What is no text without quotes, by the core schema of https://yaml.org/spec/1.2.2/#103-core-schema. PyYAML follows
-# version 1.1, where 1e-2 is a text, 1:30 is 90, 010 is 8 and 2020-13-45 is an error.
-_SCALARS: dict[str, tuple[str, Callable[[str], object]]] = {
-    "null": (r"null|Null|NULL|~|", lambda _: None),
-    "bool": (r"true|True|TRUE|false|False|FALSE", lambda word: word.lower() == "true"),
-    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", _integer),
-    "float": (_FLOAT, lambda word: float(word.lower().replace(".inf", "inf").replace(".nan", "nan"))),
-}

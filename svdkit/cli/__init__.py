@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import Annotated
 
 import typer
 
-from svdkit import __version__
 from svdkit.cli import look, make, notebook, web
-from svdkit.cli.options import Commands
+from svdkit.cli.options import Commands, takes
 
 app = typer.Typer(
     cls=Commands,
     name="svdkit",
-    help="From a photo to a clip with Stable Video Diffusion.",
     epilog="Begin with: svdkit demo",
     no_args_is_help=True,
     add_completion=False,
@@ -33,22 +30,16 @@ for _each in (*_MAKING, look.models, look.doctor, notebook.demo):
 app.command("app")(web.web)
 
 
-def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the value of the option
-    if wanted:
-        typer.echo(f"svdkit {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
-def _root(
-    *,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; with every command.")] = False,
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
-    ] = False,
-) -> None:
-    """From a photo to a clip with Stable Video Diffusion."""
-    del debug, version  # read elsewhere: the one by Commands, the other by its callback
+@takes()
+def _root(*, debug: bool = False, version: bool = False) -> None:
+    """From a photo to a clip with Stable Video Diffusion.
+
+    Args:
+        debug: Show the traceback of an error; with every command.
+        version: Show the version.
+    """
+    del debug, version  # read by Commands
 
 
 def main() -> None:

@@ -13,8 +13,6 @@ import typer
 
 from svdkit.cli.options import FAILED, chosen, judging_input, takes
 
-_COLOURS = {"ok": typer.colors.GREEN, "warn": typer.colors.YELLOW, "fail": typer.colors.RED}
-
 
 def models() -> None:
     """List the models that svdkit knows by name.
@@ -49,8 +47,7 @@ def doctor() -> None:
         lines = textwrap.wrap(finding.what, width, initial_indent=start, subsequent_indent=indent) or [start]
         if finding.cure:
             lines += textwrap.wrap(f"{indent}→ {finding.cure}", width, subsequent_indent=f"{indent}  ")
-        text = "\n".join(lines)
-        typer.echo(typer.style(text[:6], fg=_COLOURS[finding.status]) + text[6:])
+        typer.echo("\n".join(lines))
     if failed := sum(finding.status == "fail" for finding in findings):
         typer.echo(f"\n{format_count(failed, 'failure')}: mend from the top, for one may cause the next", err=True)
         raise typer.Exit(FAILED)

@@ -20,8 +20,8 @@ from svdkit.cli.options import RefusedInput, judging_input, takes
 from svdkit.errors import SvdkitError
 from svdkit.given import read_values, user_path
 
-# A checkout has them beside the package; what pip installs has not.
-FOLDER = Path(__file__).parents[2] / "notebooks"
+_INSTALLED = Path(__file__).parents[1] / "notebooks"
+FOLDER = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "notebooks"  # a checkout's, beside the package
 _DEMO = FOLDER / "01_quickstart.ipynb"
 _FOLDERS = ("results_folder", "output_folder", "results")  # what notebooks call the folder that they fill
 _LARGEST_OUTPUT = 200_000  # characters of one output that stay in a copy, its clips apart
@@ -64,7 +64,7 @@ def _find_notebook(name: str) -> Path:
     for path in (Path(name), Path(f"{name}.ipynb"), FOLDER / f"{name}.ipynb", FOLDER / name):
         if path.is_file() and path.suffix == ".ipynb":
             return path
-    own = ", ".join(sorted(path.stem for path in FOLDER.glob("*.ipynb"))) or "none (they are in svdkit's repository)"
+    own = ", ".join(sorted(path.stem for path in FOLDER.glob("*.ipynb")))
     raise RefusedInput(f"there is no notebook {name!r}; give a file, or one of svdkit's own: {own}")
 
 
@@ -77,14 +77,14 @@ def _read_notebook(path: Path) -> Any:
         about = found.metadata
         language = about.get("kernelspec", {}).get("language") or about.get("language_info", {}).get("name") or "python"
     except Exception as error:  # nbformat raises many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise RefusedInput(
             f"{path} cannot be read as a notebook ({reason:.200}); save it again from Jupyter"
         ) from error
     if language != "python":
         raise RefusedInput(f"{path} is a notebook of {language!r:.60}; svdkit runs those of Python")
-    about.kernelspec = nbformat.from_dict({"name": "python3", "display_name": "Python 3", "language": "python"})
-    about.language_info = nbformat.from_dict({**about.get("language_info", {}), "name": "python"})
+    about.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    about.language_info = {**about.get("language_info", {}), "name": "python"}
     return found
 
 
@@ -268,10 +268,8 @@ def demo(*, output_folder: Path = Path("outputs/quickstart"), photo: str = "rock
         photo: A file, an http(s) address, or a sample: rocket, coffee, cat.
         model: As for animate; micro needs no GPU and no download.
     """
-    from svdkit.generate import generate
     from svdkit.image import read_image
     from svdkit.models import find_model
-    from svdkit.pipeline import load
     from svdkit.units import format_seconds
 
     start = time.perf_counter()
@@ -281,21 +279,14 @@ def demo(*, output_folder: Path = Path("outputs/quickstart"), photo: str = "rock
         folder = _make_folder(output_folder)
         made = {"the clip": folder / "clip.mp4"}
         check_target(made["the clip"], overwrite=True)
-    is_micro = info.kind == "micro"
-    usual = ": about a minute or two on a laptop" if is_micro else ""
-    if _DEMO.is_file():
-        typer.echo(f"running {_DEMO.name} with {info.name}{usual}")
-        # Forward slashes on Windows too: the path becomes a line of Python in the notebook.
-        values, known = {"photo": photo, "model": model, "output_folder": folder.as_posix()}, _parameters(_DEMO)
-        values = {name: value for name, value in values.items() if known.get(name) != value}  # else a cell repeats them
-        made["the notebook"] = folder / _DEMO.name
-        run_notebook(_DEMO, made["the notebook"], parameters=values)
-        made["as a page"] = _write_page(made["the notebook"], title="svdkit quickstart")
-    else:
-        where = "the notebooks are not installed with the package (they are in its repository)"
-        typer.echo(f"{where}: making the clip directly with {info.name}{usual}")
-        clip = generate(load(model), photo, progress="terminal")
-        clip.save(made["the clip"], overwrite=True, scale=4 if is_micro else None)
+    usual = ": about a minute or two on a laptop" if info.kind == "micro" else ""
+    typer.echo(f"running {_DEMO.name} with {info.name}{usual}")
+    # Forward slashes on Windows too: the path becomes a line of Python in the notebook.
+    values, known = {"photo": photo, "model": model, "output_folder": folder.as_posix()}, _parameters(_DEMO)
+    values = {name: value for name, value in values.items() if known.get(name) != value}  # else a cell repeats them
+    made["the notebook"] = folder / _DEMO.name
+    run_notebook(_DEMO, made["the notebook"], parameters=values)
+    made["as a page"] = _write_page(made["the notebook"], title="svdkit quickstart")
     typer.echo()
     for what, found in {**made, "it took": format_seconds(time.perf_counter() - start)}.items():
         typer.echo(f"{what:<16}{found}")

@@ -18,12 +18,12 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
+from svdkit import __version__
 from svdkit.errors import Cancelled, ImageError, SettingsError, SvdkitError, SvdkitWarning
 from svdkit.settings import ClipSettings, LoadSettings
 
@@ -61,19 +61,22 @@ class Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take ``--debug`` from anywhere, and papermill's ``-p NAME VALUE``: two words, of which it makes one."""
+        if args[:1] == ["--version"]:
+            typer.echo(f"svdkit {__version__}")
+            raise typer.Exit
         found = ["--debug"] if "--debug" in args else []
         words = iter(word for word in args if word != "--debug")
         for word in words:
             found.append(word)
-            if word in {"-p", "--parameter"}:
-                found += [name if "=" in name else f"{name}={next(words, '')}" for name in [*islice(words, 1)]]
+            if word in {"-p", "--parameter"} and (name := next(words, "")):
+                found.append(name if "=" in name else f"{name}={next(words, '')}")
         return list(super().parse_args(ctx, found))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; raise ``typer.Exit`` with the right code when it fails."""
         with warnings.catch_warnings():
             warnings.simplefilter("always", SvdkitWarning)
-            warnings.showwarning = _noting(warnings.showwarning)
+            warnings.showwarning = _note  # type: ignore[assignment]  # Python gives all its arguments by position
             try:
                 return super().invoke(ctx)
             except (Exception, KeyboardInterrupt) as error:
@@ -104,16 +107,10 @@ def error_text(error: BaseException) -> str:
     return f"error: {text}. svdkit did not expect this{doctor}; the same command with --debug shows where it happened"
 
 
-def _noting(usual: Callable[..., None]) -> Callable[..., None]:
-    """Print svdkit's warnings as notes, without the line of code that Python adds; leave all others alone."""
-
-    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if issubclass(category, SvdkitWarning):
-            typer.echo(f"note: {message}", err=True)
-        else:
-            usual(message, category, *where, **more)
-
-    return show
+def _note(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """Print svdkit's warnings as notes, without the line of code that Python adds; all others as Python does."""
+    usual = warnings.formatwarning(message, category, *where[:2])
+    typer.echo(f"note: {message}" if issubclass(category, SvdkitWarning) else usual, err=True)
 
 
 def takes(*settings: str) -> Callable[[Command], Command]:
@@ -126,12 +123,10 @@ def takes(*settings: str) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         command.__doc__, _, about = inspect.cleandoc(command.__doc__ or "").partition("\n\nArgs:\n")
         texts = dict(re.findall(r"(?m)^ {4}(\w+): (.+(?:\n {8}.+)*)", about))
-        hints = get_type_hints(command)
-        own = [each for each in inspect.signature(command).parameters.values() if each.kind is not each.VAR_KEYWORD]
-        parameters = [_explained(each.replace(annotation=hints[each.name]), texts[each.name]) for each in own]
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        parameters = [_explained(each, texts[each.name]) for each in own if each.name in texts]
         parameters += map(_setting, settings)
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions take any name
-        command.__annotations__ = {each.name: each.annotation for each in parameters}
         return command
 
     return decorate
@@ -140,16 +135,16 @@ def takes(*settings: str) -> Callable[[Command], Command]:
 def _setting(name: str) -> inspect.Parameter:
     """Make an option of a setting. Not given, it is None (a switch: False), so that a preset's value can stand."""
     kind = ClipSettings if name in CLIP else LoadSettings
-    field, hint = kind.__dataclass_fields__[name], get_type_hints(kind)[name]
-    text, default = field.metadata["help"], None
-    if hint is bool:
-        default = False
-    elif name == "seed":
-        hint, text = list[int] | None, f"{text} Several give variations: --seed 1 --seed 2."
-    elif field.default is not None:
-        hint, text = hint | None, f"{text} Default: {field.default}."
-    option = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
-    return _explained(option, text[0].upper() + text[1:])
+    given = inspect.signature(kind.__init__, eval_str=True).parameters[name]
+    text = kind.__dataclass_fields__[name].metadata["help"]
+    text = text[0].upper() + text[1:]
+    if given.annotation is bool:
+        return _explained(given, text)
+    if name == "seed":
+        given, text = given.replace(annotation=list[int]), f"{text} Several give variations: --seed 1 --seed 2."
+    elif given.default is not None:
+        text += f" Default: {given.default}."
+    return _explained(given.replace(default=None, annotation=given.annotation | None), text)
 
 
 def _explained(given: inspect.Parameter, text: str) -> inspect.Parameter:

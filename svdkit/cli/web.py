@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Listener
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,6 @@ import typer
 from svdkit.child import Child
 from svdkit.cli.notebook import FOLDER
 from svdkit.cli.options import FAILED, RefusedInput, judging_input, takes
-from svdkit.given import user_path
 
 if TYPE_CHECKING:
     from svdkit.child import Channel
@@ -37,8 +36,6 @@ _EXPOSED = (
     "whoever reaches the page can use this machine's GPU, read pictures on it by their path, and make it fetch "
     "addresses"
 )
-_SECONDS_TO_END = 10  # for Voilà to end its kernels
-_PAGE = FOLDER / "app.ipynb"  # in a checkout; an installed svdkit writes the same two lines
 
 
 @takes()
@@ -86,21 +83,28 @@ def web(
     key = secrets.token_bytes(32)
     token = token or secrets.token_urlsafe(18)  # also on loopback: any page in the browser can reach an open port
     with Listener(("127.0.0.1", 0)) as listener, tempfile.TemporaryDirectory() as folder:
-        page = _PAGE if _PAGE.is_file() else write_app_notebook(Path(folder))
-        for work, arguments in ((serve, (studio, listener, key)), (_prepare, (studio,))):
-            threading.Thread(target=work, args=arguments, daemon=True).start()
-        inner = {"port": listener.address[1], "key": key.hex(), "language": language}
-        inner |= {"hourly_price": price, "currency": currency}
+        _begin(serve, studio, listener, key)
+        _begin(_prepare, studio)
+        inner = {
+            "port": listener.address[1],
+            "key": key.hex(),
+            "language": language,
+            "hourly_price": price,
+            "currency": currency,
+        }
         address = f"http://{_shown_host(host)}:{port}/?token={quote(token)}"
         typer.echo(f"{studio.info.title}\n{address}")
         if not is_loopback(host):
             typer.echo(f"{_EXPOSED}. The token goes over the network as it is: only on networks you trust.", err=True)
         elif browser:
-            way_in = _write_way_in(Path(folder), address)
-            threading.Thread(target=open_browser, args=(host, port, way_in), daemon=True).start()
-        asked = {"page": str(page), "folder": folder, "configuration": _configuration(host, port, token)}
+            _begin(open_browser, host, port, _write_way_in(Path(folder), address))
+        asked = {"folder": folder, "configuration": _configuration(host, port, token)}
         if _show_page(asked, {APP: json.dumps(inner)}):
             raise typer.Exit(FAILED)
+
+
+def _begin(work: Callable[..., object], *arguments: object) -> None:
+    threading.Thread(target=work, args=arguments, daemon=True).start()
 
 
 def _check_access(host: str, token: str | None) -> None:
@@ -122,11 +126,10 @@ def is_loopback(host: str) -> bool:
 
 def absolute(model: str) -> str:
     """Give a folder its whole path, for the processes of the tabs run elsewhere; a catalogue name stays as it is."""
-    from svdkit.models import catalogue
+    from svdkit.models import find_model
 
-    folder = user_path(model)
-    is_folder = folder.is_dir() and model.lower() not in {known.name for known in catalogue()}
-    return str(folder.resolve()) if is_folder else model
+    folder = find_model(model).folder
+    return str(folder.resolve()) if folder and model.lower() != "micro" else model
 
 
 def _free_port(host: str, port: int) -> int:
@@ -150,16 +153,6 @@ def _prepare(studio: Studio) -> None:
 def _shown_host(host: str) -> str:
     """Name the host as an address to open."""
     return "127.0.0.1" if host in {"0.0.0.0", ""} else f"[{host}]" if ":" in host else host  # noqa: S104 - compared
-
-
-def write_app_notebook(folder: Path) -> Path:
-    """Write a notebook that shows the panel."""
-    import nbformat
-
-    cell = nbformat.v4.new_code_cell("import svdkit\n\nsvdkit.panel(folder=None)")
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}, "title": "svdkit"}
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), folder / _PAGE.name)
-    return folder / _PAGE.name
 
 
 def _configuration(host: str, port: int, token: str) -> dict[str, Any]:
@@ -213,7 +206,7 @@ def _show_page(asked: dict[str, Any], environment: Mapping[str, str]) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
-        running.end(_SECONDS_TO_END)
+        running.end(10)  # seconds for Voilà to end its kernels
 
 
 def _serve_page(channel: Channel) -> None:
@@ -223,6 +216,6 @@ def _serve_page(channel: Channel) -> None:
 
     asked = channel.hear()
     try:
-        voila.app.main([asked["page"]], config=Config(asked["configuration"]))
+        voila.app.main([str(FOLDER / "app.ipynb")], config=Config(asked["configuration"]))
     finally:
         shutil.rmtree(asked["folder"], ignore_errors=True)  # also where the command that made it was killed

@@ -56,55 +56,47 @@ class ClipSettings(Settings):
         None,
         number(2, 256, step=1),
         "frames of the clip; the model's own when left out. Far from what it was trained on, it falls apart.",
-        *("frames", "video_frames"),
     )
     num_inference_steps: int | None = setting(
         None,
         number(1, 1000, step=1),
         "steps of denoising; its time grows with them, one for one. 25 is usual; after that little changes.",
-        *("steps", "num_steps"),
     )
     min_guidance_scale: float = setting(
-        1.0, _SCALE, "how strictly the first frame follows the photo. 1 is free, 3 is firm.", "min_cfg"
+        1.0, _SCALE, "how strictly the first frame follows the photo. 1 is free, 3 is firm."
     )
     max_guidance_scale: float | None = setting(
         None,
         _SCALE,
         "how strictly the last frame follows the photo. 1 for both switches guidance off: half the work.",
-        *("guidance_scale", "cfg"),
     )
     fps: int = setting(
         7,
         number(1, 60, step=1),
         "the speed that the motion is made for; the network is told one less. It does not change the file.",
-        "fps_id",
     )
     motion_bucket_id: int = setting(
         127,
         number(0, 1023, step=1),
         "how much should move, usually 1 to 255. High values also break more.",
-        *("motion", "motion_bucket"),
     )
     noise_aug_strength: float = setting(
         0.02,
         number(0, 10),
         "noise on the photo, whose pixels run from −1 to 1, before the network sees it. More lets go of the photo and "
         "moves more.",
-        *("cond_aug", "augmentation_level"),
     )
     decode_chunk_size: int | None = setting(
         None,
         number(1, 256, step=1),
         "frames decoded at once. Smaller needs less memory, and looks the same but for flicker. svdkit chooses when it "
         "is left out.",
-        *("decoding_t", "chunk_size"),
     )
     seed: int | None = setting(
         None,
         _SEED,
         "where chance begins. Another seed often changes more than any setting; try three. Drawn and recorded when "
         "left out.",
-        "generator",
     )
     playback_fps: float | None = setting(
         None, number(0.1, 240), "how fast the file plays; as fps when left out. It does not reach the network."
@@ -228,15 +220,11 @@ def clip_preset(name: str) -> ClipSettings:
     return ClipSettings(**{"num_inference_steps": 25, **values})
 
 
-# The words of torch, of other tools and of everyday speech; they are explained and not taken.
-_DTYPE_WORDS = {"float32": "fp32", "float": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
-_DTYPE_WORDS |= {"float8": "fp8", "float8_e4m3fn": "fp8"}
-_MEMORY_WORDS = {"model-offload": "offload", "cpu-offload": "offload", "gpu": "resident"}
-_DEVICE_WORDS = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps"}
-
-_SOURCE = choice("auto", "hub", "modelscope", "folder", also={"huggingface": "hub", "local": "folder"})
+_SOURCE = choice("auto", "hub", "modelscope", "folder")
 _DEVICE = text(
-    "'auto', 'cpu', 'cuda', 'cuda:<number>' or 'mps'", pattern=r"auto|cpu|cuda(:[0-9]{1,3})?|mps", also=_DEVICE_WORDS
+    "'auto', 'cpu', 'cuda', 'cuda:<number>' or 'mps'",
+    pattern=r"auto|cpu|cuda(:[0-9]{1,3})?|mps",
+    names=("cuda", "mps"),
 )
 
 
@@ -265,7 +253,6 @@ class LoadSettings(Settings):
         "micro",
         text("a name such as 'svd-xt', a folder or a hub id"),
         "a name (micro, svd, svd-xt, svd-xt-1.1), a folder in diffusers' layout, or a hub id.",
-        "checkpoint",
     )
     weights: str = setting(
         "trained",
@@ -274,16 +261,14 @@ class LoadSettings(Settings):
     )
     dtype: str = setting(
         "auto",
-        choice("auto", "fp32", "fp16", "bf16", "fp8", also=_DTYPE_WORDS),
+        choice("auto", "fp32", "fp16", "bf16", "fp8"),
         "precision: fp32, fp16, bf16, fp8 (UNet stored in 8 bits, half precision), or auto: by the device.",
-        *("torch_dtype", "precision", "variant"),
     )
     memory: str = setting(
         "auto",
-        choice("auto", "resident", "offload", "group-offload", "sequential", also=_MEMORY_WORDS),
+        choice("auto", "resident", "offload", "group-offload", "sequential"),
         "what is on the device: resident (all), offload (one model at a time), group-offload (one block), sequential "
         "(one layer), or auto: by the free memory.",
-        "enable_model_cpu_offload",
     )
     forward_chunking: bool = _switch("feed-forward layers in slices: less memory, a little slower, same maths.")
     two_pass_guidance: bool = _switch("guidance as two passes: half the activations, same maths.")
@@ -293,7 +278,7 @@ class LoadSettings(Settings):
         None, text("a branch, tag or commit", pattern=r"\S+"), "branch, tag or commit of the hub's repository."
     )
     source: str = setting("auto", _SOURCE, "where weights come from: hub, modelscope, folder or auto.")
-    random_seed: int = setting(0, _SEED, "where chance begins, for random weights.", "seed")
+    random_seed: int = setting(0, _SEED, "where chance begins, for random weights.")
     # Kept for acceleration presets, and in every record; None is all that it can be.
     preset: str | None = setting(None, ("left out (this version has no acceleration presets)", _refuse))
 
