@@ -107,7 +107,7 @@ def _read_yaml(text: str, once: Any) -> Any:
     Loader.add_constructor("tag:yaml.org,2002:map", lambda self, node: once(self.construct_pairs(node, deep=True)))
     try:
         found = Loader(text).get_single_data()
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, LookupError, AttributeError) as error:  # the others for what is no !!bool or !!timestamp
         raise ValueError(" ".join(str(error).split())) from None
     left, values = _MOST_VALUES, [found]
     while values:

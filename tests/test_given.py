@@ -78,6 +78,8 @@ _BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("seed: " + "9" * 5000, "a number of 5,000 digits is too long"),
         ("!!python/name:os.system", "could not determine a constructor for the tag"),
         ("!!timestamp 2020-13-45", "month must be in 1..12"),
+        ("!!bool maybe", "'maybe'"),
+        ("!!timestamp never", "NoneType"),
         ("!!int x", "invalid literal for int()"),
         ("a\0", "unacceptable character #x0000"),
     ],

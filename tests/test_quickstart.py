@@ -38,18 +38,14 @@ def source(name: str) -> str:
     return next(str(cell["source"]) for cell in cells() if cell["id"] == name)
 
 
-def test_the_notebook_of_the_demo_is_this_one() -> None:
+def test_it_is_that_of_the_demo_opens_on_colab_asks_questions_and_is_honest_about_micro() -> None:
     assert notebook._DEMO == QUICKSTART
-
-
-def test_it_opens_on_colab_by_a_badge() -> None:
     assert f"colab-badge.svg)]({COLAB})" in cells()[0]["source"]
-
-
-def test_each_heading_is_a_question() -> None:
     headings = re.findall(r"^## (.+)$", "\n".join(cell["source"] for cell in cells()), re.MULTILINE)
     assert len(headings) == 13
     assert all(heading.endswith("?") for heading in headings)
+    assert "The model here is called *micro*" in source("title")
+    assert "never a photograph" in source("title")
 
 
 def test_after_a_result_there_is_something_to_notice() -> None:
@@ -68,11 +64,6 @@ def test_the_first_clip_comes_soon() -> None:
     before = list(itertools.takewhile(lambda cell: cell["id"] != "clip", cells()))
     assert sum(cell["cell_type"] == "code" for cell in before) < 4
     assert len(" ".join(cell["source"] for cell in before if cell["cell_type"] == "markdown").split()) < 250
-
-
-def test_it_is_honest_about_micro() -> None:
-    assert "The model here is called *micro*" in source("title")
-    assert "never a photograph" in source("title")
 
 
 def test_its_parameters_are_those_of_the_demo() -> None:

@@ -164,12 +164,11 @@ def run_notebook(
 ) -> Any:
     """Run a notebook in a fresh kernel of this Python, in the current folder."""
     import papermill
-    from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
     class ThisPython(AsyncKernelManager):
-        kernel_spec = KernelSpec(**kernel())  # whatever "python3" is on this machine
+        kernel_spec = kernel()  # whatever "python3" is on this machine
 
     try:
         return papermill.execute_notebook(
@@ -194,10 +193,12 @@ def run_notebook(
     raise SvdkitError(f"{problem}. The notebook up to that cell is {executed}")
 
 
-def kernel() -> dict[str, Any]:
+def kernel() -> Any:
     """Give the specification of a kernel that is this Python, and takes its own modules from no current folder."""
+    from jupyter_client.kernelspec import KernelSpec
+
     words = [*command("ipykernel.kernelapp:launch_new_instance"), "-f", "{connection_file}"]
-    return {"argv": words, "display_name": "Python 3", "language": "python"}
+    return KernelSpec(argv=words, display_name="Python 3", language="python")
 
 
 def _write_page(executed: Path, *, title: str) -> Path:

@@ -43,7 +43,7 @@ _LEAST = {"cell_minutes": 0.01, "price": 0, "workers": 1}
 Command = TypeVar("Command", bound=Callable[..., object])
 
 
-class RefusedInput(Exception):  # noqa: N818 - it marks another error, which has the name
+class RefusedInput(SvdkitError):  # noqa: N818 - it marks another error, which has the name
     """What the user gave was found wrong before any work; the cause says what and why."""
 
 
@@ -100,7 +100,7 @@ def error_text(error: BaseException) -> str:
     """Say in a paragraph what ended a command; of an error that is not svdkit's own, also what to do."""
     if isinstance(error, KeyboardInterrupt):
         return "stopped: interrupted; what was saved before is complete"
-    if isinstance(error, SvdkitError | RefusedInput):
+    if isinstance(error, SvdkitError):
         return f"error: {error}"
     doctor = "; svdkit doctor tells whether the installation is sound" if isinstance(error, ImportError) else ""
     text = f"{type(error).__name__}: {error}".rstrip(":. ")
@@ -156,7 +156,8 @@ def _explained(given: inspect.Parameter, text: str) -> inspect.Parameter:
     if given.default is True or given.annotation == bool | None:
         flags[0] += f"/--no{flags[0][1:]}"
     panel = next((title for title, names in _PANELS.items() if name in names), None)
-    option = typer.Option(*flags, help=text, rich_help_panel=panel, min=_LEAST.get(name))
+    how: Any = {"help": text, "rich_help_panel": panel, "min": _LEAST.get(name)}
+    option = typer.Option(*flags, **how, show_default=given.default is not None)  # old typers show None too
     return given.replace(annotation=Annotated[given.annotation, option])
 
 
