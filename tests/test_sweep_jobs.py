@@ -74,12 +74,12 @@ def test_a_rule_leaves_out_the_runs_that_fit_all_of_it() -> None:
 
 def test_everything_wrong_is_listed_at_once() -> None:
     """Names first: without them there are no points whose values could be judged."""
-    wrong = problems(axes={"motion": [1], "fps": 7}, exclude=[{"sed": 1}, {"seed": 1}, "fps"], mode="gird", count=3)
+    wrong = problems(axes={"glow": [1], "fps": 7}, exclude=[{"sed": 1}, {"seed": 1}, "fps"], mode="gird", count=3)
     assert wrong == (
         "mode='gird': must be 'grid', 'list' or 'random'; write 'grid'",
         "count=3 is for mode 'random' only; leave it out",
         "there is no photo; give a file, or a sample such as 'rocket'",
-        f"motion is no name of a setting for an axis; the names are {', '.join(AXES)}",
+        f"glow is no name of a setting for an axis; the names are {', '.join(AXES)}",
         "fps: an axis is a list of values, not 7; write [7]",
         "exclude: sed is no name of a setting for a rule; did you mean seed?",
         "exclude: seed is no axis here",
