@@ -38,7 +38,7 @@ _PANELS = {
     "File": ("output", "overwrite", "keep_photo", "scale"),
 }
 _SHORT = {"output": ["-o"], "output_folder": ["-o"], "results": ["-o"], "parameter": ["-p"], "quiet": ["-q"]}
-_LEAST = {"cell_minutes": 0.01, "price": 0, "workers": 1}
+_RANGES = {"cell_minutes": (0.01, None), "port": (0, 65535), "price": (0, None), "workers": (1, None)}
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -156,7 +156,8 @@ def _explained(given: inspect.Parameter, text: str) -> inspect.Parameter:
     if given.default is True or given.annotation == bool | None:
         flags[0] += f"/--no{flags[0][1:]}"
     panel = next((title for title, names in _PANELS.items() if name in names), None)
-    how: Any = {"help": text, "rich_help_panel": panel, "min": _LEAST.get(name)}
+    low, high = _RANGES.get(name, (None, None))
+    how: Any = {"help": text, "rich_help_panel": panel, "min": low, "max": high}
     option = typer.Option(*flags, **how, show_default=given.default is not None)  # old typers show None too
     return given.replace(annotation=Annotated[given.annotation, option])
 

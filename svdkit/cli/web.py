@@ -138,8 +138,8 @@ def _free_port(host: str, port: int) -> int:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.create_server((host, port), family=family) as one:
             return int(one.getsockname()[1])
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         message = f"cannot listen on {host}:{port} ({reason}); give another --port, or 0 for a free one"
         raise RefusedInput(message) from error
 
