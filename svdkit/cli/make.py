@@ -53,6 +53,8 @@ def animate(
         quiet: Print the file's name and errors only.
         **given: Settings of the clip and of the model.
     """
+    from svdkit.clip.formats import check_rate
+    from svdkit.clip.storage import scaled_size
     from svdkit.generate import generate_batch
     from svdkit.image import fit as fit_photo
     from svdkit.models import find_model
@@ -64,13 +66,15 @@ def animate(
         start = ClipSettings() if preset is None else clip_preset(preset)
         settings, *_ = [start.replace(**values, seed=seed) for seed in seeds]
         load_settings = LoadSettings(**chosen(given, LOAD))
-        whole = settings.resolve(**find_model(load_settings.model).clip_defaults)
-        size: Any = {"height": whole.height, "width": whole.width}
-        frame = fit_photo(photo, **size, mode=fit, focus=focus, border=border)
+        whole: Any = settings.resolve(**find_model(load_settings.model).clip_defaults)
+        frame = fit_photo(photo, height=whole.height, width=whole.width, mode=fit, focus=focus, border=border)
+        factor = 1 if scale is None else scale
+        height, width = scaled_size(height=whole.height, width=whole.width, num_frames=whole.num_frames, scale=factor)
         path = user_path(output or default_name(frame.source))
         targets = [path if len(seeds) == 1 else path.with_stem(f"{path.stem}-seed-{seed}") for seed in seeds]
+        check_rate(path.suffix.lower(), whole.playback_fps)
         for target in targets:
-            check_target(target, overwrite=overwrite, settings=whole, scale=scale)
+            check_target(target, overwrite=overwrite, num_bytes=whole.num_frames * height * width * 3)
     pipe = load(settings=load_settings)
     _say(f"{pipe.svdkit}", quiet=quiet)
     clips = generate_batch(pipe, [frame], settings, seeds=seeds, progress=not quiet and "terminal")
@@ -130,17 +134,11 @@ def compare_frames(new: Clip, old: Clip) -> str:
     return f"mean difference from the file's frames, which a video holds compressed: {difference:.2g} of 255"
 
 
-def check_target(path: Path, *, overwrite: bool, settings: Any = None, scale: float | None = None) -> None:
-    """Find out before minutes of work that a clip cannot be saved under a name, or so large or so fast; a ClipError."""
-    from svdkit.clip.formats import check_rate
-    from svdkit.clip.storage import SUFFIXES, check_saving, scaled_size
+def check_target(path: Path, *, overwrite: bool, num_bytes: int = 0) -> None:
+    """Find out before minutes of work that a clip cannot be saved under a name, or is too large; a ClipError."""
+    from svdkit.clip.storage import SUFFIXES, check_saving
 
-    suffix, num_bytes = path.suffix.lower(), 0
-    if settings is not None:
-        size = {name: getattr(settings, name) for name in ("height", "width", "num_frames")}
-        check_rate(suffix, settings.playback_fps)
-        height, width = scaled_size(**size, scale=1 if scale is None else scale)
-        num_bytes = settings.num_frames * height * width * 3
+    suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ClipError(f"{path}: a clip is saved as .mp4, .webm, .webp, .gif or .png (a folder of frames)")
     if not path.parent.is_dir():
@@ -203,8 +201,16 @@ def sweep(
         return
     words = ["svdkit", "sweep", _shown(file), *(["-o", _shown(results)] if results else [])]
     words += [] if engine == "local" else ["--engine", engine]
-    how: Any = {"address": address, "workers": workers, "timeout_seconds": timeout, "retry_failed": retry_failed}
-    found = run_sweep(plan, results=results, engine=engine, command=shlex.join(words), **how)
+    found = run_sweep(
+        plan,
+        results=results,
+        engine=engine,
+        address=address,
+        workers=workers,
+        timeout_seconds=timeout,
+        retry_failed=retry_failed,
+        command=shlex.join(words),
+    )
     typer.echo(str(found))
     if found.failed:
         raise typer.Exit(FAILED)

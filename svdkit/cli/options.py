@@ -157,8 +157,8 @@ def _explained(given: inspect.Parameter, text: str) -> inspect.Parameter:
         flags[0] += f"/--no{flags[0][1:]}"
     panel = next((title for title, names in _PANELS.items() if name in names), None)
     low, high = _RANGES.get(name, (None, None))
-    how: Any = {"help": text, "rich_help_panel": panel, "min": low, "max": high}
-    option = typer.Option(*flags, **how, show_default=given.default is not None)  # old typers show None too
+    is_open = given.default is None  # which old typers show
+    option = typer.Option(*flags, help=text, rich_help_panel=panel, min=low, max=high, show_default=not is_open)
     return given.replace(annotation=Annotated[given.annotation, option])
 
 
