@@ -101,17 +101,19 @@ def test_a_value_of_another_meaning_is_refused(here: Path, line: str, given: str
     assert str(caught.value) == told
 
 
-def test_everything_wrong_is_refused_at_once(here: Path) -> None:
-    source = write(here / "a.ipynb")
-    with pytest.raises(RefusedInput) as caught:
-        checked(source, sedes="[1]", seeds="3", steps="2.5", quick="1", strength="[")
-    assert str(caught.value).splitlines() == [
-        "sedes is no parameter of a.ipynb; it has photo, seeds, steps, strength, revision, quick, results",
+def test_everything_wrong_is_refused_at_once_and_runs_nothing(here: Path) -> None:
+    write(here / "a.ipynb", 'open("ran", "w")')
+    pairs = [("sedes", "[1]"), ("seeds", 3), ("steps", 2.5), ("quick", 1), ("strength", "[")]
+    done = run("a", *(word for pair in pairs for word in ("-p", *pair)))
+    assert done.exit_code == 2
+    assert done.stderr.splitlines() == [
+        "error: sedes is no parameter of a.ipynb; it has photo, seeds, steps, strength, revision, quick, results",
         "seeds is '3': this is a int; give a list, such as [1, 2]",
         "steps is '2.5': this is a float; give a int, such as 25",
         "quick is '1': this is a int; give a bool, such as False",
         "strength is '[': this is not YAML; write a list as [1, 2]",
     ]
+    assert {path.name for path in here.iterdir()} == {"a.ipynb"}
 
 
 def test_a_notebook_is_found_by_path_or_by_name(here: Path) -> None:
@@ -161,14 +163,6 @@ def test_copies_and_results_land_together(here: Path) -> None:
     assert str(here) not in Path("out/notebook.ipynb").read_text(encoding="utf-8")
 
 
-def test_a_wrong_parameter_runs_nothing(here: Path) -> None:
-    write(here / "a.ipynb", 'open("ran", "w")')
-    done = run("a", "-p", "sedes", "[1]")
-    assert done.exit_code == 2
-    assert "sedes is no parameter of a.ipynb" in done.output
-    assert {path.name for path in here.iterdir()} == {"a.ipynb"}
-
-
 @pytest.mark.parametrize(
     ("code", "words", "told"),
     [
@@ -198,8 +192,9 @@ display({"video/mp4": "QUJD" * 1000, "text/plain": "a clip"}, raw=True)
 """
 
 
-@pytest.mark.parametrize(("largest", "stays"), [(250_000, True), (150_000, False)])
-@pytest.mark.parametrize("after", ["", "1 / 0"])
+@pytest.mark.parametrize(
+    ("largest", "stays", "after"), [(250_000, True, ""), (150_000, False, ""), (1, False, "1 / 0")]
+)
 def test_clips_stay_in_the_copies_up_to_a_size(
     here: Path, monkeypatch: pytest.MonkeyPatch, largest: int, stays: bool, after: str
 ) -> None:

@@ -61,12 +61,12 @@ class Settings:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[Any, Any]) -> Self:
         """Build settings from what :meth:`to_dict` gave, or from part of it; SettingsError lists all that is wrong."""
         if not isinstance(values, Mapping):
             rule = f"{cls.__name__}: from_dict takes a dict of names and values"
             raise SettingsError(f"{rule}, not {shown(values)}; give it what to_dict() returned")
-        return cls(**{str(name): value for name, value in values.items()})
+        return cls(**{name if isinstance(name, str) else shown(name): value for name, value in values.items()})
 
     @classmethod
     def read(cls, given: Any, problems: list[str]) -> Self:
