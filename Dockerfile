@@ -14,6 +14,7 @@ ENV PIP_BREAK_SYSTEM_PACKAGES=1
 WORKDIR /opt/svdkit
 COPY pyproject.toml README.md LICENSE ./
 COPY svdkit svdkit
+COPY notebooks notebooks
 RUN python -m pip list --format freeze | grep -iE '^(torch|torchvision|torchaudio|numpy)==' > /tmp/keep.txt \
     && python -m pip install --no-cache-dir --constraint /tmp/keep.txt '.[app]'
 

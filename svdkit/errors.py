@@ -25,10 +25,8 @@ Every message says three things: what was given, what is allowed, what to do nex
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import reprlib
 from typing import Any
-
-_BRACKETS: dict[type, tuple[str, str]] = {dict: ("{", "}"), list: ("[", "]"), tuple: ("(", ")")}
 
 
 class SvdkitError(Exception):
@@ -115,33 +113,24 @@ class SvdkitWarning(UserWarning):
     """The one class of svdkit's warnings, so that one filter silences or raises them all."""
 
 
+class _Short(reprlib.Repr):
+    """Writes a repr so that what nobody reads is never made: lists in lists can have gigabytes of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = 400  # of lists its six are enough
+
+    def repr_instance(self, x: Any, level: int) -> str:  # noqa: ARG002 - its place in reprlib
+        """Give the whole repr; the type of what has none, for an error must not raise another."""
+        try:
+            return repr(x)
+        except Exception:  # noqa: BLE001 - the repr of an unknown object may raise anything
+            return f"<{type(x).__name__}>"
+
+    repr_int = repr_instance
+
+
 def shown(value: object, *, most: int = 60) -> str:
     """Write a wrong value, whatever it is, on one line of at most so many characters; its type if it has no repr."""
-    line = ""
-    for piece in _pieces(value):
-        line += piece
-        if len(line) > 4 * most:
-            break
-    line = " ".join(line.split())
+    line = " ".join(_Short().repr(value).split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
-
-
-def _pieces(value: Any, depth: int = 0) -> Iterator[str]:
-    """Give a repr piece by piece, so that what nobody reads is never made: lists in lists can have gigabytes of it."""
-    opening, closing = _BRACKETS.get(type(value), ("", ""))
-    if not opening:
-        try:
-            yield repr(value[:400] if type(value) in {str, bytes} else value)
-        except Exception:  # noqa: BLE001 - the repr of an unknown object may raise anything, and an error must not
-            yield f"<{type(value).__name__}>"
-        return
-    if depth > 8:
-        yield "…"
-        return
-    yield opening
-    for position, item in enumerate(value.items() if isinstance(value, dict) else value):
-        yield ", " if position else ""
-        for separator, part in zip(("", ": "), item if opening == "{" else (item,), strict=False):
-            yield separator
-            yield from _pieces(part, depth + 1)
-    yield f",{closing}" if opening == "(" and len(value) == 1 else closing

@@ -9,6 +9,7 @@ import functools
 import json
 import math
 import os
+import re
 from collections.abc import Iterable
 from decimal import Decimal
 from numbers import Integral, Real
@@ -36,7 +37,7 @@ def finite(value: object) -> float:
             bool: "True and False are not numbers",
             type(None): "None is not allowed here: leave it out for the default",
         }
-        if isinstance(value, str) and _is_number(value):
+        if isinstance(value, str) and re.fullmatch(_SCALARS["float"], value):
             words[type(value)] = "this is text: write the number without quotes"
         raise ValueError(words.get(type(value), f"this is a {type(value).__name__}"))  # noqa: TRY004 - one kind
     try:
@@ -90,49 +91,33 @@ def read_values(text: str, *, is_json: bool = False) -> tuple[Any, list[str]]:
 def _read_yaml(text: str, once: Any) -> Any:
     import yaml
 
-    try:
-        loader = _yaml_loader()(text)
-        loader.once = once
-        found = loader.get_single_data()
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from None
-    left, open_values = _MOST_VALUES, [found]
-    while open_values:
-        value = open_values.pop()
-        inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-        left -= len(inner)
-        if left < 0:
-            raise ValueError(f"it stands for more than {_MOST_VALUES:,} values; write fewer aliases")
-        open_values += inner
-    return found
-
-
-@functools.cache
-def _yaml_loader() -> Any:
-    import re
-
-    import yaml
-
     class Loader(yaml.SafeLoader):
         """Plain values only, by the rules of ``_SCALARS``; no dates, no merging of mappings."""
 
         yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
-        yaml_constructors: ClassVar[dict[Any, Any]] = {None: yaml.SafeLoader.construct_undefined}
 
         def fetch_flow_collection_start(self, kind: Any) -> None:
             if self.flow_level > 100:  # each level makes each character slower: thousands are a hang
                 raise RecursionError
             super().fetch_flow_collection_start(kind)
 
-    read = {"null": lambda _: None, "bool": lambda word: word.lower() == "true", "int": _integer, "float": _float}
     for name, pattern in _SCALARS.items():
-        tag = f"tag:yaml.org,2002:{name}"
-        Loader.add_implicit_resolver(tag, re.compile(rf"(?:{pattern})\Z"), None)
-        Loader.add_constructor(tag, lambda self, node, name=name: read[name](self.construct_scalar(node)))
-    Loader.add_constructor("tag:yaml.org,2002:str", Loader.construct_scalar)
-    Loader.add_constructor("tag:yaml.org,2002:seq", lambda self, node: self.construct_sequence(node, deep=True))
-    Loader.add_constructor("tag:yaml.org,2002:map", lambda self, node: self.once(self.construct_pairs(node, deep=True)))
-    return Loader
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{name}", re.compile(rf"(?:{pattern})\Z"), None)
+    Loader.add_constructor("tag:yaml.org,2002:int", lambda self, node: _integer(self.construct_scalar(node)))
+    Loader.add_constructor("tag:yaml.org,2002:map", lambda self, node: once(self.construct_pairs(node, deep=True)))
+    try:
+        found = Loader(text).get_single_data()
+    except (yaml.YAMLError, LookupError, AttributeError) as error:  # the others for what is no !!bool or !!timestamp
+        raise ValueError(" ".join(str(error).split())) from None
+    left, values = _MOST_VALUES, [found]
+    while values:
+        value = values.pop()
+        inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+        left -= len(inner)
+        if left < 0:
+            raise ValueError(f"it stands for more than {_MOST_VALUES:,} values; write fewer aliases")
+        values += inner
+    return found
 
 
 def _once(pairs: Iterable[tuple[Any, Any]], *, problems: list[str]) -> dict[str, Any]:
@@ -154,17 +139,5 @@ def _integer(text: str) -> int:
     return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 
-def _float(text: str) -> float:
-    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-
-
 def _refuse(word: str) -> NoReturn:
     raise ValueError(f"{word} is no JSON")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

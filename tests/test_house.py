@@ -55,17 +55,10 @@ def parse(path: Path) -> ast.Module:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_function_is_long(path: Path) -> None:
-    assert [f"{name}: {lines} lines" for name, lines in functions(parse(path)) if lines > 60] == []
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_public_names_have_docstrings(path: Path) -> None:
-    assert unexplained(parse(path)) == []
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_file_holds_one_idea(path: Path) -> None:
+def test_a_file_holds_one_idea_no_function_is_long_and_public_names_have_docstrings(path: Path) -> None:
+    tree = parse(path)
+    assert [f"{name}: {lines} lines" for name, lines in functions(tree) if lines > 60] == []
+    assert unexplained(tree) == []
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
 
 

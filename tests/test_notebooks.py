@@ -94,6 +94,9 @@ def good_notebook() -> Notebook:
     }
 
 
+WIDGETS = {**good_notebook()["metadata"], "widgets": {}}
+
+
 def spoil(**changes: Any) -> Notebook:
     """Change the code cell of the good notebook."""
     notebook = copy.deepcopy(good_notebook())
@@ -101,17 +104,12 @@ def spoil(**changes: Any) -> Notebook:
     return notebook
 
 
-def test_there_are_notebooks() -> None:
-    assert NOTEBOOKS, "notebooks/ is empty"
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_is_clean(path: Path) -> None:
+def test_a_notebook_is_clean_and_has_tests_that_run_it(path: Path) -> None:
+    """01_quickstart in test_quickstart, and so on: from top to bottom, with parameters that make it quick."""
     assert faults(read(path)) == []
-
-
-def test_a_good_notebook_has_no_faults() -> None:
-    assert faults(good_notebook()) == []
+    tests = ROOT / "tests" / f"test_{path.stem.partition('_')[2] or path.stem}.py"
+    assert re.search(r"run_notebook\(|execute_notebook\(|execute\(", tests.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
@@ -125,6 +123,7 @@ def test_a_good_notebook_has_no_faults() -> None:
         (spoil(source=["def f():\n", "    pass"]), "a cell defines a function or a class: it belongs in svdkit"),
         (spoil(source=["a = 1\n"] * 5), "the median cell has 5 lines, more than 4"),
         (good_notebook() | {"metadata": {}}, "the kernelspec is None, not python3"),
+        (good_notebook() | {"metadata": WIDGETS}, "widget state is saved"),
         (good_notebook() | {"nbformat_minor": 4}, "the format is older than 4.5"),
     ],
 )
@@ -141,16 +140,3 @@ def test_long_cells_and_silent_ones_are_found() -> None:
         "one cell in ten has 13 lines or more; 12 are allowed",
         "1 prose cells for 10 code cells, fewer than 0.7 each",
     ]
-
-
-def test_saved_widget_state_is_found() -> None:
-    notebook = good_notebook()
-    notebook["metadata"]["widgets"] = {}
-    assert faults(notebook) == ["widget state is saved"]
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_every_notebook_has_tests_that_run_it(path: Path) -> None:
-    """01_quickstart in test_quickstart, and so on: from top to bottom, with parameters that make it quick."""
-    tests = ROOT / "tests" / f"test_{path.stem.partition('_')[2] or path.stem}.py"
-    assert re.search(r"run_notebook\(|execute_notebook\(|execute\(", tests.read_text(encoding="utf-8"))

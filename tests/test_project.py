@@ -60,17 +60,9 @@ def pinned_version(requirement: Requirement) -> str:
     return only.version
 
 
-def test_every_direct_dependency_has_a_tested_version_and_nothing_else_has() -> None:
+def test_every_direct_dependency_has_a_tested_version_that_is_allowed_and_nothing_else_has() -> None:
     assert pins().keys() == direct().keys()
-
-
-def test_tested_versions_are_allowed() -> None:
-    wrong = [
-        str(requirement)
-        for name, requirement in direct().items()
-        if not requirement.specifier.contains(pinned_version(pins()[name]))
-    ]
-    assert wrong == []
+    assert all(need.specifier.contains(pinned_version(pins()[name])) for name, need in direct().items())
 
 
 # What people find there, from the clouds' own lists (August 2026), as far as svdkit needs it.
@@ -89,27 +81,17 @@ def changed(freeze: str, needed: dict[str, Requirement]) -> list[str]:
     return [f"{name} {version}" for name, version in there.items() if not needed[name].specifier.contains(version)]
 
 
-@pytest.mark.parametrize("cloud", FREEZES)
-def test_an_install_replaces_nothing_that_a_cloud_brings(cloud: str) -> None:
-    assert changed(FREEZES[cloud], direct()) == []
-
-
-def test_an_install_that_would_replace_something_is_found() -> None:
+def test_an_install_replaces_nothing_that_a_cloud_brings() -> None:
+    """And one that would is found."""
+    assert [changed(freeze, direct()) for freeze in FREEZES.values()] == [[], []]
     assert changed(FREEZES["Kaggle"], direct() | {"nbconvert": Requirement("nbconvert>=7.16")}) == ["nbconvert 6.4.5"]
 
 
-def test_torch_is_never_pinned_in_the_package() -> None:
-    """An install into a notebook must not replace the torch that fits its GPU."""
+def test_what_svdkit_needs_of_its_closest_neighbours() -> None:
+    """No install may replace the torch that fits the GPU; mediapy cannot read with ffmpeg 9, which 0.8.1 brings."""
     assert str(direct()["torch"]) == "torch"
     assert pinned_version(pins()["torch"]) == "2.13.0"
-
-
-def test_ffmpeg_is_pinned_to_one_that_mediapy_can_read_with() -> None:
-    """imageio-ffmpeg 0.8.1 brings ffmpeg 9, which removed -vsync: mediapy.read_video fails."""
     assert str(direct()["imageio-ffmpeg"]) == "imageio-ffmpeg==0.6.0"
-
-
-def test_extras() -> None:
     assert set(project()["optional-dependencies"]) == {"app", "ray", "docs", "dev"}
 
 
@@ -141,25 +123,19 @@ def test_the_conda_environment_agrees() -> None:
     assert named & set(direct()) == {"jupyterlab"}  # which the tests drive, and people work in
 
 
-def test_the_version_is_the_newest_of_the_changelog() -> None:
+def test_the_package_is_what_it_says() -> None:
+    """Version, command, type hints, licence, and the notebooks beside the package, which a wheel takes into it."""
     newest = re.search(r"^## (\S+)", text("CHANGELOG.md"), re.MULTILINE)
     assert newest is not None
     assert newest[1] == svdkit.__version__
-
-
-def test_the_command_exists() -> None:
     module, name = project()["scripts"]["svdkit"].split(":")
     assert callable(getattr(importlib.import_module(module), name))
-
-
-def test_type_hints_are_announced() -> None:
     assert (ROOT / "svdkit" / "py.typed").exists()
-
-
-def test_the_licence_is_whole() -> None:
     assert project()["license"] == "Apache-2.0"
     assert "Apache License\n                           Version 2.0, January 2004" in text("LICENSE")
     assert "END OF TERMS AND CONDITIONS" in text("LICENSE")
+    wheel = tomllib.loads(text("pyproject.toml"))["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["force-include"] == {"notebooks": "svdkit/notebooks"}
 
 
 def run_make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -179,14 +155,8 @@ def test_make_installs_torch_first_and_from_where_it_was_asked() -> None:
     """Were svdkit first, pip would choose a torch by itself; asked for the CPU build, only torch comes from there."""
     plan = run_make("--dry-run", "--always-make", "test", "TORCH_INDEX=https://example.org/cpu").stdout.splitlines()
     installs = [line.split(" -qq install ")[1] for line in plan if " -qq install " in line]
-    assert installs[0].split() == [
-        "--index-url",
-        "https://example.org/cpu",
-        '"$(grep',
-        "'^torch=='",
-        'constraints.txt)"',
-    ]
-    assert installs[1:] == ["-c constraints.txt -e '.[dev,ray,app]'"]
+    torch = """--index-url https://example.org/cpu "$(grep '^torch==' constraints.txt)\""""
+    assert [" ".join(line.split()) for line in installs] == [torch, "-c constraints.txt -e '.[dev,ray,app]'"]
 
 
 def test_make_finds_no_python_where_there_is_none(tmp_path: Path) -> None:
@@ -209,13 +179,10 @@ def readme_commands(command: str) -> set[str]:
     return set(re.findall(rf"(?:^|`|\.venv/bin/){command} ([a-z-]+)", README.read_text(encoding="utf-8"), re.MULTILINE))
 
 
-def test_the_readme_names_make_targets_that_exist() -> None:
+def test_the_readme_names_make_targets_and_commands_that_exist() -> None:
     assert {"demo", "test"} <= readme_commands("make") <= TARGETS
-
-
-def test_the_readme_names_commands_that_exist() -> None:
+    run = "import sys; from svdkit.cli import main; sys.exit(main())"
     for name in sorted(readme_commands("svdkit")):
-        run = "import sys; from svdkit.cli import main; sys.exit(main())"
         done = subprocess.run([sys.executable, "-c", run, name, "--help"], cwd=ROOT, check=False, capture_output=True)
         assert done.returncode == 0, f"README.md says svdkit {name}"
 

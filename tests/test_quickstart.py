@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import inspect
 import itertools
 import json
 import os
@@ -37,18 +38,14 @@ def source(name: str) -> str:
     return next(str(cell["source"]) for cell in cells() if cell["id"] == name)
 
 
-def test_the_notebook_of_the_demo_is_this_one() -> None:
-    assert notebook._NOTEBOOK == QUICKSTART
-
-
-def test_it_opens_on_colab_by_a_badge() -> None:
+def test_it_is_that_of_the_demo_opens_on_colab_asks_questions_and_is_honest_about_micro() -> None:
+    assert notebook._DEMO == QUICKSTART
     assert f"colab-badge.svg)]({COLAB})" in cells()[0]["source"]
-
-
-def test_each_heading_is_a_question() -> None:
     headings = re.findall(r"^## (.+)$", "\n".join(cell["source"] for cell in cells()), re.MULTILINE)
     assert len(headings) == 11
     assert all(heading.endswith("?") for heading in headings)
+    assert "The model here is called *micro*" in source("title")
+    assert "never a photograph" in source("title")
 
 
 def test_after_a_result_there_is_something_to_notice() -> None:
@@ -69,20 +66,12 @@ def test_the_first_clip_comes_soon() -> None:
     assert len(" ".join(cell["source"] for cell in before).split()) < 250
 
 
-def test_it_is_honest_about_micro() -> None:
-    assert "The model here is called *micro*" in source("title")
-    assert "never a photograph" in source("title")
-
-
 def test_its_parameters_are_those_of_the_demo() -> None:
     """The demo hands over only what differs, so the defaults have to be the same."""
     names: dict[str, Any] = {}
     exec(source("parameters"), names)
-    assert (names["photo"], names["model"], names["output_folder"]) == (
-        notebook.PHOTO,
-        notebook.MODEL,
-        notebook.OUTPUT_FOLDER,
-    )
+    usual = {name: each.default for name, each in inspect.signature(notebook.demo).parameters.items()}
+    assert {name: names[name] for name in usual} == usual | {"output_folder": usual["output_folder"].as_posix()}
     assert {"num_inference_steps", "motion_bucket_id", "seed", "fps", "fit_mode", "focus"} <= names.keys()
 
 

@@ -10,8 +10,6 @@ import pytest
 from svdkit.errors import SettingsError
 from svdkit.settings import ClipSettings
 
-# diffusers 0.42 hands numpy 2 a tensor in its scheduler; nothing of ours.
-
 OURS_ALONE = {"seed", "playback_fps"}
 # None: micro has its own, SVD those of diffusers.
 MODELS_OWN = {"height", "width", "num_inference_steps", "max_guidance_scale"}
@@ -34,16 +32,12 @@ def call(pipe, **values):
     return pipe(photo, **size, **settings | values).frames
 
 
-def test_names_are_those_of_the_pipeline(signature):
+def test_names_and_defaults_are_those_of_the_pipeline(signature):
     assert {field.name for field in dataclasses.fields(ClipSettings)} - set(signature) == OURS_ALONE
-
-
-def test_defaults_are_those_of_the_pipeline(signature):
     ours = {name: value for name, value in ClipSettings().to_dict().items() if name not in OURS_ALONE | MODELS_OWN}
-    assert ours == {name: signature[name].default for name in ours}
     svd = ClipSettings().resolve(height=16, width=16, num_frames=2)
-    for name in ("max_guidance_scale", "num_inference_steps"):
-        assert getattr(svd, name) == signature[name].default
+    ours |= {name: getattr(svd, name) for name in ("max_guidance_scale", "num_inference_steps")}
+    assert ours == {name: signature[name].default for name in ours}
 
 
 @pytest.mark.parametrize(

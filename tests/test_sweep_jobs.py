@@ -73,11 +73,11 @@ def test_photos_may_be_several_pictures_and_an_axis() -> None:
 
 def test_everything_wrong_is_listed_at_once() -> None:
     """Names first: without them there are no points whose values could be judged."""
-    what = {"axes": {"motion": [1], "fps": 7}, "exclude": [{"sed": 1}, {"seed": 1}, "fps"], "mode": "gird", "count": 3}
+    what = {"axes": {"glow": [1], "fps": 7}, "exclude": [{"sed": 1}, {"seed": 1}, "fps"], "mode": "gird", "count": 3}
     assert problems((), **what) == (
         "mode='gird': must be 'grid', 'list' or 'random'; write 'grid'",
         "there is no photo; give a file, or a sample such as 'rocket'",
-        f"motion is no name of a setting for an axis; the names are {', '.join(AXES)}",
+        f"glow is no name of a setting for an axis; the names are {', '.join(AXES)}",
         "fps: an axis is a list of values, not 7; write [7]",
         "exclude: sed is no name of a setting for a rule; did you mean seed?",
         "exclude: seed is no axis here",

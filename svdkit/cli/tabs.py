@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from jupyter_client.kernelspec import KernelSpec
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager, ServerKernelManager
 from tornado.web import HTTPError
 
@@ -16,7 +15,7 @@ MOST_TABS = 20  # of some 80 MB each
 class Tab(ServerKernelManager):
     """A kernel that is this Python, whatever "python3" is on this machine."""
 
-    kernel_spec = KernelSpec(**kernel())
+    kernel_spec = kernel()
 
 
 class Tabs(AsyncMappingKernelManager):

@@ -7,6 +7,7 @@ import html
 import importlib.util
 import ipaddress
 import json
+import os
 import secrets
 import shutil
 import signal
@@ -15,18 +16,17 @@ import tempfile
 import threading
 import time
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Listener
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import typer
 
 from svdkit.child import Child
 from svdkit.cli.notebook import FOLDER
-from svdkit.cli.options import FAILED, RefusedInput, judging_input
-from svdkit.given import user_path
+from svdkit.cli.options import FAILED, RefusedInput, judging_input, takes
 
 if TYPE_CHECKING:
     from svdkit.child import Channel
@@ -36,70 +36,84 @@ _EXPOSED = (
     "whoever reaches the page can use this machine's GPU, read pictures on it by their path, and make it fetch "
     "addresses"
 )
-_SECONDS_TO_END = 10  # for Voilà to end its kernels
-_PAGE = FOLDER / "app.ipynb"  # in a checkout; an installed svdkit writes the same two lines
 
 
+@takes()
 def web(
     *,
-    model: Annotated[
-        str | None, typer.Option(help="As for animate; svd-xt with an NVIDIA GPU, else micro.", show_default=False)
-    ] = None,
-    weights: Annotated[str, typer.Option(help="trained; random needs no download.")] = "trained",
-    port: Annotated[int, typer.Option(help="Of the page.", min=0, max=65535)] = 8866,
-    host: Annotated[str, typer.Option(help="Any but this machine's own needs --token.")] = "127.0.0.1",
-    token: Annotated[
-        str | None, typer.Option(help="That visitors have to give.", show_default=False, envvar="SVDKIT_APP_TOKEN")
-    ] = None,
-    language: Annotated[str, typer.Option(help="en or zh, to begin with.")] = "en",
-    price: Annotated[float, typer.Option(help="Of this machine, an hour, for what a clip costs.", min=0)] = 0.0,
-    currency: Annotated[str, typer.Option(help="ISO 4217 code of the price.")] = "USD",
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it here.")] = True,
+    model: str | None = None,
+    weights: str = "trained",
+    port: int = 8866,
+    host: str = "127.0.0.1",
+    token: str | None = None,
+    language: str = "en",
+    price: float = 0.0,
+    currency: str = "USD",
+    browser: bool = True,
 ) -> None:
     """Show the panel as a web page: drop in a photo, press a button, watch the clip.
 
     All tabs share one model; who comes later waits in line. Ctrl-C ends it.
+
+    Args:
+        model: As for animate; svd-xt with an NVIDIA GPU, else micro.
+        weights: trained; random needs no download.
+        port: Of the page; 0 for a free one.
+        host: Any but this machine's own needs --token.
+        token: That visitors have to give; also read from SVDKIT_APP_TOKEN.
+        language: en or zh, to begin with.
+        price: Of this machine, an hour, for what a clip costs.
+        currency: ISO 4217 code of the price.
+        browser: Open it here.
     """
+    from svdkit.environment import gather
     from svdkit.settings import LoadSettings
     from svdkit.ui.parts import Words
     from svdkit.ui.studio import APP, Studio, serve
 
+    token = token or os.environ.get("SVDKIT_APP_TOKEN")
     _check_access(host, token)
     if importlib.util.find_spec("voila") is None:
         raise RefusedInput("the page is shown by Voila, which is not installed: pip install 'svdkit[app]'")
     with judging_input():
         Words(language)
-        studio = Studio(LoadSettings(model=absolute(model or _usual_model()), weights=weights))
+        model = model or ("svd-xt" if gather(ask_torch=False).driver else "micro")
+        studio = Studio(LoadSettings(model=absolute(model), weights=weights))
     port = _free_port(host, port)
     key = secrets.token_bytes(32)
     token = token or secrets.token_urlsafe(18)  # also on loopback: any page in the browser can reach an open port
     with Listener(("127.0.0.1", 0)) as listener, tempfile.TemporaryDirectory() as folder:
-        page = _PAGE if _PAGE.is_file() else write_app_notebook(Path(folder))
-        for work, arguments in ((serve, (studio, listener, key)), (prepare, (studio,))):
-            threading.Thread(target=work, args=arguments, daemon=True).start()
-        inner = {"port": listener.address[1], "key": key.hex(), "language": language}
-        inner |= {"hourly_price": price, "currency": currency}
+        _begin(serve, studio, listener, key)
+        _begin(_prepare, studio)
+        inner = {
+            "port": listener.address[1],
+            "key": key.hex(),
+            "language": language,
+            "hourly_price": price,
+            "currency": currency,
+        }
         address = f"http://{_shown_host(host)}:{port}/?token={quote(token)}"
         typer.echo(f"{studio.info.title}\n{address}")
         if not is_loopback(host):
             typer.echo(f"{_EXPOSED}. The token goes over the network as it is: only on networks you trust.", err=True)
-        if browser and is_loopback(host):
-            way_in = _write_way_in(Path(folder), address)
-            threading.Thread(target=open_browser, args=(host, port, way_in), daemon=True).start()
-        asked = {"page": str(page), "folder": folder, "configuration": configuration(host=host, port=port, token=token)}
-        ended = _show_page(asked, {APP: json.dumps(inner)})
-    if ended:
-        raise typer.Exit(FAILED)
+        elif browser:
+            _begin(open_browser, host, port, _write_way_in(Path(folder), address))
+        asked = {"folder": folder, "configuration": _configuration(host, port, token)}
+        if _show_page(asked, {APP: json.dumps(inner)}):
+            raise typer.Exit(FAILED)
+
+
+def _begin(work: Callable[..., object], *arguments: object) -> None:
+    threading.Thread(target=work, args=arguments, daemon=True).start()
 
 
 def _check_access(host: str, token: str | None) -> None:
     """Refuse to serve other machines without a token."""
-    if token or is_loopback(host):
-        return
-    raise RefusedInput(
-        f"--host {host} lets other machines in: {_EXPOSED}. Add --token with a long random word, which visitors then "
-        "need; or leave --host out and come through an SSH tunnel"
-    )
+    if not token and not is_loopback(host):
+        raise RefusedInput(
+            f"--host {host} lets other machines in: {_EXPOSED}. Add --token with a long random word, which visitors "
+            "then need; or leave --host out and come through an SSH tunnel"
+        )
 
 
 def is_loopback(host: str) -> bool:
@@ -110,20 +124,12 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _usual_model() -> str:
-    """Choose the full model where there is an NVIDIA GPU, else micro; torch is not imported for it."""
-    from svdkit.environment import gather
-
-    return "svd-xt" if gather(ask_torch=False).driver else "micro"
-
-
 def absolute(model: str) -> str:
     """Give a folder its whole path, for the processes of the tabs run elsewhere; a catalogue name stays as it is."""
-    from svdkit.models import catalogue
+    from svdkit.models import find_model
 
-    folder = user_path(model)
-    is_folder = folder.is_dir() and model.lower() not in {known.name for known in catalogue()}
-    return str(folder.resolve()) if is_folder else model
+    folder = find_model(model).folder
+    return str(folder.resolve()) if folder and model.lower() != "micro" else model
 
 
 def _free_port(host: str, port: int) -> int:
@@ -133,13 +139,12 @@ def _free_port(host: str, port: int) -> int:
         with socket.create_server((host, port), family=family) as one:
             return int(one.getsockname()[1])
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise RefusedInput(
-            f"cannot listen on {host}:{port} ({reason}); give another --port, or 0 for a free one"
-        ) from error
+        reason = error.strerror or error
+        message = f"cannot listen on {host}:{port} ({reason}); give another --port, or 0 for a free one"
+        raise RefusedInput(message) from error
 
 
-def prepare(studio: Studio) -> None:
+def _prepare(studio: Studio) -> None:
     """Load the model; an error waits for whoever asks for a clip, who gets it too."""
     with contextlib.suppress(Exception):
         studio.prepare(id)  # the news interest nobody yet
@@ -150,17 +155,7 @@ def _shown_host(host: str) -> str:
     return "127.0.0.1" if host in {"0.0.0.0", ""} else f"[{host}]" if ":" in host else host  # noqa: S104 - compared
 
 
-def write_app_notebook(folder: Path) -> Path:
-    """Write a notebook that shows the panel."""
-    import nbformat
-
-    cell = nbformat.v4.new_code_cell("import svdkit\n\nsvdkit.panel(folder=None)")
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}, "title": "svdkit"}
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), folder / _PAGE.name)
-    return folder / _PAGE.name
-
-
-def configuration(*, host: str, port: int, token: str) -> dict[str, Any]:
+def _configuration(host: str, port: int, token: str) -> dict[str, Any]:
     """Give all that Voilà is to know, for its process to hear: every user here may read the arguments of a process."""
     return {
         "Voila": {"ip": host, "port": port, "token": token, "open_browser": False, "log_level": "WARN"}
@@ -211,7 +206,7 @@ def _show_page(asked: dict[str, Any], environment: Mapping[str, str]) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
-        running.end(_SECONDS_TO_END)
+        running.end(10)  # seconds for Voilà to end its kernels
 
 
 def _serve_page(channel: Channel) -> None:
@@ -221,6 +216,6 @@ def _serve_page(channel: Channel) -> None:
 
     asked = channel.hear()
     try:
-        voila.app.main([asked["page"]], config=Config(asked["configuration"]))
+        voila.app.main([str(FOLDER / "app.ipynb")], config=Config(asked["configuration"]))
     finally:
         shutil.rmtree(asked["folder"], ignore_errors=True)  # also where the command that made it was killed

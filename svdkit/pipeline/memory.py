@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from svdkit.environment import free_ram, lacking_code
 from svdkit.errors import OutOfMemoryError, PipelineError
 from svdkit.models.costs import Call, Network, svd_network
-from svdkit.settings.clip import choose_decode_chunk_size
+from svdkit.settings import choose_decode_chunk_size
 from svdkit.units import format_bytes
 
 if TYPE_CHECKING:

@@ -22,12 +22,11 @@ Check = tuple[str, Callable[[object], object]]
 _T = TypeVar("_T")
 
 
-def setting(default: Any, check: Check, *, aliases: Iterable[str] = (), meaning: str = "") -> Any:
-    """Declare one field: its default (None is allowed where it is that), its check, what others call it, what it is."""
+def setting(default: Any, check: Check, meaning: str = "") -> Any:
+    """Declare one field: its default (None is allowed where it is that), its check, what it is."""
     rule, read = check
     rule = f"must be {rule} or None" if default is None else f"must be {rule}"
-    metadata = {"rule": rule, "read": read, "aliases": tuple(aliases), "help": meaning}
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata={"rule": rule, "read": read, "help": meaning})
 
 
 def explained(cls: type[_T]) -> type[_T]:
@@ -47,31 +46,27 @@ class Settings:
         if positions:
             example = f"{cls.__name__}({next(iter(cls.__dataclass_fields__))}=…)"
             raise SettingsError(f"{cls.__name__} takes names, not positions: write {example}")
-        if not values.keys() <= cls.__dataclass_fields__.keys():
+        if values.keys() - cls.__dataclass_fields__.keys():
             raise SettingsError.of(cls.__name__, cls.judge(values)[1])
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
         clean, problems = self.judge(self.to_dict())
-        problems += self._clashes(clean)
         if problems:
             raise SettingsError.of(type(self).__name__, problems)
-        for name, value in clean.items():
-            object.__setattr__(self, name, value)
+        vars(self).update(clean)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the settings as plain JSON values, in the order of the fields."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[Any, Any]) -> Self:
         """Build settings from what :meth:`to_dict` gave, or from part of it; SettingsError lists all that is wrong."""
         if not isinstance(values, Mapping):
             rule = f"{cls.__name__}: from_dict takes a dict of names and values"
             raise SettingsError(f"{rule}, not {shown(values)}; give it what to_dict() returned")
-        if not all(isinstance(name, str) for name in values):
-            raise SettingsError.of(cls.__name__, cls.judge(values)[1])
-        return cls(**values)
+        return cls(**{name if isinstance(name, str) else shown(name): value for name, value in values.items()})
 
     @classmethod
     def read(cls, given: Any, problems: list[str]) -> Self:
@@ -87,21 +82,21 @@ class Settings:
         return type(self)(**{**self.to_dict(), **changes})
 
     @classmethod
-    def judge(cls, values: Mapping[Any, object]) -> tuple[dict[str, Any], list[str]]:
-        """Split values into good ones, as plain Python, and one sentence for each problem."""
+    def judge(cls, values: Mapping[str, object]) -> tuple[dict[str, Any], list[str]]:
+        """Split values into good ones, as plain Python, and one sentence for each problem, clashes of good ones too."""
         clean: dict[str, Any] = {}
         problems: list[str] = []
-        fields = cls.__dataclass_fields__
         for name, value in values.items():
-            if name not in fields:
+            if name not in cls.__dataclass_fields__:
                 problems.append(cls._unknown(name))
                 continue
-            check = fields[name].metadata
+            field = cls.__dataclass_fields__[name]
+            rule, read = field.metadata["rule"], field.metadata["read"]
             try:
-                clean[name] = None if value is None and fields[name].default is None else check["read"](value)
+                clean[name] = None if value is None and field.default is None else read(value)
             except ValueError as advice:
-                problems.append(f"{name}={shown(value)}: {'; '.join(filter(None, (check['rule'], str(advice))))}")
-        return clean, problems
+                problems.append(f"{name}={shown(value)}: {'; '.join(filter(None, (rule, str(advice))))}")
+        return clean, problems + cls._clashes(clean)
 
     @classmethod
     def _clashes(cls, clean: Mapping[str, Any]) -> list[str]:  # noqa: ARG003 - for subclasses
@@ -109,16 +104,14 @@ class Settings:
         return []
 
     @classmethod
-    def _unknown(cls, name: object) -> str:
+    def _unknown(cls, name: str) -> str:
         """Say what a name that is not ours probably meant."""
-        if not isinstance(name, str):
-            return f"{shown(name)} is not a name: names are text"
-        aliases = {a: field.name for field in dataclasses.fields(cls) for a in field.metadata["aliases"]}
-        guess = nearest(name, cls.__dataclass_fields__, also=aliases)
-        hint = f"did you mean {guess}?" if guess else f"the names are {', '.join(cls.__dataclass_fields__)}"
+        fields = cls.__dataclass_fields__
         for kind in Settings.__subclasses__():
-            is_theirs = name in kind.__dataclass_fields__ and not kind.__name__.startswith("_")
-            hint = f"it belongs to {kind.__name__}" if is_theirs else hint
+            if name in kind.__dataclass_fields__ and not kind.__name__.startswith("_"):
+                return f"{bare(name)} is not a name here; it belongs to {kind.__name__}"
+        guess = nearest(name, fields)
+        hint = f"did you mean {guess}?" if guess else f"the names are {', '.join(fields)}"
         return f"{bare(name)} is not a name here; {hint}"
 
 
@@ -137,20 +130,20 @@ def number(low: float, high: float, *, step: int | None = None) -> Check:
     return f"{kind} from {low} to {high}", read
 
 
-def choice(*names: str, also: Mapping[str, str] | None = None) -> Check:
+def choice(*names: str) -> Check:
     """Check for one of some names; other words for them are explained and not taken: one word a thing in records."""
 
     def read(value: object) -> str:
         if isinstance(value, str) and value in names:
             return str.__str__(value)
-        guess = nearest(value, names, also=also)
+        guess = nearest(value, names)
         raise ValueError(f"write {guess!r}" if guess else "choose one")
 
     quoted = [repr(name) for name in names]
     return f"{', '.join(quoted[:-1])} or {quoted[-1]}", read
 
 
-def text(rule: str, *, pattern: str = ".+", also: Mapping[str, str] | None = None) -> Check:
+def text(rule: str, *, pattern: str = ".+", names: Iterable[str] = ()) -> Check:
     """Check for one printable line, or a path, that matches a regular expression; rule says in words what that is."""
 
     def read(value: object) -> str:
@@ -160,7 +153,7 @@ def text(rule: str, *, pattern: str = ".+", also: Mapping[str, str] | None = Non
         if line != line.strip() or not line.isprintable():
             raise ValueError("remove the blanks at its ends and anything that cannot be printed")
         if not re.fullmatch(pattern, line):
-            guess = nearest(line, (), also=also)
+            guess = nearest(line, names)
             raise ValueError(f"write {guess!r}" if guess else "")
         return str.__str__(line)
 
@@ -168,18 +161,57 @@ def text(rule: str, *, pattern: str = ".+", also: Mapping[str, str] | None = Non
 
 
 def _flag(value: object) -> bool:
-    kind = type(value)
-    # numpy is not imported for this: its boolean is called bool_ before numpy 2, and bool since.
-    if kind is bool or (kind.__module__ == "numpy" and kind.__name__ in {"bool", "bool_"}):
-        return bool(value)
-    raise ValueError
+    if type(value).__name__ not in {"bool", "bool_"}:  # numpy's is bool_ before numpy 2, and bool since
+        raise ValueError
+    return bool(value)
 
 
 FLAG: Check = ("True or False", _flag)
 
 
-def nearest(value: object, names: Iterable[str], *, also: Mapping[str, str] | None = None) -> str | None:
+# What torch, other tools and everyday speech call a setting or a value.
+_OTHER_WORDS = {
+    "frames": "num_frames",
+    "video_frames": "num_frames",
+    "generator": "seed",
+    "steps": "num_inference_steps",
+    "num_steps": "num_inference_steps",
+    "min_cfg": "min_guidance_scale",
+    "guidance_scale": "max_guidance_scale",
+    "cfg": "max_guidance_scale",
+    "fps_id": "fps",
+    "motion": "motion_bucket_id",
+    "motion_bucket": "motion_bucket_id",
+    "cond_aug": "noise_aug_strength",
+    "augmentation_level": "noise_aug_strength",
+    "decoding_t": "decode_chunk_size",
+    "chunk_size": "decode_chunk_size",
+    "checkpoint": "model",
+    "torch_dtype": "dtype",
+    "precision": "dtype",
+    "variant": "dtype",
+    "enable_model_cpu_offload": "memory",
+    "model-offload": "offload",
+    "cpu-offload": "offload",
+    "float32": "fp32",
+    "float": "fp32",
+    "float16": "fp16",
+    "half": "fp16",
+    "bfloat16": "bf16",
+    "float8": "fp8",
+    "float8_e4m3fn": "fp8",
+    "huggingface": "hub",
+    "local": "folder",
+    "gpu": "cuda",
+    "nvidia": "cuda",
+    "metal": "mps",
+    "apple": "mps",
+}
+
+
+def nearest(value: object, names: Iterable[str]) -> str | None:
     """Find the name that was probably meant, if any: FP16 and torch.float16 mean fp16."""
-    word, also = bare(value).lower().removeprefix("torch."), also or {}
-    near = difflib.get_close_matches(word, [*names, *also], n=1)
-    return also.get(near[0], near[0]) if near else None
+    known = {name: name for name in names}
+    known |= {word: name for word, name in _OTHER_WORDS.items() if name in known}
+    near = difflib.get_close_matches(bare(value).lower().removeprefix("torch."), known, n=1)
+    return known[near[0]] if near else None
