@@ -33,15 +33,13 @@ _OTHERS = {  # what comes in a photo's place, by its first bytes
     rb"(\xef\xbb\xbf)?\s*[\[{]": "a JSON text, not a photo",
     rb"": "not a photo, or damaged",
 }
-_SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _SUB_PICTURES, _MP_ENTRIES = 254, 255, 330, 0xB002  # TIFF 6.0; CIPA DC-007
 _ARRAY = (
     "An array is a photo when it is height × width, or height × width × 1, 3 (RGB) or 4 (RGBA), "
     "of uint8, uint16 or floats from 0 to 1."
 )
-_SMALLER = "Make it smaller in an image editor first"
 _CURES = {
-    Image.DecompressionBombError: f"It is too large for PIL.Image.MAX_IMAGE_PIXELS. {_SMALLER}.",
-    MemoryError: f"It does not fit into this machine's memory. {_SMALLER}.",
+    Image.DecompressionBombError: "It is too large for PIL.Image.MAX_IMAGE_PIXELS. Make it smaller first.",
+    MemoryError: "It does not fit into this machine's memory. Make it smaller in an image editor first.",
 }
 _DAMAGED = (
     "It is cut short or damaged, or of a rare kind. Copy or download it again; if an image viewer can open it, save it "
@@ -58,12 +56,9 @@ def to_photo(source: Any, *, shown: str, max_pixels: int) -> Image.Image:
 
     Of a file with several pictures it is the photo, of an animation the first frame. Messages call it ``shown``.
     """
+    load = _from_bytes if isinstance(source, bytes) else _loaded if isinstance(source, Image.Image) else _from_array
     # No name holds a stored picture longer than its photo needs it: large ones are hundreds of megabytes.
-    if isinstance(source, bytes):
-        return _upright_srgb(_from_bytes(source, shown, max_pixels), shown)
-    if isinstance(source, Image.Image):
-        return _upright_srgb(_loaded(source, shown, max_pixels, _CLOSED), shown)
-    return _upright_srgb(_from_array(source, shown, max_pixels), shown)
+    return _upright_srgb(load(source, shown, max_pixels), shown)
 
 
 @contextlib.contextmanager
@@ -85,7 +80,7 @@ def _from_bytes(data: bytes, shown: str, max_pixels: int) -> Image.Image:
     try:
         with decoding(shown):
             image = _open(data, shown)
-        return _loaded(image, shown, max_pixels)
+        return _loaded(image, shown, max_pixels, _DAMAGED)
     except ImageError:
         slim, profile = _slim_png(data)
         if len(slim) == len(data) or not data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -115,7 +110,7 @@ def _open(data: bytes, shown: str) -> Image.Image:
         with contextlib.suppress(EOFError):
             image.seek(page)
     image.seek(0)
-    if _SUB_PICTURES in getattr(image, "tag_v2", ()):
+    if 330 in getattr(image, "tag_v2", ()):  # sub-pictures
         raise ImageError(
             f"{shown} is a camera's raw file, of which only the preview ({image.width} × {image.height} pixels) can be "
             "read. Develop it first: save it as JPEG or PNG from the camera's program."
@@ -125,14 +120,13 @@ def _open(data: bytes, shown: str) -> Image.Image:
 
 def _is_beside(image: Any) -> bool:
     """Whether an opened picture is the preview or mask of another one in its file, by its mark or for its size."""
-    if image.format not in {"TIFF", "MPO"}:
-        return getattr(image, "default_image", False) and image.tell() == 0  # in a PNG, for lack of animation
-    tags, entries = getattr(image, "tag_v2", {}), getattr(image, "mpinfo", {}).get(_MP_ENTRIES)
+    tags, entries = getattr(image, "tag_v2", {}), getattr(image, "mpinfo", {}).get(0xB002)  # CIPA DC-007
     return bool(
-        tags.get(_SUBFILE_TYPE, 0) & 5
-        or tags.get(_OLD_SUBFILE_TYPE) == 2
-        or max(image.size) <= 256
+        tags.get(254, 0) & 5  # TIFF 6.0: new subfile type, and the old one
+        or tags.get(255) == 2
+        or (image.format in {"TIFF", "MPO"} and max(image.size) <= 256)
         or (entries and "Thumbnail" in entries[image.tell()]["Attribute"]["MPType"])
+        or (getattr(image, "default_image", False) and image.tell() == 0)  # of a PNG, for lack of animation
     )
 
 
@@ -151,7 +145,7 @@ def _slim_png(data: bytes) -> tuple[bytes, bytes | None]:
     return bytes(kept), profile
 
 
-def _loaded(image: Image.Image, shown: str, max_pixels: int, cure: str = _DAMAGED) -> Image.Image:
+def _loaded(image: Image.Image, shown: str, max_pixels: int, cure: str = _CLOSED) -> Image.Image:
     """Decode the pixels of an opened picture, after a look at its declared size."""
     _check_size(*image.size, shown=shown, max_pixels=max_pixels)
     with decoding(shown, cure):
@@ -166,7 +160,7 @@ def _check_size(width: int, height: int, *, shown: str, max_pixels: int) -> None
     if width * height > max_pixels:
         raise ImageError(
             f"{shown} is too large ({width:,} × {height:,} = {width * height:,} pixels); at most {max_pixels:,} pixels "
-            f"are allowed. {_SMALLER}; if you trust it, read it with read_image(photo, max_pixels=…)."
+            "are allowed. Make it smaller in an image editor, or if you trust it, use read_image(photo, max_pixels=…)."
         )
 
 
@@ -237,24 +231,19 @@ def _upright_srgb(image: Image.Image, shown: str) -> Image.Image:
             image = image.convert("L")
         elif image.mode not in {"L", "CMYK", "LAB"}:
             image = image.convert("RGB")
-    image = _to_srgb(image, profile, shown)
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            image = image.convert("RGB") if image.mode == "L" and source.profile.xcolor_space == "RGB " else image
+            # Perceptual, the default: exact for RGB profiles, and keeps detail in the shadows of CMYK
+            image = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB") or image
+        except Exception as error:  # noqa: BLE001 - no bytes, no profile, for other pixels, a Pillow without LittleCMS
+            message = f"{shown}: the colour profile cannot be used ({error}); the colours are taken as they are."
+            warnings.warn(message, SvdkitWarning, stacklevel=4)
+    image = image.convert("RGB")
     if clear is not None:
         image.paste("white", mask=clear)
     image.info = {}
     image.getexif()[ExifTags.Base.Orientation] = orientation
     ImageOps.exif_transpose(image, in_place=True)
     return image
-
-
-def _to_srgb(image: Image.Image, profile: Any, shown: str) -> Image.Image:
-    """Convert by the profile; without one, or with one that is broken, by Pillow's plain formulas."""
-    if profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            given = image.convert("RGB") if image.mode == "L" and source.profile.xcolor_space == "RGB " else image
-            # Perceptual, the default: exact for RGB profiles, and keeps detail in the shadows of CMYK
-            return ImageCms.profileToProfile(given, source, ImageCms.createProfile("sRGB"), outputMode="RGB") or given
-        except Exception as error:  # noqa: BLE001 - no bytes, no profile, for other pixels, a Pillow without LittleCMS
-            message = f"{shown}: the colour profile cannot be used ({error}); the colours are taken as they are."
-            warnings.warn(message, SvdkitWarning, stacklevel=5)
-    return image.convert("RGB")

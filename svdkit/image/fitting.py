@@ -64,16 +64,17 @@ class Frame:
         photo, frame = (self.photo_width, self.photo_height), (self.width, self.height)
         if self.image.mode != "RGB" or self.image.size != frame:
             raise ImageError(
-                f"a frame of {self.height} × {self.width} (height × width) needs an RGB image of that size, not "
-                f"{self.image.mode} of {self.image.height} × {self.image.width}. Make frames with svdkit.fit."
+                f"a frame of {frame} (width, height) needs an RGB image of that size, not {self.image!r}. Make frames "
+                "with svdkit.fit."
             )
         if not isinstance(self.source, str | None):
             raise ImageError(f"source={as_text(self.source)} is not a name. Give that of a file or sample, or None.")
-        for (left, top, right, bottom), size in ((self.box, photo), (self.content_box, frame)):
+        for box, size in ((self.box, photo), (self.content_box, frame)):
+            left, top, right, bottom = box
             if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
                 raise ImageError(
-                    f"{(left, top, right, bottom)} is not left, top, right and bottom inside a picture of {size[1]} × "
-                    f"{size[0]} (height × width). Make frames with svdkit.fit."
+                    f"{box} is not left, top, right and bottom inside a picture of {size} (width, height). Make frames "
+                    "with svdkit.fit."
                 )
         content = f"{self.height}x{self.width}x3:".encode() + self.image.tobytes()  # 2 × 8 is not 4 × 4
         object.__setattr__(self, "sha256", hashlib.sha256(content).hexdigest())
@@ -103,8 +104,8 @@ class Frame:
             ) from error
         if frame.sha256 != expected:
             raise ImageError(
-                f"the picture is not the one described: its SHA-256 begins with {frame.sha256[:12]}, not "
-                f"{expected[:12]}. Give the picture that was saved with the description, unchanged."
+                "the picture is not the one described: its SHA-256 differs. Give the picture that was saved with the "
+                "description, unchanged."
             )
         return frame
 
@@ -173,7 +174,13 @@ def fit(
     left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
     fitted = part = _resize(image, inner, box=box)
     if mode == "pad":
-        fitted = _background(image, (width, height), border)
+        if border == "blur":
+            # A blur of 1/16 of the frame needs no detail, so it is made at about 1/8 of the size: 60 times less work.
+            cover = ImageOps.fit(image, (max(1, width // 8), max(1, height // 8)), Image.Resampling.LANCZOS)
+            cover = cover.filter(ImageFilter.GaussianBlur(max(1.0, math.hypot(*cover.size) / 16)))
+        else:
+            cover = Image.new("RGB", (1, 1), parse_colour(border))
+        fitted = cover.resize((width, height), Image.Resampling.BICUBIC)
         fitted.paste(part, (left, top))
     fitted.info = {}
     return Frame(
@@ -249,8 +256,8 @@ def preview_fit(
     shown.thumbnail((768, 768))  # large enough to judge a cut by, small enough for a notebook's column
     if mode != "crop":
         return shown
-    scales = (shown.width / frame.photo_width, shown.height / frame.photo_height) * 2
-    left, top, right, bottom = (round(side * scale) for side, scale in zip(frame.box, scales, strict=True))
+    scale = max(shown.size) / max(frame.photo_width, frame.photo_height)
+    left, top, right, bottom = (round(side * scale) for side in frame.box)
     canvas = shown.point(lambda level: level // 3)
     canvas.paste("white", (left - 2, top - 2, right + 2, bottom + 2))
     canvas.paste(shown.crop((left, top, right, bottom)), (left, top))
@@ -302,16 +309,6 @@ def _crop_box(photo: tuple[int, int], frame: tuple[int, int], focus: tuple[float
     kept = np.minimum(aspect * (size / aspect).min(), size)
     start = np.clip(focus * size - kept / 2, 0.0, size - kept) + 0.0
     return (*start.tolist(), *np.minimum(start + kept, size).tolist())
-
-
-def _background(image: Image.Image, size: tuple[int, int], border: str) -> Image.Image:
-    """Give what is around a padded photo: a colour, or the photo out of focus."""
-    if border != "blur":
-        return Image.new("RGB", size, parse_colour(border))
-    # A blur of 1/16 of the frame needs no detail, so it is made at about 1/8 of the size: 60 times less work.
-    cover = ImageOps.fit(image, (max(1, size[0] // 8), max(1, size[1] // 8)), Image.Resampling.LANCZOS)
-    blurred = cover.filter(ImageFilter.GaussianBlur(max(1.0, math.hypot(*cover.size) / 16)))
-    return blurred.resize(size, Image.Resampling.BICUBIC)
 
 
 def _inside(photo: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int]:
