@@ -205,9 +205,7 @@ class TestFrame:
 
     def test_another_picture_is_not_taken_for_it(self) -> None:
         data = fit("rocket", height=64, width=128).to_dict()
-        with pytest.raises(
-            ImageError, match=r"not the one described: its SHA-256 begins with .* Give the picture that was"
-        ):
+        with pytest.raises(ImageError, match=r"not the one described: its SHA-256 differs. Give the picture that was"):
             Frame.from_dict(data, image=fit("cat", height=64, width=128).image)
 
     @pytest.mark.parametrize("data", [{}, {"height": 64}, [], None])
@@ -218,14 +216,14 @@ class TestFrame:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"height": 72}, r"a frame of 72 × 128 .* needs an RGB image of that size, not RGB of 64 × 128"),
-            ({"image": Image.new("L", (128, 64))}, "not L of 64 × 128"),
+            ({"height": 72}, r"a frame of \(128, 72\) .* needs an RGB image of that size, not .*mode=RGB size=128x64"),
+            ({"image": Image.new("L", (128, 64))}, "not .*mode=L size=128x64"),
             ({"mode": "tile"}, "mode='tile' is unknown"),
             (
                 {"box": (0.0, 0.0, 900.0, 10.0)},
-                r"\(0\.0, 0\.0, 900\.0, 10\.0\) is not left, top, right and bottom inside a picture of 427 × 640",
+                r"\(0\.0, 0\.0, 900\.0, 10\.0\) is not left, top, right and bottom inside a picture of \(640, 427\)",
             ),
-            ({"content_box": (9, 0, 9, 64)}, "inside a picture of 64 × 128"),
+            ({"content_box": (9, 0, 9, 64)}, r"inside a picture of \(128, 64\)"),
         ],
     )
     def test_parts_that_do_not_belong_together(self, change: dict[str, Any], message: str) -> None:
@@ -291,8 +289,8 @@ class TestPreview:
 
     def test_a_thin_line_goes_around_what_is_kept(self) -> None:
         shown = pixels(preview_fit("rocket", height=576, width=1024, focus=(0.5, 0.5)))
-        assert (shown[34, 5:-5] == 255).all()
-        assert (shown[42, 5:-5] < 255).any()
+        assert (shown[32:34, 5:-5] == 255).all()
+        assert (shown[[30, 36], 5:-5] < 255).any()
 
     def test_large_photos_are_shown_smaller(self) -> None:
         large = sample_photo("rocket").resize((3000, 2000))

@@ -151,19 +151,19 @@ def test_the_query_is_neither_kept_nor_shown(server: str) -> None:
     [
         (
             "/404",
-            r"/404 answered with HTTP error 404 \(Not Found\), not with a picture\. Open .* browser .*Or save",
+            r"/404 cannot be reached \(HTTP Error 404: Not Found\)\. Check the address, .* browser .*Or save",
         ),
-        ("/401", "HTTP error 401 .* is public"),
-        ("/429", r"HTTP error 429 \(Too Many Requests\)"),
-        ("/503", r"HTTP error 503 \(Service Unavailable\)"),
+        ("/401", "HTTP Error 401: .* is public"),
+        ("/429", r"HTTP Error 429: Too Many Requests"),
+        ("/503", r"HTTP Error 503: Service Unavailable"),
         ("/to-ftp", "cannot be reached"),
-        ("/to-file", "HTTP error 302"),
-        ("/to-data", "HTTP error 302"),
+        ("/to-file", "HTTP Error 302"),
+        ("/to-data", "HTTP Error 302"),
         ("/loop", "infinite loop"),
         ("/page.jpg", r"/page\.jpg is a web page \(perhaps .* sign in\), not a photo\."),
         ("/json.jpg", r"/json\.jpg is a JSON text, not a photo\."),
         ("/gzip.jpg", r"/gzip\.jpg is a gzip archive, not a photo\."),
-        ("/cut-short", r"was cut short: \d+ of 5,000 bytes came\. Try again"),
+        ("/cut-short", r"was cut short, 4,\d+ bytes are missing; try again"),
         ("/nonsense", "cannot be reached"),
     ],
 )
@@ -211,7 +211,7 @@ def test_no_server() -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("http://", "cannot be reached .no host given"),
+        ("http://", "cannot be reached .*no host given"),
         ("http://[", "cannot be reached .* looks like https://example.org/photo.jpg"),
         ("http://127.0.0.1:port/a.jpg", "cannot be reached"),
         ("http://a b/c.jpg", "cannot be reached"),
@@ -243,7 +243,7 @@ def test_a_redirect_to_ftp_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://me:secret@example.org/a.jpg?token=1#x", "https://example.org/a.jpg"),
         ("http://[::1/a.jpg?token=1", "http://[::1/a.jpg"),
         ("http://me:secret@[/a.jpg", "http://[/a.jpg"),
-        ("https://example.org/" + "a" * 200, "https://example.org/" + "a" * 97 + "..."),
+        ("https://example.org/" + "a" * 200, "https://example.org/" + "a" * 98 + "…"),
     ],
 )
 def test_what_is_shown_of_an_address(url: str, shown: str) -> None:

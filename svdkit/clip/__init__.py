@@ -7,17 +7,19 @@ import contextlib
 import html
 import io
 import math
+import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from svdkit.clip.formats import Frames, check_size, encode_file
-from svdkit.clip.provenance import Document, Provenance, check_fps, clip_number
-from svdkit.clip.storage import read_clip, resize, write_clip
+from svdkit.clip.provenance import Provenance, check_fps, clip_number
+from svdkit.clip.storage import read_clip, write_clip
 from svdkit.errors import ClipError
 from svdkit.settings.base import number
 from svdkit.units import format_count
@@ -31,23 +33,6 @@ _CAPTION_STYLE = "font:13px/1.5 system-ui,sans-serif;opacity:.8;margin-top:4px"
 _VIDEO_STYLE = "display:block;width:100%;height:auto;image-rendering:auto;border-radius:4px"
 
 
-def _figure_html(frames: Frames, *, fps: float, caption: str) -> str:
-    """Return a <figure> with an H.264 <video> and a JPEG poster, as data URIs, and the caption, plain text."""
-    height, width = frames.shape[1:3]
-    shown = round(width * min(max(_SHORTEST, height, width), _LONGEST) / max(height, width))
-    buffer = io.BytesIO()
-    Image.fromarray(frames[0]).save(buffer, "JPEG", quality=80)
-    poster = base64.b64encode(buffer.getvalue()).decode()
-    video = base64.b64encode(encode_file(frames, suffix=".mp4", fps=fps, crf=20)).decode()
-    text = html.escape(caption)
-    return (
-        f'<figure style="margin:8px 0;width:{shown}px;max-width:100%">'
-        f'<video controls loop muted autoplay playsinline aria-label="{text}" style="{_VIDEO_STYLE}" '
-        f'poster="data:image/jpeg;base64,{poster}" src="data:video/mp4;base64,{video}"></video>'
-        f'<figcaption style="{_CAPTION_STYLE}">{text}</figcaption></figure>'
-    )
-
-
 def picture_sheet(
     pictures: Sequence[Image.Image | None],
     labels: Sequence[str],
@@ -57,30 +42,27 @@ def picture_sheet(
     columns: int,
     caption: str = "",
 ) -> Image.Image:
-    """Lay pictures, none larger than height and width, on a sheet over their labels, with a text below them all.
+    """Lay pictures, scaled into height and width, on a sheet over their labels, with a text below them all.
 
     None is an empty field; a label has two lines at most.
     """
-    columns, margin, line = min(columns, len(pictures)), 8, 18
+    columns, line = min(columns, len(pictures)), 18
     font, (caption, *labels) = lettering([caption, *labels], size=13)
-    texts = [wrapped(label, width, font)[:2] for label in labels]
-    step_x, step_y = width + margin, height + line * max(map(len, texts)) + margin
-    below = wrapped(caption, columns * step_x - margin, font) if caption else []
-    end = margin + math.ceil(len(pictures) / columns) * step_y
-    sheet = Image.new("RGB", (margin + columns * step_x, end + len(below) * line), "white")
-    pen = ImageDraw.Draw(sheet)
 
-    def write(lines: Sequence[str], x: int, y: int) -> None:
-        for row, words in enumerate(lines):
-            pen.text((x, y + row * line), words, fill="#202020", font=font)
+    def wrap(text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, max(1, int(width * len(text) / (font.getlength(text) or 1))))
 
+    texts = [wrap(label, width)[:2] for label in labels]
+    step_x, step_y = width + 8, height + line * max(map(len, texts)) + 8
+    below, end = wrap(caption, columns * width), 8 + math.ceil(len(pictures) / columns) * step_y
+    sheet = Image.new("RGB", (8 + columns * step_x, end + len(below) * line), "white")
+    pen, grey = ImageDraw.Draw(sheet), "#e9ebee"
+    empty = Image.new("RGB", (width, height), grey)
     for i, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
-        x, y = margin + i % columns * step_x, margin + i // columns * step_y
-        pen.rectangle((x, y, x + width - 1, y + height - 1), fill="#e9ebee")
-        if picture:
-            sheet.paste(picture, (x + (width - picture.width) // 2, y + (height - picture.height) // 2))
-        write(text, x, y + height + 1)
-    write(below, margin, end - 2)
+        x, y = 8 + i % columns * step_x, 8 + i // columns * step_y
+        sheet.paste(ImageOps.pad(picture or empty, (width, height), Image.Resampling.LANCZOS, grey), (x, y))
+        pen.text((x, y + height + 1), "\n".join(text), "#202020", font)
+    pen.text((8, end - 2), "\n".join(below), "#202020", font)
     return sheet
 
 
@@ -90,35 +72,17 @@ def lettering(texts: Sequence[str], *, size: int) -> tuple[Any, list[str]]:
     Without one it is Pillow's, and what that lacks is escaped: boxes could not be told apart or looked up.
     """
     texts = [" ".join(text.split()) for text in texts]
-    letters, font = {letter for letter in "".join(texts) if letter.isprintable()}, ImageFont.load_default(size=size)
-    lacking = {letter for letter in letters if not _has(font, letter)}
-    if lacking:
+    escaped = [re.sub("[^ -~·]", lambda found: found[0].encode("unicode_escape").decode(), text) for text in texts]
+    if escaped != texts:
         from matplotlib.font_manager import findSystemFonts  # a second, so only for those who need it
 
         for path in sorted(findSystemFonts()):
             with contextlib.suppress(OSError):  # not every file in those folders is a font that can be drawn with
-                found = ImageFont.truetype(path, size)
-                if all(_has(found, letter) for letter in letters):
-                    font, lacking = found, set()
-                    break
-    drawn = letters - lacking
-    return font, ["".join(c if c in drawn else c.encode("unicode_escape").decode() for c in text) for text in texts]
-
-
-def _has(font: Any, letter: str) -> bool:
-    """Whether a font has a letter: what it lacks, it draws as it draws U+FFFF, which is none."""
-    return letter == " " or bytes(font.getmask(letter)) != bytes(font.getmask("\uffff"))
-
-
-def wrapped(text: str, width: int, font: Any) -> list[str]:
-    """Break a text into lines of so many pixels, at blanks where there are some."""
-    lines = [""]
-    for letter in text:
-        if font.getlength(lines[-1] + letter) > width:
-            head, _, tail = lines[-1].rpartition(" ")
-            lines[-1:] = [head, tail] if head else [tail, ""]
-        lines[-1] += letter
-    return [line.strip() for line in lines]
+                font = ImageFont.truetype(path, size)
+                drawn = {bytes(font.getmask(letter)) for letter in {*"".join(texts)} - {" "}}
+                if bytes(font.getmask("\uffff")) not in drawn:  # that is no letter: it is drawn as what a font lacks
+                    return font, texts
+    return ImageFont.load_default(size=size), escaped
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -148,8 +112,15 @@ class Clip:
     photo: Image.Image | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        _check_frames(self.frames)
-        frames = np.array(self.frames, order="C")
+        given: object = self.frames
+        if not isinstance(given, np.ndarray):
+            raise ClipError(f"frames are a {type(given).__name__}; give one array, of a list np.stack(it)")
+        if given.ndim != 4 or given.shape[3] != 3 or 0 in given.shape:
+            raise ClipError(f"frames have shape {given.shape}; give (frames, height, width, 3), at least one frame")
+        if given.dtype != np.uint8:
+            raise ClipError(f"frames are {given.dtype}; give uint8, values 0 to 255; of values 0 to 1 take 255 times")
+        check_size(height=given.shape[1], width=given.shape[2], num_frames=given.shape[0])
+        frames = np.array(given, order="C")
         frames.flags.writeable = False
         object.__setattr__(self, "frames", frames)
         object.__setattr__(self, "fps", check_fps(self.fps))
@@ -227,11 +198,7 @@ class Clip:
             >>> clip.save("walk.mp4").name
             'walk.mp4'
         """
-        count, height, width = self.frames.shape[:3]
-        document = Document(fps=self.fps, num_frames=count, height=height, width=width, provenance=self.provenance)
-        frames = self.frames if scale is None else resize(self.frames, scale=scale)
-        photo, how = self.photo if keep_photo else None, {"overwrite": overwrite, "keep_frames": keep_frames}
-        return write_clip(path, frames, document, photo=photo, **how)
+        return write_clip(self, path, overwrite=overwrite, keep_photo=keep_photo, keep_frames=keep_frames, scale=scale)
 
     @classmethod
     def read(cls, path: str | Path) -> Clip:
@@ -260,31 +227,33 @@ class Clip:
 
         Example:
             >>> Clip(np.zeros((14, 72, 128, 3), np.uint8), fps=7).contact_sheet().size
-            (1048, 440)
+            (1648, 644)
         """
         check = number(1, 4096, step=1)
         columns = clip_number(columns, check, name="columns", give="a whole number from 1 to 4096")
-        made = self.provenance.settings if self.provenance else {}
+        made, scale = self.provenance.settings if self.provenance else {}, 320 / max(self.height, self.width)
         names = ("num_inference_steps", "min_guidance_scale", "max_guidance_scale", "noise_aug_strength")
-        settings = [f"{name} {made[name]}" for name in names if name in made]
-        caption = " · ".join((self.label, f"height {self.height}", f"width {self.width}", *settings))
-        width = min(max(self.width, 200), 320)
-        height = max(1, round(self.height * width / self.width))
-        if min(columns, self.num_frames) * width * height * math.ceil(self.num_frames / columns) > 2**27:
-            raise ClipError(f"a contact sheet of {self.num_frames} frames of {width}x{height} pixels is too large")
-        scaled = [Image.fromarray(each).resize((width, height), Image.Resampling.LANCZOS) for each in self.frames]
-        numbers, size = [str(i + 1) for i in range(len(scaled))], {"height": height, "width": width}
-        return picture_sheet(scaled, numbers, columns=columns, caption=caption, **size)
+        settings = [f"{name} {made[name]}" for name in ("height", "width", *names) if name in made]
+        return picture_sheet(
+            [*map(Image.fromarray, self.frames)],
+            [*map(str, range(1, self.num_frames + 1))],
+            height=max(1, round(self.height * scale)),
+            width=max(1, round(self.width * scale)),
+            columns=columns,
+            caption=" · ".join([self.label, *settings]),
+        )
 
     def _repr_html_(self) -> str:
-        return _figure_html(self.frames, fps=self.fps, caption=self.label)
-
-
-def _check_frames(frames: object) -> None:
-    if not isinstance(frames, np.ndarray):
-        raise ClipError(f"frames are a {type(frames).__name__}; give one array, for a list of pictures np.stack(them)")
-    if frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
-        raise ClipError(f"frames have shape {frames.shape}; give (frames, height, width, 3), at least one frame")
-    if frames.dtype != np.uint8:
-        raise ClipError(f"frames are {frames.dtype}; give uint8, values 0 to 255; of values 0 to 1 take 255 times")
-    check_size(height=frames.shape[1], width=frames.shape[2], num_frames=frames.shape[0])
+        longest = max(self.height, self.width)
+        shown = round(self.width * min(max(_SHORTEST, longest), _LONGEST) / longest)
+        buffer = io.BytesIO()
+        Image.fromarray(self.frames[0]).save(buffer, "JPEG", quality=80)
+        video = encode_file(self.frames, suffix=".mp4", fps=self.fps, crf=20)
+        poster, source = (base64.b64encode(data).decode() for data in (buffer.getvalue(), video))
+        text = html.escape(self.label)
+        return (
+            f'<figure style="margin:8px 0;width:{shown}px;max-width:100%">'
+            f'<video controls loop muted autoplay playsinline aria-label="{text}" style="{_VIDEO_STYLE}" '
+            f'poster="data:image/jpeg;base64,{poster}" src="data:video/mp4;base64,{source}"></video>'
+            f'<figcaption style="{_CAPTION_STYLE}">{text}</figcaption></figure>'
+        )

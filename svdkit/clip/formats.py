@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import errno
 import io
-import itertools
 import re
 import subprocess
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,9 +21,11 @@ import numpy.typing as npt
 from PIL import Image, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
-from svdkit.clip.provenance import DIGITAL_SOURCE_TYPE, XMP
+from svdkit.clip.provenance import XMP
 from svdkit.environment import ENCODERS
 from svdkit.errors import ClipError
+from svdkit.image.decode import decoding
+from svdkit.image.read import read_image
 from svdkit.units import format_bytes
 
 Frames = npt.NDArray[np.uint8]  # RGB, shape (frames, height, width, 3), values 0 to 255
@@ -50,14 +49,8 @@ _CODECS = {
 _XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # XMP's uuid in ISO media files: XMP part 3, "MPEG-4"
 
 
-class Tags(NamedTuple):
-    """What a file says about itself; only a file with a title is marked as AI-generated."""
-
-    comment: str = ""
-    title: str = ""
-
-
-_NO_TAGS = Tags()
+_NO_TAGS: Mapping[str, str] = {}
+_CUT_SHORT = "it may be cut short: save or download it again"
 
 
 class Decoded(NamedTuple):
@@ -65,27 +58,8 @@ class Decoded(NamedTuple):
 
     frames: Frames
     fps: float | None
-    delays: tuple[float, ...] = ()
+    delays: Sequence[float] = ()
     comment: Any = None  # a text, if the file is ours
-
-    def at(self, fps: float) -> Frames:
-        """Return the frames at a steady rate, each repeated as often as its delay asks."""
-        repeats = self._repeats(fps)
-        if sum(repeats) == len(repeats):
-            return self.frames
-        check_size(height=self.frames.shape[1], width=self.frames.shape[2], num_frames=sum(repeats))
-        return np.repeat(self.frames, repeats, axis=0)
-
-    def _repeats(self, fps: float) -> list[int]:
-        return [max(1, round(delay * fps / 1000)) for delay in self.delays]
-
-    def has_rate(self, fps: float, *, num_frames: int) -> bool:
-        """Whether the file still plays at the rate it was saved with; one that has no rate of its own does."""
-        if self.fps is None or not self.delays:
-            return self.fps is None or abs(self.fps / fps - 1) <= 0.02
-        count, lasts = sum(self._repeats(fps)), sum(self.delays)
-        # A gif counts in 10 ms; frames that each last too long would look like frames that repeat.
-        return count <= num_frames and abs(lasts - 1000 * count / fps) <= 10 + 0.02 * lasts
 
 
 def check_size(*, height: int, width: int, num_frames: int) -> None:
@@ -109,34 +83,35 @@ def check_encoder(suffix: str) -> None:
         encode_file(np.zeros((2, 16, 16, 3), np.uint8), suffix=suffix, fps=7)
 
 
-def encode_file(frames: Frames, *, suffix: str, fps: float, tags: Tags = _NO_TAGS, crf: int | None = None) -> bytes:
+def encode_file(
+    frames: Frames, *, suffix: str, fps: float, tags: Mapping[str, str] = _NO_TAGS, crf: int | None = None
+) -> bytes:
     """Encode frames as .mp4 (H.264, index in front), .webm (VP9), .gif or .webp, complete with metadata.
 
     4:2:0 needs even sizes: in mp4 and webm an odd one grows by a repeated row or column. A crf of None is near
-    transparent (16 and 24).
+    transparent (16 and 24). Tags are ``Document.tags``; only a file with a title is marked as AI-generated.
     """
     if suffix == ".webp":
-        return _encode_webp(frames, fps=fps, tags=tags)
+        return _encode_webp(frames, fps, tags)
     check_rate(suffix, fps)
     if suffix != ".gif":
         frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
     size, rate = f"{frames.shape[2]}x{frames.shape[1]}", str(Fraction(fps).limit_denominator(1001))
-    source = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-framerate", rate, "-i", "pipe:0")
-    options = [*_CODECS[suffix], *(() if crf is None else ("-crf", str(crf)))]
-    marks = {"title": tags.title, "software": "svdkit", "digital_source_type": DIGITAL_SOURCE_TYPE}
-    for name, text in {"comment": tags.comment, **(marks if tags.title else {})}.items():
+    options = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-framerate", rate, "-i", "pipe:0", *_CODECS[suffix]]
+    options += [] if crf is None else ["-crf", str(crf)]
+    for name, text in tags.items():
         options += ["-metadata", f"{name}={text}"]
     try:
         with tempfile.TemporaryDirectory() as folder:  # an index moved to the front cannot go through a pipe
             path = Path(folder, f"clip{suffix}")
-            _ffmpeg(*source, *options, str(path), subject=f"a {suffix} file", given=frames.tobytes())
+            _ffmpeg(*options, str(path), subject=f"a {suffix} file", given=frames.tobytes())
             data = path.read_bytes()
     except OSError as error:
-        advice = f"the folder for temporary files cannot be used ({error.strerror or error})"
-        raise ClipError(f"{advice}; free space or set TMPDIR") from error
+        reason = error.strerror or error
+        raise ClipError(f"temporary files cannot be used ({reason}); free space or set TMPDIR") from error
     if suffix == ".gif":
-        return _with_comment(data, tags.comment.encode())
-    if suffix == ".mp4" and tags.title:
+        return _with_comment(data, tags.get("comment", "").encode())
+    if suffix == ".mp4" and "title" in tags:
         packet = b"uuid" + _XMP_BOX + XMP.encode()
         return data + (4 + len(packet)).to_bytes(4, "big") + packet
     return data
@@ -144,35 +119,33 @@ def encode_file(frames: Frames, *, suffix: str, fps: float, tags: Tags = _NO_TAG
 
 def _with_comment(gif: bytes, comment: bytes) -> bytes:
     """Put a comment behind a gif's colour table, which ffmpeg cannot: GIF89a specification, section 24."""
-    table = 3 * 2 ** ((gif[10] & 7) + 1) if gif[10] & 128 else 0
-    blocks = b"".join(bytes([len(comment[i : i + 255])]) + comment[i : i + 255] for i in range(0, len(comment), 255))
-    return gif[: 13 + table] + b"\x21\xfe" + blocks + b"\0" + gif[13 + table :]
+    end = 13 + 3 * 2 ** ((gif[10] & 7) + 1)
+    blocks = re.sub(rb"(?s).{1,255}", lambda block: bytes([len(block[0])]) + block[0], comment)
+    return gif[:end] + b"\x21\xfe" + blocks + b"\0" + gif[end:]
 
 
-def encode_png(frame: npt.NDArray[np.uint8], *, tags: Tags = _NO_TAGS) -> bytes:
+def encode_png(frame: npt.NDArray[np.uint8], *, tags: Mapping[str, str] = _NO_TAGS) -> bytes:
     """Encode one frame, uint8 (height, width, 3), as PNG with its metadata."""
     info = PngInfo()
-    if tags.comment:
-        info.add_text("Comment", tags.comment)
-    if tags.title:
-        info.add_text("Title", tags.title)
-        info.add_text("Software", "svdkit")
+    for name, text in tags.items():
+        info.add_text(name.title(), text)
+    if "title" in tags:
         info.add_itxt("XML:com.adobe.xmp", XMP)
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
 
 
-def _encode_webp(frames: Frames, *, fps: float, tags: Tags) -> bytes:
+def _encode_webp(frames: Frames, fps: float, tags: Mapping[str, str]) -> bytes:
     """Encode as animated webp, lossy of high quality."""
     exif = Image.Exif()
-    exif[_EXIF_DESCRIPTION], exif[_EXIF_SOFTWARE] = tags.comment, "svdkit"
-    edges = [round(i * 1000 / fps) for i in range(len(frames) + 1)]  # whole milliseconds that add up to the duration
-    delays = [after - before for before, after in itertools.pairwise(edges)]
+    exif[_EXIF_DESCRIPTION], exif[_EXIF_SOFTWARE] = tags.get("comment", ""), "svdkit"
+    edges = np.rint(np.arange(len(frames) + 1) * 1000 / fps)  # whole milliseconds that add up to the duration
     first, *others = [Image.fromarray(frame) for frame in frames]
-    buffer, show = io.BytesIO(), {"save_all": True, "append_images": others, "duration": delays, "loop": 0}
+    show = {"save_all": True, "append_images": others, "duration": np.diff(edges).astype(int).tolist(), "loop": 0}
+    buffer = io.BytesIO()
     try:
-        first.save(buffer, "WEBP", quality=90, exif=exif, xmp=XMP.encode() if tags.title else b"", **show)
+        first.save(buffer, "WEBP", quality=90, exif=exif, xmp=XMP.encode() if "title" in tags else b"", **show)
     except Exception as error:  # a Pillow without webp, or a size that webp cannot have: many kinds
         raise ClipError(f"a .webp file: Pillow failed ({error}); try another format, such as .png") from error
     return buffer.getvalue()
@@ -184,12 +157,12 @@ def decode_file(path: Path) -> Decoded:
         return _decode_folder(path)
     with path.open("rb") as file:
         start = file.read(12)
-    if start[:4] == b"GIF8" or start[:4] + start[8:] == b"RIFFWEBP":
+    if re.match(rb"GIF8|(?s:RIFF.{4}WEBP)", start):
         return _decode_animation(path)
-    if start[4:8] in {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"}:
-        return _decode_video(path, demuxer="mov")
-    if start[:4] == b"\x1a\x45\xdf\xa3":
-        return _decode_video(path, demuxer="matroska")
+    if re.match(rb"(?s).{4}(ftyp|moov|mdat|wide|free|skip)", start):
+        return _decode_video(path, "mov")
+    if start.startswith(b"\x1a\x45\xdf\xa3"):
+        return _decode_video(path, "matroska")
     raise ClipError(f"{path.name} is not an mp4, webm, gif or webp video; convert it first, for example with ffmpeg")
 
 
@@ -197,87 +170,61 @@ def _decode_animation(path: Path) -> Decoded:
     """Read a gif or webp file, animated or still."""
     stills: list[Frames] = []
     delays: list[float] = []
-    with _pillow_errors(path), Image.open(path, formats=("GIF", "WEBP")) as image:
-        exif = image.getexif() if image.format == "WEBP" else Image.Exif()
-        comment = exif.get(_EXIF_DESCRIPTION, image.info.get("comment"))
+    with (
+        decoding(path.name, f"If it is whole, convert it; {_CUT_SHORT}."),
+        Image.open(path, formats=("GIF", "WEBP")) as image,
+    ):
+        comment = image.getexif().get(_EXIF_DESCRIPTION, image.info.get("comment"))
         for still in ImageSequence.Iterator(image):
             check_size(height=image.height, width=image.width, num_frames=len(stills) + 1)
             stills.append(np.asarray(still.convert("RGB")))
             delays.append(float(still.info.get("duration", 0)))
-        comment = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else comment
     if len(delays) > 1:
         delays = [delay if delay >= 4 else 100.0 for delay in delays]  # none is above 240 fps; 0 is shown as 100 ms
     shortest = min(delays)
     steady = sum(delays) / len(delays) if max(delays) < 2 * shortest else shortest  # the longer ones are merged frames
-    fps = 1000 / steady if shortest else None
-    return Decoded(np.stack(stills), fps, tuple(delays), comment=comment)
+    return Decoded(np.stack(stills), 1000 / steady if steady else None, delays, comment)
 
 
 def _decode_folder(folder: Path) -> Decoded:
     """Read the .png files of a folder in the order of the numbers in their names."""
-    paths = [path for path in folder.iterdir() if path.suffix.lower() == ".png"]
+    paths = [path for path in folder.iterdir() if path.suffix.lower() == ".png" and path.is_file()]
     if not paths:
         raise ClipError(f"{folder} holds no .png frames; give a folder that Clip.save wrote, or a video file")
-    paths.sort(key=lambda path: [int(n) if i % 2 else n for i, n in enumerate(re.split("([0-9]+)", path.name))])
-    pictures = [read_png(path, count=len(paths)) for path in paths]
-    for path, picture in zip(paths, pictures, strict=True):
-        if picture.size != pictures[0].size:
+    paths.sort(key=lambda path: ([int(number) for number in re.findall("[0-9]+", path.name)], path.name))
+    frames: list[Frames] = []
+    for path in paths:
+        frames.append(np.asarray(read_image(path, max_pixels=MAX_FRAME_PIXELS)))
+        check_size(height=frames[0].shape[0], width=frames[0].shape[1], num_frames=len(paths))
+        if frames[-1].shape != frames[0].shape:
             raise ClipError(f"{path.name} is not as large as {paths[0].name}; all frames of a clip have one size")
-    frames = np.stack([np.asarray(picture) for picture in pictures])
-    return Decoded(frames, fps=None, comment=pictures[0].info.get("Comment"))
+    with Image.open(paths[0]) as first:
+        return Decoded(np.stack(frames), fps=None, comment=first.info.get("Comment"))
 
 
-def read_png(path: Path, *, count: int = 1) -> Image.Image:
-    """Read a PNG file as RGB, if ``count`` pictures of its size are not too large."""
-    if not path.is_file():  # a pipe has no end
-        raise ClipError(f"{path.name} is a folder, pipe or device, not a picture; remove it from {path.parent.name}")
-    with _pillow_errors(path), Image.open(path, formats=("PNG",)) as image:
-        check_size(height=image.height, width=image.width, num_frames=count)
-        return image.convert("RGB")
-
-
-def _decode_video(path: Path, *, demuxer: str) -> Decoded:
+def _decode_video(path: Path, demuxer: str) -> Decoded:
     """Decode with a fixed demuxer and local files only, so that no playlist can lead ffmpeg elsewhere."""
     address = f"file:{path.absolute()}"  # a bare name may start with "-" or look like a URL
     source = ("-protocol_whitelist", "file", "-max_pixels", str(MAX_FRAME_PIXELS), "-f", demuxer, "-i", address)
-    times = ("-map", "0:V:0", "-c", "copy", "-frames:v", "5000", "-f", "framecrc", "pipe:2")
-    tags, log = _ffmpeg(*source, "-f", "ffmetadata", "pipe:1", *times, "-nostats", subject=path.name)
+    tags, log = _ffmpeg(*source, "-f", "ffmetadata", "pipe:1", subject=path.name)
+    comment = re.search(r"(?im)^comment=(.*)$", tags.decode("utf-8", "replace"))
+    rate = re.search(rb"Video: .*?([\d.]+)(k?) fps", log)  # 1000 is "1k"
     # rgb24, else frames of 10 bits become pictures of 16; 0:V, for 0:v may be the picture on the cover.
     frames_as_ppm = ("-pix_fmt", "rgb24", "-c:v", "ppm", "-f", "image2pipe", "-fs", str(MAX_BYTES), "pipe:1")
     quality = ("-sws_flags", "accurate_rnd+full_chroma_int+bicubic")
     data, _ = _ffmpeg(*source, "-map", "0:V:0", "-fps_mode", "passthrough", *quality, *frames_as_ppm, subject=path.name)
-    comment = re.search(rb"(?im)^comment=(.*)$", tags)
-    text = re.sub(r"\\(.)", r"\1", comment[1].decode("utf-8", "replace")) if comment else None
-    return Decoded(_parse_ppm(data, name=path.name), fps=_parse_rate(log), comment=text)
-
-
-def _parse_rate(log: bytes) -> float | None:
-    """Read the rate that ffmpeg's log names, or where it is not the one by which frames follow, that of their times."""
-    named = re.search(rb"Video: .*?([\d.]+)(k?) fps", log)  # 1000 is "1k"
-    rate = float(named[1]) * (1000 if named[2] else 1) if named else 0.0
-    base = re.search(rb"(?m)^#tb 0: (\d+)/(\d+)", log)
-    times = {int(time) for time in re.findall(rb"(?m)^0, +-?\d+, +(-?\d+),", log)} - {-(2**63)}  # that is "unknown"
-    if base and len(times) > 1:
-        unit, steps = int(base[1]) / int(base[2]), len(times) - 1
-        lasts = (max(times) - min(times)) * unit
-        if not rate or abs(lasts - steps / rate) > 0.02 * lasts + unit:
-            rate = steps / lasts
-    return rate or None
-
-
-def _parse_ppm(data: bytes, *, name: str) -> Frames:
-    """Split a stream of equally large PPM pictures; each begins with its own size."""
     header = re.match(rb"P6\s+(\d+)\s+(\d+)\s+255\s", data)
     if header is None:
-        raise ClipError(f"{name} holds no video frames; it may be cut short: save or download it again")
+        raise ClipError(f"{path.name} holds no video frames; {_CUT_SHORT}")
     if len(data) >= MAX_BYTES:
-        raise ClipError(f"{name} is longer than svdkit reads ({MAX_BYTES:,} bytes of raw frames); cut it first")
-    width, height = int(header[1]), int(header[2])
-    stride = header.end() + height * width * 3
-    if len(data) % stride or any(data[at : at + header.end()] != header[0] for at in range(0, len(data), stride)):
-        raise ClipError(f"{name} changes its frame size on the way; all frames of a clip are equally large")
-    rows = np.frombuffer(data, np.uint8).reshape(-1, stride)
-    return rows[:, header.end() :].reshape(-1, height, width, 3)
+        raise ClipError(f"{path.name} is longer than svdkit reads ({MAX_BYTES:,} bytes of raw frames); cut it first")
+    width, height = int(header[1]), int(header[2])  # of all: ffmpeg scales later frames to the size of the first
+    rows = np.frombuffer(data, np.uint8).reshape(-1, header.end() + height * width * 3)
+    return Decoded(
+        rows[:, header.end() :].reshape(-1, height, width, 3),
+        fps=float(rate[1]) * (1000 if rate[2] else 1) or None if rate else None,
+        comment=re.sub(r"\\(.)", r"\1", comment[1]) if comment else None,
+    )
 
 
 def _ffmpeg(*arguments: str, subject: str, given: bytes = b"") -> tuple[bytes, bytes]:
@@ -295,26 +242,12 @@ def _ffmpeg(*arguments: str, subject: str, given: bytes = b"") -> tuple[bytes, b
     if done.returncode == 0:
         return done.stdout, done.stderr
     log = done.stderr.decode("utf-8", "replace")
-    complaint = re.search(
-        r"(?im)^(?:\[[^\n\]]*\] )*([^\n]*(?:error|invalid|fail|no space|unknown encoder)[^\n]*)$", log
-    )
-    reason = complaint[1].strip() if complaint else f"it stopped with code {done.returncode}"
-    advice = "try another format, such as .png" if given else "it may be cut short: save or download it again"
+    told = re.search(r"(?im)^(?:\[[^\n\]]*\] )*([^\n]*(?:error|invalid|fail|no space|unknown encoder)[^\n]*)$", log)
+    reason = told[1].strip() if told else f"it stopped with code {done.returncode}"
+    advice = "try another format, such as .png" if given else _CUT_SHORT
     if "Unknown encoder" in log:
-        advice = f"{advice}, or run: pip install {_FFMPEG}, and unset IMAGEIO_FFMPEG_EXE"
-    is_full = any(words in log for words in ("No space left", "Disk quota exceeded"))
-    advice = "the disk is full; free some space" if is_full else advice
-    why = OSError(errno.ENOSPC, "no space left") if is_full else None  # a sweep stops for it
-    raise ClipError(f"{subject}: ffmpeg failed ({reason}); {advice}") from why
-
-
-@contextmanager
-def _pillow_errors(path: Path) -> Iterator[None]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd chunks; check_size decides
-            yield
-    except ClipError:
-        raise
-    except Exception as error:  # Pillow's readers raise many kinds: SyntaxError, EOFError, struct.error, OSError
-        raise ClipError(f"{path.name} cannot be read ({error}); is it whole? Save or download it again") from error
+        advice += f", or run: pip install {_FFMPEG}, and unset IMAGEIO_FFMPEG_EXE"
+    if not re.search("No space left|Disk quota exceeded", log):
+        raise ClipError(f"{subject}: ffmpeg failed ({reason}); {advice}")
+    full = OSError(errno.ENOSPC, "no space left")  # a sweep stops for it
+    raise ClipError(f"{subject}: ffmpeg failed ({reason}); the disk is full; free some space") from full

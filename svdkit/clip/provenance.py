@@ -38,6 +38,12 @@ _PATH = re.compile(
 )
 
 
+_KINDS = {  # what the fields are that are no dict
+    "notes": (list, "a tuple of sentences"),
+    **dict.fromkeys(("kind", "svdkit_version", "created_at"), (str, "a text")),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
     """Everything that made a clip; enough to make it again with ``replay``.
@@ -77,22 +83,14 @@ class Provenance:
     created_at: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(), compare=False)
 
     def __post_init__(self) -> None:
-        kind: object = self.kind
-        if not isinstance(kind, str) or kind not in ("micro", "svd"):
-            raise ClipError(f"provenance kind is {shown(kind)}; it is one of micro, svd")
-        for name in ("settings", "load", "conditioning", "model", "image", "stage_seconds", "environment"):
-            value = getattr(self, name)
-            if not isinstance(value, Mapping):
-                raise ClipError(f"provenance {name} is a {type(value).__name__}; give a dict of plain JSON values")
-            object.__setattr__(self, name, plain(value, where=name))
-        notes: object = self.notes
-        if not isinstance(notes, list | tuple) or not all(isinstance(note, str) for note in notes):
-            raise ClipError(f"provenance notes are {shown(notes)}; give a tuple of sentences")
-        object.__setattr__(self, "notes", tuple(map(_scrub, notes)))
-        for name in ("svdkit_version", "created_at"):
-            if not isinstance(getattr(self, name), str):
-                raise ClipError(f"provenance {name} is {shown(getattr(self, name))}; give a text")
-            object.__setattr__(self, name, _scrub(getattr(self, name)))
+        for name in self.__dataclass_fields__:
+            kind, wanted = _KINDS.get(name, (dict, "a dict of plain JSON values"))
+            value = plain(getattr(self, name), where=name)
+            if not isinstance(value, kind) or (kind is list and not all(isinstance(note, str) for note in value)):
+                raise ClipError(f"provenance {name} is {shown(value)}; give {wanted}")
+            object.__setattr__(self, name, tuple(value) if kind is list else value)
+        if self.kind not in {"micro", "svd"}:
+            raise ClipError(f"provenance kind is {shown(self.kind)}; it is one of micro, svd")
         # Windows takes 32,767 characters as one command line, and ffmpeg is given the JSON as an argument.
         if (length := len(json.dumps(self.to_dict()))) > 24_000:
             raise ClipError(f"the provenance is {length:,} characters long; 24,000 fit: shorten the notes")
@@ -104,12 +102,10 @@ class Provenance:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Provenance:
         """Build from ``to_dict()``; names that this version does not know are left out (a newer svdkit wrote them)."""
-        if not isinstance(values, Mapping):
-            raise ClipError(f"the provenance is a {type(values).__name__}; a JSON object is needed")
-        needed = ("kind", "settings", "load", "conditioning", "model", "image")
-        if missing := [name for name in needed if name not in values]:
-            raise ClipError(f"the provenance lacks {', '.join(missing)}")
-        return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})
+        try:
+            return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})
+        except TypeError as error:
+            raise ClipError(f"this is no provenance ({error}); give the object that to_dict() made") from error
 
     @property
     def name(self) -> str:
@@ -130,8 +126,8 @@ class Document:
 
     def __post_init__(self) -> None:
         check_fps(self.fps)
-        for name, size in (("num_frames", self.num_frames), ("height", self.height), ("width", self.width)):
-            if type(size) is not int or size < 1:
+        for name in ("num_frames", "height", "width"):
+            if type(size := getattr(self, name)) is not int or size < 1:
                 raise ClipError(f"{name} is {shown(size)}; it is a whole number from 1")
 
     def to_text(self, *, indent: int | None = None) -> str:
@@ -139,24 +135,31 @@ class Document:
         mark = {"digital_source_type": DIGITAL_SOURCE_TYPE} if self.provenance else {}
         return json.dumps({"svdkit_clip": 1, **mark, **asdict(self)}, indent=indent)
 
+    def tags(self) -> dict[str, str]:
+        """Give the file's metadata, by ffmpeg's names."""
+        if (made := self.provenance) is None:
+            return {"comment": self.to_text()}
+        title = f"AI-generated video ({made.name}, svdkit {made.svdkit_version})"
+        marks = {"software": "svdkit", "digital_source_type": DIGITAL_SOURCE_TYPE}
+        return {"comment": self.to_text(), "title": title, **marks}
+
     @classmethod
-    def from_text(cls, text: str | bytes) -> Document | None:
-        """Read ``to_text()``; None for another program's text, and ClipError for a broken one of ours."""
+    def from_text(cls, text: Any) -> Document | None:
+        """Read ``to_text()``; None for what is another program's, and ClipError for a broken one of ours."""
         try:
             values = json.loads(text)
-        except (ValueError, RecursionError):
+        except (TypeError, ValueError, RecursionError):
             return None
         if not isinstance(values, dict) or "svdkit_clip" not in values:
             return None
         made = values.get("provenance")
-        sizes = {name: values.get(name) for name in ("fps", "num_frames", "height", "width")}
-        return cls(**sizes, provenance=None if made is None else Provenance.from_dict(made))  # type: ignore[arg-type]
+        sizes: dict[str, Any] = {name: values.get(name) for name in ("fps", "num_frames", "height", "width")}
+        return cls(**sizes, provenance=None if made is None else Provenance.from_dict(made))
 
 
 def check_fps(fps: object) -> float:
     """Return a playback rate as float; ClipError if it is not 0.1 to 240 frames a second."""
-    rate: float = clip_number(fps, number(0.1, 240), name="fps", give="0.1 to 240 frames a second")
-    return rate
+    return float(clip_number(fps, number(0.1, 240), name="fps", give="0.1 to 240 frames a second"))
 
 
 def clip_number(value: object, check: Check, *, name: str, give: str) -> Any:
@@ -171,7 +174,7 @@ def plain(value: Any, *, where: str, depth: int = 0) -> Any:
     """Copy plain JSON values, cleaned; refuse all others, which would fail only when the clip is saved."""
     if depth > 12:
         raise ClipError(f"provenance {where[:80]} is nested deeper than 12 levels")
-    if value is None or isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**64):
+    if value is None or (isinstance(value, int) and abs(value) < 2**64):
         return value
     if isinstance(value, float) and math.isfinite(value):
         return float(value)

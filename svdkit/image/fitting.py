@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFilter, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from svdkit.errors import ImageError
 from svdkit.errors import shown as as_text
@@ -61,26 +61,27 @@ class Frame:
 
     def __post_init__(self) -> None:
         _check_fit(height=self.height, width=self.width, mode=self.mode, focus=self.focus, border=self.border)
-        if self.image.mode != "RGB" or self.image.size != (self.width, self.height):
+        photo, frame = (self.photo_width, self.photo_height), (self.width, self.height)
+        if self.image.mode != "RGB" or self.image.size != frame:
             raise ImageError(
-                f"a frame of {self.height} × {self.width} (height × width) needs an RGB image of that size, not "
-                f"{self.image.mode} of {self.image.height} × {self.image.width}. Make frames with svdkit.fit."
+                f"a frame of {frame} (width, height) needs an RGB image of that size, not {self.image!r}. Make frames "
+                "with svdkit.fit."
             )
         if not isinstance(self.source, str | None):
             raise ImageError(f"source={as_text(self.source)} is not a name. Give that of a file or sample, or None.")
-        photo, frame = (self.photo_width, self.photo_height), (self.width, self.height)
-        for (left, top, right, bottom), size in ((self.box, photo), (self.content_box, frame)):
+        for box, size in ((self.box, photo), (self.content_box, frame)):
+            left, top, right, bottom = box
             if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
                 raise ImageError(
-                    f"{(left, top, right, bottom)} is not left, top, right and bottom inside a picture of {size[1]} × "
-                    f"{size[0]} (height × width). Make frames with svdkit.fit."
+                    f"{box} is not left, top, right and bottom inside a picture of {size} (width, height). Make frames "
+                    "with svdkit.fit."
                 )
         content = f"{self.height}x{self.width}x3:".encode() + self.image.tobytes()  # 2 × 8 is not 4 × 4
         object.__setattr__(self, "sha256", hashlib.sha256(content).hexdigest())
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the frame in plain JSON, without its pixels."""
-        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "image"}
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "image"}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
@@ -91,10 +92,10 @@ class Frame:
             ImageError: The description is incomplete, or the picture is another one.
         """
         try:
-            values = {name: data[name] for name in cls.__dataclass_fields__ if name not in {"image", "sha256"}}
-            values |= {name: tuple(values[name]) for name in ("focus", "box", "content_box")}
+            values: dict[str, Any] = {name: data[name] for name in cls.__dataclass_fields__.keys() - {"image"}}
+            values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+            expected = str(values.pop("sha256"))
             frame = cls(image=image, **values)
-            expected = str(data["sha256"])
         except ImageError:
             raise
         except Exception as error:  # a damaged file beside a clip, or an object of the caller's
@@ -103,8 +104,8 @@ class Frame:
             ) from error
         if frame.sha256 != expected:
             raise ImageError(
-                f"the picture is not the one described: its SHA-256 begins with {frame.sha256[:12]}, not "
-                f"{expected[:12]}. Give the picture that was saved with the description, unchanged."
+                "the picture is not the one described: its SHA-256 differs. Give the picture that was saved with the "
+                "description, unchanged."
             )
         return frame
 
@@ -130,10 +131,6 @@ def _check_fit(*, height: Any, width: Any, mode: Any, focus: Any, border: Any) -
         )
     if not isinstance(border, str) or border != "blur":
         parse_colour(border)
-
-
-_PREVIEW_SIDE = 768  # large enough to judge a cut by, small enough for a notebook's column
-_SHADE = (18, 20, 26)
 
 
 def fit(
@@ -171,19 +168,25 @@ def fit(
     image = read_image(photo)
     height, width, focus = int(height), int(width), (float(focus[0]), float(focus[1]))  # may have been numpy's
     box: _Box = (0.0, 0.0, float(image.width), float(image.height))
-    content = (0, 0, width, height)
     if mode == "crop":
-        box = _crop_box(image, height=height, width=width, focus=focus)
-        fitted = _resize(image, height=height, width=width, box=box)
-    elif mode == "pad":
-        fitted, content = _pad(image, height=height, width=width, border=border)
-    else:
-        fitted = _resize(image, height=height, width=width)
+        box = _crop_box(image.size, (width, height), focus)
+    inner = _inside(image.size, (width, height)) if mode == "pad" else (width, height)
+    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+    fitted = part = _resize(image, inner, box=box)
+    if mode == "pad":
+        if border == "blur":
+            # A blur of 1/16 of the frame needs no detail, so it is made at about 1/8 of the size: 60 times less work.
+            cover = ImageOps.fit(image, (max(1, width // 8), max(1, height // 8)), Image.Resampling.LANCZOS)
+            cover = cover.filter(ImageFilter.GaussianBlur(max(1.0, math.hypot(*cover.size) / 16)))
+        else:
+            cover = Image.new("RGB", (1, 1), parse_colour(border))
+        fitted = cover.resize((width, height), Image.Resampling.BICUBIC)
+        fitted.paste(part, (left, top))
     fitted.info = {}
     return Frame(
         image=fitted, height=height, width=width, mode=mode, focus=focus, border=border,
-        photo_height=image.height, photo_width=image.width, box=box, content_box=content,
-        source=image.info.get(SOURCE_KEY),
+        photo_height=image.height, photo_width=image.width, source=image.info.get(SOURCE_KEY),
+        box=box, content_box=(left, top, left + inner[0], top + inner[1]),
     )  # fmt: skip
 
 
@@ -247,20 +250,17 @@ def preview_fit(
         (640, 427)
     """
     _check_fit(height=height, width=width, mode=mode, focus=focus, border=border)
-    cuts = mode == "crop"
-    image = read_image(photo) if cuts else fit(photo, height=height, width=width, mode=mode, border=border).image
-    shown = image.copy()
-    shown.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
-    if not cuts:
+    image = read_image(photo)
+    frame = fit(image, height=height, width=width, mode=mode, focus=focus, border=border)
+    shown = image if mode == "crop" else frame.image
+    shown.thumbnail((768, 768))  # large enough to judge a cut by, small enough for a notebook's column
+    if mode != "crop":
         return shown
-    scales = (shown.width / image.width, shown.height / image.height) * 2
-    box = _crop_box(image, height=height, width=width, focus=focus)
-    left, top, right, bottom = (round(side * scale) for side, scale in zip(box, scales, strict=True))
-    canvas = Image.blend(ImageOps.grayscale(shown).convert("RGB"), Image.new("RGB", shown.size, _SHADE), 0.55)
+    scale = max(shown.size) / max(frame.photo_width, frame.photo_height)
+    left, top, right, bottom = (round(side * scale) for side in frame.box)
+    canvas = shown.point(lambda level: level // 3)
+    canvas.paste("white", (left - 2, top - 2, right + 2, bottom + 2))
     canvas.paste(shown.crop((left, top, right, bottom)), (left, top))
-    if min(right - left, bottom - top) >= 8:  # a line around less than that would hide it
-        line = max(1, max(shown.size) // 320)
-        ImageDraw.Draw(canvas).rectangle((left, top, right - 1, bottom - 1), outline="white", width=line)
     return canvas
 
 
@@ -289,47 +289,29 @@ def restore(frames: npt.NDArray[np.uint8], frame: Frame) -> npt.NDArray[np.uint8
             f"frames of shape {frames.shape} ({frames.dtype}) do not belong to this frame: allowed is uint8 of "
             f"(frames, {frame.height}, {frame.width}, 3). Give the frames of the clip made from it."
         )
-    if frame.mode == "pad":
-        left, top, right, bottom = frame.content_box
-        return frames[:, top:bottom, left:right]
     if frame.mode == "stretch":
-        height, width = _inside(frame.photo_height, frame.photo_width, height=frame.height, width=frame.width)
-        squeezed = [np.asarray(_resize(Image.fromarray(one), height=height, width=width)) for one in frames]
-        return np.array(squeezed, dtype=np.uint8).reshape(-1, height, width, 3)
-    return frames
+        size = _inside((frame.photo_width, frame.photo_height), frame.image.size)
+        squeezed = [np.asarray(_resize(Image.fromarray(one), size)) for one in frames]
+        return np.array(squeezed, dtype=np.uint8).reshape(-1, *size[::-1], 3)
+    left, top, right, bottom = frame.content_box
+    return frames[:, top:bottom, left:right]
 
 
-def _resize(image: Image.Image, *, height: int, width: int, box: _Box | None = None) -> Image.Image:
+def _resize(image: Image.Image, size: tuple[int, int], *, box: _Box | None = None) -> Image.Image:
     """Resample a part of a picture; one that has the size already is copied bit by bit."""
     # With a gap of 3, Pillow first shrinks by whole numbers: much faster on large photos, and no difference to see.
-    return image.resize((width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+    return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
 
 
-def _crop_box(image: Image.Image, *, height: int, width: int, focus: tuple[float, float]) -> _Box:
-    """Find the largest part of the frame's aspect, centred on the focus as far as the photo allows."""
-    scale = min(image.width / width, image.height / height)
-    kept_width, kept_height = min(width * scale, image.width), min(height * scale, image.height)
-    left = min(max(focus[0] * image.width - kept_width / 2, 0.0), image.width - kept_width)
-    top = min(max(focus[1] * image.height - kept_height / 2, 0.0), image.height - kept_height)
-    return left, top, min(left + kept_width, image.width), min(top + kept_height, image.height)
+def _crop_box(photo: tuple[int, int], frame: tuple[int, int], focus: tuple[float, float]) -> Any:
+    """Find the largest part of the frame's aspect, centred on the focus as far as the photo goes; sizes are (x, y)."""
+    size, aspect = np.array(photo), np.array(frame)
+    kept = np.minimum(aspect * (size / aspect).min(), size)
+    start = np.clip(focus * size - kept / 2, 0.0, size - kept) + 0.0
+    return (*start.tolist(), *np.minimum(start + kept, size).tolist())
 
 
-def _pad(image: Image.Image, *, height: int, width: int, border: str) -> tuple[Image.Image, tuple[int, int, int, int]]:
-    """Put the whole photo, as large as possible, into the middle of a blurred or solid background."""
-    if border == "blur":
-        # A blur of 1/16 of the frame needs no detail, so it is made at about 1/8 of the size: 60 times less work.
-        cover = ImageOps.fit(image, (max(1, width // 8), max(1, height // 8)), Image.Resampling.LANCZOS)
-        cover = cover.filter(ImageFilter.GaussianBlur(max(1.0, math.hypot(*cover.size) / 16)))
-        canvas = cover.resize((width, height), Image.Resampling.BICUBIC)
-    else:
-        canvas = Image.new("RGB", (width, height), parse_colour(border))
-    inner_height, inner_width = _inside(image.height, image.width, height=height, width=width)
-    left, top = (width - inner_width) // 2, (height - inner_height) // 2
-    canvas.paste(_resize(image, height=inner_height, width=inner_width), (left, top))
-    return canvas, (left, top, left + inner_width, top + inner_height)
-
-
-def _inside(photo_height: int, photo_width: int, *, height: int, width: int) -> tuple[int, int]:
-    """Find the largest height and width of the photo's aspect that fit in; 1 pixel at least."""
-    scale = min(height / photo_height, width / photo_width)
-    return max(1, round(photo_height * scale)), max(1, round(photo_width * scale))
+def _inside(photo: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int]:
+    """Find the largest width and height of the photo's aspect that fit in; 1 pixel at least."""
+    scale = min(frame[0] / photo[0], frame[1] / photo[1])
+    return max(1, round(photo[0] * scale)), max(1, round(photo[1] * scale))

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import importlib.resources
-import io
 import os
 import re
+import threading
 import time
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPResponse
+from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlsplit
-from urllib.request import HTTPHandler, HTTPSHandler, Request, build_opener
+from urllib.request import Request, build_opener
 
 from PIL import Image
 
 from svdkit.errors import ImageError
 from svdkit.errors import shown as as_text
 from svdkit.given import user_path
-from svdkit.image.decode import array_to_image, decode_picture, open_picture, upright_srgb
+from svdkit.image.decode import to_photo
 
 # 12,000 × 9,000, as the largest photos of phones and cameras. A file of a few KB can declare as much, and reading it
 # takes 9 bytes a pixel, 1 GB (18 as WebP, 25 as JPEG 2000).
@@ -36,8 +37,8 @@ SOURCE_KEY = "svdkit_source"
 _INSTEAD = "Or save the picture on this machine and give the path of the file."
 _SAMPLES = ("rocket", "coffee", "cat")
 _ALLOWED = (
-    "Give a path, an http(s) address, bytes, an open binary file, a PIL image, an array or the name of a sample: "
-    f"{', '.join(_SAMPLES)}."
+    "Give the path of a file that you may read, an http(s) address, bytes, a file opened with open(path, 'rb'), a PIL "
+    f"image, an array or the name of a sample: {', '.join(_SAMPLES)}."
 )
 
 
@@ -101,187 +102,119 @@ def read_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
     if not isinstance(max_pixels, int) or max_pixels < 1:  # type: ignore[redundant-expr]  # callers are not typed
         raise ImageError(f"max_pixels={as_text(max_pixels)} is not a limit. Give a whole number of pixels, 1 or more.")
-    photo, name = _read(source, max_pixels)
-    if isinstance(name, str | bytes | os.PathLike) and (last := re.split(r"[/\\]", os.fsdecode(name))[-1]):
+    found, name, shown = _find(source)
+    photo = to_photo(found, shown=shown, max_pixels=max_pixels)
+    if isinstance(name, str) and (last := re.split(r"[/\\]", name)[-1]):
         photo.info[SOURCE_KEY] = _printable(last)  # never the folder: it must not travel with a clip
     return photo
 
 
-def _read(source: Any, max_pixels: int) -> tuple[Image.Image, Any]:
-    """Read a photo and the name of its source; no stored picture is kept longer than its photo needs it."""
+def _find(source: Any) -> tuple[Any, Any, str]:
+    """Find the picture, array or bytes that a source holds; also its name, and what to call it in messages."""
     if isinstance(source, Image.Image):
-        shown, name = "the PIL image", source.info.get(SOURCE_KEY, getattr(source, "filename", None))
-        return upright_srgb(open_picture(source, shown=shown, max_pixels=max_pixels), shown=shown), name
-    if _has(source, "__array__") or _has(source, "__array_interface__"):
-        shown = "the array"
-        return upright_srgb(array_to_image(source, shown=shown, max_pixels=max_pixels), shown=shown), None
-    data, name, shown = _read_bytes(source)
-    return upright_srgb(decode_picture(data, shown=shown, max_pixels=max_pixels), shown=shown), name
-
-
-def _has(source: Any, name: str) -> bool:
-    try:
-        return hasattr(source, name)
-    except Exception:  # noqa: BLE001 - the object is the caller's: its __getattr__ can raise anything
-        return False
-
-
-def _read_bytes(source: Any) -> tuple[bytes, Any, str]:
-    """Get the bytes of a file from wherever it is; also its name, and what to call it in messages."""
+        return source, source.info.get(SOURCE_KEY, getattr(source, "filename", None)), "the PIL image"
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source), None, f"the data ({len(source):,} bytes)"
+    if hasattr(type(source), "__array__"):
+        return source, None, "the array"
     if isinstance(source, str):
         if source in _SAMPLES:
             sample = importlib.resources.files("svdkit") / "samples" / f"{source}.jpg"
             return sample.read_bytes(), source, f"the sample {source}"
-        if scheme := re.match(r"\s*([a-z][a-z0-9+.-]+://|data:)", source, re.IGNORECASE):
-            shown = "data:…" if scheme[1].lower() == "data:" else _public_address(source.strip())
-            if scheme[1].lower() not in {"http://", "https://"}:
-                raise ImageError(
-                    f"{shown} is an address, but only those with http: and https: are allowed. Save the picture on "
-                    "this machine and give its plain path, or give its bytes."
-                )
-            return _fetch(source.strip()), unquote(urlsplit(shown).path), shown
-    if isinstance(source, str | os.PathLike):
-        try:
-            text = os.fsdecode(source)
-        except Exception as error:
-            raise ImageError(f"{type(source).__name__} names no file ({as_text(error)}). {_ALLOWED}") from error
-        return _read_file(text), text, _printable(text)
-    if _has(source, "read"):
-        name = source.name if _has(source, "name") else None
-        return _read_stream(source, "the open file"), name, "the open file"
-    raise ImageError(f"{type(source).__name__} is not a source of a photo. {_ALLOWED}")
+        if re.match(r"(?i)\s*([a-z][a-z0-9+.-]+://|data:)", source):
+            shown = _public_address(source.strip())
+            return _fetch(source.strip(), shown), unquote(urlsplit(shown).path), shown
+    return _read_file(source)
 
 
-def _read_file(text: str) -> bytes:
-    """Read a file, or say why not in the words the user used."""
-    shown = _printable(text)
-    if not text:
-        raise ImageError(f"an empty text names no photo. {_ALLOWED}")
+def _read_file(source: Any) -> tuple[bytes, Any, str]:
+    """Read a file by its path, or one that is open; say why not in the words the user used."""
+    shown = as_text(source)
     try:
-        path = user_path(text)
-        if path.exists() and not path.is_file():  # a pipe or device could be read for ever
-            raise ImageError(f"{shown} is a folder or a device, not a file. Give the path of one picture file.")
-        with path.open("rb") as stream:
-            return _read_stream(stream, shown)
+        if not isinstance(source, str | os.PathLike):
+            return _bytes_of(source, "the open file"), getattr(source, "name", None), "the open file"
+        text = os.fsdecode(source)
+        shown = _printable(text)
+        return _bytes_of(user_path(text), shown), text, shown
+    except ImageError:
+        raise
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageError(
             f"{shown} does not exist. Check the path (relative ones begin at the folder that Python runs in), or use a "
             f"sample: {', '.join(_SAMPLES)}."
         ) from error
-    except (OSError, ValueError) as error:  # no right, disk error; null byte
-        reason = getattr(error, "strerror", None) or error
-        raise ImageError(
-            f"{shown} cannot be read ({reason}). Check the path and your rights, or copy the file to a folder of yours."
-        ) from error
+    except Exception as error:  # no right, disk error; null byte; an object of the caller's can raise anything
+        reason = getattr(error, "strerror", None) or as_text(error, most=200)
+        raise ImageError(f"{shown} cannot be read ({reason}). {_ALLOWED}") from error
 
 
-def _read_stream(stream: Any, shown: str) -> bytes:
-    """Read an open file from its start, and leave it open."""
-    try:
-        if hasattr(stream, "seekable") and stream.seekable():
-            stream.seek(0)
-        data = stream.read(MAX_FILE_BYTES + 1)
-    except Exception as error:  # the object may be the caller's: its read() can raise anything
-        raise ImageError(
-            f"{shown} cannot be read ({as_text(error, most=200)}). Open it with open(path, 'rb') and keep it "
-            "open, or give the path."
-        ) from error
-    if not isinstance(data, bytes | bytearray | memoryview):
-        raise ImageError(f"{shown} gives {type(data).__name__}, not bytes. Open it in binary mode: open(path, 'rb').")
+def _bytes_of(file: Any, shown: str) -> bytes:
+    """Read a path; or an open file from its start, which stays open."""
+    if isinstance(file, Path):
+        if file.exists() and not file.is_file():  # a pipe or device could be read for ever
+            raise ImageError(f"{shown} is a folder or a device, not a file. Give the path of one picture file.")
+        with file.open("rb") as stream:
+            return _bytes_of(stream, shown)
+    if getattr(file, "seekable", lambda: False)():
+        file.seek(0)
+    data = bytes(file.read(MAX_FILE_BYTES + 1))
     if len(data) > MAX_FILE_BYTES:
         raise ImageError(
             f"{shown} is too large for a photo: more than {MAX_FILE_BYTES:,} bytes. Save a smaller copy first."
         )
-    return bytes(data)
+    return data
 
 
-def _fetch(url: str) -> bytes:
-    """Download a photo from an http or https address; proxies are taken from the environment, as usual."""
-    shown = _public_address(url)
+def _fetch(url: str, shown: str) -> bytes:
+    """Download a photo under a limit of time and bytes; proxies are taken from the environment, as usual."""
+    if not re.match("(?i)https?:", url):
+        raise ImageError(
+            f"{shown} is an address, but only those with http: and https: are allowed. Save the picture on this "
+            "machine and give its plain path, or give its bytes."
+        )
     if "@" in url.partition("://")[2].partition("/")[0]:
         raise ImageError(f"{shown}: addresses with a user name or password in them are not allowed. {_INSTEAD}")
-    try:
-        address = quote(url, safe="%/:=&?~#+!$,;'@()*[]")
-        headers = {"User-Agent": "Mozilla/5.0 (svdkit)"}  # urllib's own name is refused by many sites
-        request = Request(address, headers=headers)  # noqa: S310 - read_image lets only http and https through
-        with build_opener(_Web(shown)).open(request, timeout=_ANSWER_TIMEOUT_SECONDS) as response:
-            return _receive(response, shown)
-    except HTTPError as error:
-        error.close()
-        said = _printable(str(error.reason))
-        raise ImageError(
-            f"{shown} answered with HTTP error {error.code} ({said}), not with a picture. Open the address in a "
-            f"browser to see whether it exists and is public. {_INSTEAD}"
-        ) from error
-    except (OSError, HTTPException, ValueError) as error:  # ValueError: a malformed host, port or name
-        reason = error.reason if isinstance(error, URLError) else error
-        raise ImageError(
-            f"{shown} cannot be reached ({reason or type(reason).__name__}). Check the address, which looks like "
-            f"https://example.org/photo.jpg, and the network. {_INSTEAD}"
-        ) from error
+    received, faults = bytearray(), list[Exception]()
 
-
-class _Web(HTTPHandler, HTTPSHandler):
-    """http and https under one limit of time and bytes for all that a download receives, redirects included.
-
-    The timeout of a socket is for one byte only: a head, a "100 Continue" or a trailer may come for ever.
-    """
-
-    def __init__(self, shown: str) -> None:
-        super().__init__()
-        self.shown, self.received, self.deadline = shown, 0, time.monotonic() + DOWNLOAD_TIMEOUT_SECONDS
-
-    def do_open(self, http_class: Any, req: Request, **options: Any) -> Any:
-        def answer(sock: Any, *rest: Any, **named: Any) -> HTTPResponse:
-            limited: Any = _Limited(sock, self)
-            return HTTPResponse(limited, *rest, **named)
-
-        def connect(host: str, **more: Any) -> Any:
-            connection = http_class(host, **more)
-            connection.response_class = answer
-            return connection
-
-        return super().do_open(connect, req, **options)
-
-    def check(self, count: int) -> float:
-        """Count bytes that came; give the seconds left."""
-        self.received += count
-        left = self.deadline - time.monotonic()
-        if left <= 0 or self.received > MAX_DOWNLOAD_BYTES:
-            raise ImageError(
-                f"{self.shown} is too large or too slow: {self.received:,} bytes came, of at most "
-                f"{MAX_DOWNLOAD_BYTES:,} in {DOWNLOAD_TIMEOUT_SECONDS:.0f} s. Give the address of a smaller picture. "
-                f"{_INSTEAD}"
-            )
-        return left
-
-
-class _Limited(io.RawIOBase):
-    """What an answer is read from, in a socket's place."""
-
-    def __init__(self, sock: Any, web: _Web) -> None:
-        self._sock, self._raw, self._web = sock, sock.makefile("rb", buffering=0), web
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(min(_ANSWER_TIMEOUT_SECONDS, self._web.check(0)))
-        count = 0
+    def download() -> None:
         try:
-            count = int(self._raw.readinto(buffer) or 0)
-        finally:
-            self._web.check(count)  # a timeout that is the deadline is said to be that
-        return count
+            _download(url, received)
+        except Exception as error:  # noqa: BLE001 - raised below; urllib and http raise many kinds
+            faults.append(error)
+            if isinstance(error, HTTPError):
+                error.close()
 
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
+    # In a thread that can be left: a server may send a head, a "100 Continue" or a trailer byte by byte, for ever.
+    work = threading.Thread(target=download, daemon=True)
+    work.start()
+    work.join(DOWNLOAD_TIMEOUT_SECONDS)
+    if work.is_alive() or len(received) > MAX_DOWNLOAD_BYTES:
+        raise ImageError(
+            f"{shown} is too large or too slow: {len(received):,} bytes came, of at most {MAX_DOWNLOAD_BYTES:,} in "
+            f"{DOWNLOAD_TIMEOUT_SECONDS:.0f} s. Give the address of a smaller picture. {_INSTEAD}"
+        )
+    for fault in faults:
+        raise ImageError(
+            f"{shown} cannot be reached ({_printable(str(fault)) or type(fault).__name__}). Check the address, which "
+            "looks like https://example.org/photo.jpg, and the network, and open it in a browser to see whether it is "
+            f"public. {_INSTEAD}"
+        ) from fault
+    return bytes(received)
+
+
+def _download(url: str, received: bytearray) -> None:
+    """Receive the body of an answer, piece by piece: a server may declare any length."""
+    end = time.monotonic() + DOWNLOAD_TIMEOUT_SECONDS + 1  # when nobody waits any more
+    address = quote(url, safe="%/:=&?~#+!$,;'@()*[]")
+    headers = {"User-Agent": "Mozilla/5.0 (svdkit)"}  # urllib's own name is refused by many sites
+    request = Request(address, headers=headers)  # noqa: S310 - only http and https come here
+    with build_opener().open(request, timeout=_ANSWER_TIMEOUT_SECONDS) as response:
+        if not isinstance(response, HTTPResponse):  # urllib follows redirects to ftp, but not to file
+            raise OSError("it leads on to an address that is not http or https")
+        while len(received) <= MAX_DOWNLOAD_BYTES and time.monotonic() < end and (piece := response.read1(1 << 16)):
+            received += piece
+        if response.length:
+            raise OSError(f"it was cut short, {response.length:,} bytes are missing; try again")
 
 
 def _public_address(url: str) -> str:
@@ -291,15 +224,4 @@ def _public_address(url: str) -> str:
 
 def _printable(text: str) -> str:
     """Escape control characters and lone surrogates, and cut to 120 characters."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:121])
-    return shown if len(shown) <= 120 else f"{shown[:117]}..."
-
-
-def _receive(response: Any, shown: str) -> bytes:
-    """Read the body of an answer, in pieces: a server may declare any length."""
-    if not isinstance(response, HTTPResponse):  # urllib follows redirects to ftp, but not to file
-        raise ImageError(f"{shown} leads on to an address that is not http or https. {_INSTEAD}")
-    declared, received = response.length or 0, b"".join(iter(lambda: response.read1(1 << 16), b""))
-    if len(received) < declared:
-        raise ImageError(f"{shown} was cut short: {len(received):,} of {declared:,} bytes came. Try again. {_INSTEAD}")
-    return received
+    return as_text(text, most=120).strip("'\"")
