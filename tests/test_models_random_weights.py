@@ -121,7 +121,7 @@ def test_a_folder_needs_its_configuration_only(folder, tmp_path):
 
 
 def test_a_folder_without_configuration(tmp_path):
-    with pytest.raises(IncompleteModelError, match=r"feature_extractor/preprocessor_config\.json is missing"):
+    with pytest.raises(IncompleteModelError, match=r"feature_extractor/preprocessor_config\.json: download it again"):
         random_pipeline(tmp_path, dtype=torch.float32, device="meta")
 
 
