@@ -149,12 +149,6 @@ def test_micro_is_loaded_by_default(micro_folder):
     assert clip(pipe, height=72, width=128).shape == (1, 4, 3, 72, 128)
 
 
-def test_micro_without_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(svdkit.models.info, "_MICRO_FOLDER", tmp_path)
-    with pytest.raises(IncompleteModelError, match="the built-in model 'micro' has no weights in this installation"):
-        load("micro")
-
-
 def test_a_damaged_folder_is_refused_before_torch_reads_it(folder, tmp_path):
     broken = shutil.copytree(folder, tmp_path / "broken")
     (broken / "unet" / "config.json").unlink()

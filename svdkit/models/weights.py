@@ -107,7 +107,7 @@ def _download(info: ModelInfo, *, source: str, revision: str | None, variant: st
         return _from_modelscope(info, revision=None, variant=variant)
 
 
-def _here(snapshot_download: Any, repository: str, *, revision: str | None, variant: str | None) -> Path | None:
+def _here(snapshot_download: Any, repository: str | None, *, revision: str | None, variant: str | None) -> Path | None:
     """The folder of an earlier, complete download, found without the network; both hubs' libraries ask alike."""
     for wanted in VARIANTS if variant == "any" else (variant,):
         # Whatever is wrong, the download that follows says, if it still is.

@@ -11,17 +11,13 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from svdkit.environment import free_ram, lacking_code
 from svdkit.errors import OutOfMemoryError, PipelineError
 from svdkit.models.costs import Call, Network, svd_network
 from svdkit.settings.clip import choose_decode_chunk_size
 from svdkit.units import format_bytes
-
-if TYPE_CHECKING:
-    import torch
-
 
 # What other allocators than CUDA's say; they raise a plain RuntimeError.
 _SIGNS = (
@@ -125,7 +121,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
 
 
-def torch_dtype(name: str) -> torch.dtype:
+def torch_dtype(name: str) -> Any:
     """The torch dtype of "fp32", "fp16" or "bf16"."""
     import torch
 
