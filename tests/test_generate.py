@@ -19,17 +19,14 @@ import torch
 
 from svdkit.errors import Cancelled, ImageError, SettingsError, SvdkitWarning
 from svdkit.generate import Progress, encode, generate, generate_batch
-from svdkit.generate.run import _fit_photo
+from svdkit.generate import run as module
 from svdkit.image import fit, sample_photo
 from svdkit.models import find_model
 from svdkit.pipeline import LoadReport
 from svdkit.settings import ClipSettings, LoadSettings
-from tests.toy import toy_pipeline
 
 if TYPE_CHECKING:
     from svdkit.clip import Clip
-
-# numpy says so of torch inside diffusers' scheduler, which calls np.array(tensor).
 
 SETTINGS = ClipSettings(height=64, width=64, num_inference_steps=2, seed=3)
 SAY_NOTHING: dict[str, Any] = {"progress": False}
@@ -74,15 +71,13 @@ def test_one_call_of_svdkit_is_one_call_of_diffusers(toy_pipe: Any) -> None:
 
 
 def test_the_clip_says_what_was_loaded(loaded: Any) -> None:
+    """Micro is called micro."""
     clip = run(loaded)
     assert made(clip).kind == "svd"
     assert made(clip).model == {"name": "svd", "revision": "9f1c2d", "weights": "trained"}
     assert LoadSettings.from_dict(made(clip).load) == loaded.svdkit.settings
     assert made(clip).environment["torch"] == torch.__version__
     assert made(clip).notes == ()
-
-
-def test_micro_is_called_micro(loaded: Any) -> None:
     loaded.svdkit = dataclasses.replace(loaded.svdkit, model=dataclasses.replace(loaded.svdkit.model, name="micro"))
     assert made(run(loaded)).kind == "micro"
 
@@ -95,15 +90,19 @@ def test_a_photo_may_be_many_things(toy_pipe: Any, photo: str) -> None:
     assert made(clip).image["source"] == "rocket"
 
 
-def test_the_size_is_that_of_the_settings_else_of_the_model_else_of_diffusers(loaded: Any) -> None:
-    def size(pipe: Any, settings: ClipSettings) -> tuple[int, int]:
-        frame = _fit_photo(pipe, "cat", settings)
-        return frame.height, frame.width
-
-    assert size(loaded, ClipSettings(height=72, width=80)) == (72, 80)
-    assert size(loaded, ClipSettings(width=80)) == (64, 80)
-    assert size(loaded, ClipSettings()) == (64, 64)
-    assert size(object(), ClipSettings()) == (576, 1024)
+def test_the_size_is_that_of_the_settings_else_of_the_model_else_of_diffusers(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[tuple[int, int]] = []
+    monkeypatch.setattr(module, "fit", lambda photo, *, height, width, **_: sizes.append((height, width)))
+    for pipe, settings in (
+        (loaded, ClipSettings(height=72, width=80)),
+        (loaded, ClipSettings(width=80)),
+        (loaded, ClipSettings()),
+        (object(), ClipSettings()),
+    ):
+        generate_batch(pipe, ["cat"], settings)
+    assert sizes == [(72, 80), (64, 80), (64, 64), (576, 1024)]
 
 
 def test_how_a_photo_is_fitted(toy_pipe: Any) -> None:
@@ -114,17 +113,20 @@ def test_how_a_photo_is_fitted(toy_pipe: Any) -> None:
     assert made(run(toy_pipe, focus=(0.8, 0.5))).image["box"] != top
 
 
-def test_a_frame_of_another_size_than_the_settings_is_refused(toy_pipe: Any) -> None:
-    with pytest.raises(
-        SettingsError, match="settings ask for height=64, width=64, but the photo was fitted to height=72"
-    ):
-        run(toy_pipe, fit("cat", height=72, width=64))
-
-
-def test_an_unreadable_photo_is_found_before_anything_runs(toy_pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_wrong_is_found_before_anything_runs(toy_pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a batch too: all photos are read, and all seeds checked, before the first clip."""
     monkeypatch.setattr(toy_pipe, "_encode_image", None)
     with pytest.raises(ImageError, match="missing"):
         run(toy_pipe, "missing.jpg")
+    with pytest.raises(SettingsError, match="progress='loud' is not known"):
+        run(toy_pipe, progress="loud")
+    message = "settings ask for height=64, width=64, but the photo was fitted to height=72"
+    with pytest.raises(SettingsError, match=message):
+        run(toy_pipe, fit("cat", height=72, width=64))
+    with pytest.raises(ImageError, match="missing"):
+        batch(toy_pipe, ["rocket", "missing.jpg"])
+    with pytest.raises(SettingsError, match="seed=-1"):
+        batch(toy_pipe, ["rocket"], seeds=(1, -1))
 
 
 def test_a_drawn_seed_is_recorded_and_repeats_the_clip(toy_pipe: Any) -> None:
@@ -172,21 +174,6 @@ def test_progress_in_a_log_and_none_when_silent(toy_pipe: Any, capsys: pytest.Ca
     assert re.fullmatch(r"encode  .*\ndenoise .*\ndecode  .*\n", capsys.readouterr().err)
     run(toy_pipe)
     assert capsys.readouterr() == ("", "")
-
-
-def test_a_word_that_progress_does_not_know_is_refused_before_anything_runs(
-    toy_pipe: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(toy_pipe, "_encode_image", None)
-    with pytest.raises(SettingsError, match="progress='loud' is not known"):
-        run(toy_pipe, progress="loud")
-
-
-def test_on_step_cancels_and_the_pipeline_works_again(toy_pipe: Any) -> None:
-    expected = run(toy_pipe)
-    with pytest.raises(Cancelled, match="stopped by on_step after denoising step 1"):
-        run(toy_pipe, on_step=lambda step, latents: False)
-    assert np.array_equal(run(toy_pipe).frames, expected.frames)
 
 
 def test_a_report_cancels_between_chunks_and_the_pipeline_works_again(toy_pipe: Any) -> None:
@@ -246,14 +233,6 @@ def test_seeds_of_a_batch(toy_pipe: Any) -> None:
     first, second = (made(clip).settings["seed"] for clip in batch(toy_pipe, ["cat"], seeds=[None, None]))
     assert first != second
     assert list(batch(toy_pipe, ["cat"], seeds=[])) == []
-
-
-def test_all_photos_are_read_before_the_first_clip(toy_pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toy_pipe, "_encode_image", None)
-    with pytest.raises(ImageError, match="missing"):
-        batch(toy_pipe, ["rocket", "missing.jpg"])
-    with pytest.raises(SettingsError, match="seed=-1"):
-        batch(toy_pipe, ["rocket"], seeds=(1, -1))
 
 
 def test_a_failure_loses_none_of_the_finished_clips(toy_pipe: Any) -> None:
@@ -324,9 +303,3 @@ def test_stages_wait_for_a_clip_too(toy_pipe: Any) -> None:
     run(toy_pipe, on_step=begin)
     thread.join()
     assert order == ["step 1", "step 2", "stage of another thread"]
-
-
-def test_two_toys_do_not_share_what_clip_said() -> None:
-    """The guard of reuse sees which pipeline an encoding is of."""
-    first, second = toy_pipeline(seed=0), toy_pipeline(seed=1)
-    assert not np.array_equal(run(first).frames, run(second).frames)

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from svdkit.errors import SettingsError
 from svdkit.generate.stages import StageKey, model_identity, stage_key
 from svdkit.settings import ClipSettings
 
@@ -57,17 +56,6 @@ def test_jobs_group_by_key() -> None:
     """Two chunk sizes and two motions: one encoding, two denoisings, four decodings."""
     jobs = [SETTINGS.replace(decode_chunk_size=c, motion_bucket_id=b) for c in (2, 7) for b in (40, 180)]
     assert [len({key(stage, job) for job in jobs}) for stage in STAGES] == [1, 2, 4]
-
-
-def test_an_open_setting_has_no_key() -> None:
-    still_open = "height, width, seed, num_frames, num_inference_steps, max_guidance_scale, decode_chunk_size"
-    with pytest.raises(SettingsError, match=f"a decode key needs {still_open}, still None here; call"):
-        key("decode", ClipSettings())
-
-
-def test_an_unknown_stage_is_refused() -> None:
-    with pytest.raises(SettingsError, match="stage='upscale' is not known; give one of encode, denoise, decode"):
-        key("upscale")
 
 
 def test_a_loaded_model_is_known_by_name_revision_weights_and_dtype() -> None:

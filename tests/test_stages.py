@@ -16,8 +16,6 @@ from svdkit.image import Frame, fit
 from svdkit.settings import ClipSettings
 from tests.toy import toy_pipeline
 
-# numpy says so of torch inside diffusers' scheduler, which calls np.array(tensor).
-
 BASE = ClipSettings(num_inference_steps=2, seed=3)
 
 
@@ -69,23 +67,19 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[
         {"num_frames": 3, "decode_chunk_size": 2},
         {"num_frames": 7, "num_inference_steps": 1},
         {"num_inference_steps": 5, "seed": 2**63 - 1},
+        {"height": 64, "width": 128},
+        {"height": 72, "width": 40},  # does not divide by the UNet's own halvings
     ],
     ids=str,
 )
 def test_bits_are_those_of_one_call(toy_pipe: Any, changes: dict[str, Any]) -> None:
     settings = BASE.replace(**changes)
-    frame = frame_of()
-    expected = frames_of_one_call(toy_pipe, frame, settings)
-    assert np.array_equal(three_stages(toy_pipe, frame, settings), expected)
-
-
-@pytest.mark.parametrize(("height", "width"), [(64, 128), (72, 40), (128, 64)])
-def test_bits_at_other_sizes(toy_pipe: Any, height: int, width: int) -> None:
-    """72 by 40 does not divide by the UNet's own halvings."""
-    frame = frame_of("cat", height=height, width=width)
-    expected = frames_of_one_call(toy_pipe, frame, BASE)
-    assert expected.shape[1:3] == (height, width)
-    assert np.array_equal(three_stages(toy_pipe, frame, BASE), expected)
+    frame = frame_of(height=settings.height or 64, width=settings.width or 64)
+    before = torch.get_rng_state()
+    made = three_stages(toy_pipe, frame, settings)
+    assert torch.equal(torch.get_rng_state(), before), "the global random state is left alone"
+    assert made.shape[1:3] == (frame.height, frame.width)
+    assert np.array_equal(made, frames_of_one_call(toy_pipe, frame, settings))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -135,12 +129,6 @@ def test_the_reference_can_differ(toy_pipe: Any) -> None:
         assert not np.array_equal(three_stages(toy_pipe, frame, BASE.replace(**changes)), base), changes
 
 
-def test_the_global_random_state_is_left_alone(toy_pipe: Any) -> None:
-    before = torch.get_rng_state()
-    three_stages(toy_pipe, frame_of(), BASE)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 def test_one_encoding_serves_many_denoisings(toy_pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     frame = frame_of()
     encoded = encode(toy_pipe, frame, BASE)
@@ -183,49 +171,24 @@ def test_what_clip_said_of_another_photo_is_not_taken(toy_pipe: Any) -> None:
     assert torch.equal(encoded.image_embeddings, encode(toy_pipe, cat, BASE).image_embeddings)
 
 
-def test_open_settings_are_filled_in_and_recorded(toy_pipe: Any) -> None:
-    """A drawn seed repeats the clip."""
-    frame = frame_of()
-    clip = decode(toy_pipe, denoise(toy_pipe, encode(toy_pipe, frame, BASE.replace(seed=None))))
-    assert clip.provenance is not None
-    recorded = clip.provenance.settings
-    assert (recorded["height"], recorded["width"], recorded["num_frames"]) == (64, 64, 4)
-    assert 0 <= recorded["seed"] < 2**32
-    again = three_stages(toy_pipe, frame, ClipSettings.from_dict(recorded))
-    assert np.array_equal(again, clip.frames)
-
-
 def test_a_later_stage_takes_open_settings_from_the_one_before(toy_pipe: Any) -> None:
     encoded = encode(toy_pipe, frame_of(), BASE.replace(num_frames=6))
     denoised = denoise(toy_pipe, encoded, ClipSettings(num_inference_steps=1))
     assert (denoised.settings.seed, denoised.settings.num_frames) == (3, 6)
 
 
-@pytest.mark.parametrize(
-    ("changes", "difference"),
-    [
-        ({"seed": 4}, "seed: 3 and 4"),
-        ({"noise_aug_strength": 0.1}, "noise_aug_strength: 0.02 and 0.1"),
-    ],
-)
-def test_an_encoding_made_for_other_settings_is_refused(
-    toy_pipe: Any, changes: dict[str, Any], difference: str
-) -> None:
-    encoded = encode(toy_pipe, frame_of(), BASE)
-    message = re.escape(f"this Encoded was made for other settings ({difference} now); call encode again with")
-    with pytest.raises(SettingsError, match=message):
-        denoise(toy_pipe, encoded, BASE.replace(**changes))
-
-
-def test_latents_made_for_other_settings_are_refused(toy_pipe: Any) -> None:
-    denoised = denoise(toy_pipe, encode(toy_pipe, frame_of(), BASE))
-    message = re.escape("this Denoised was made for other settings (motion_bucket_id: 127 and 9; call denoise again")
-    with pytest.raises(SettingsError, match=message.replace(r"9;", r"9 now\);")):
-        decode(toy_pipe, denoised, BASE.replace(motion_bucket_id=9))
-
-
-def test_an_encoding_of_another_model_is_refused(toy_pipe: Any) -> None:
-    encoded = encode(toy_pipe, frame_of(), BASE)
+def test_what_was_made_for_something_else_is_refused(toy_pipe: Any) -> None:
+    encoded: Any = encode(toy_pipe, frame_of(), BASE)
+    denoised: Any = denoise(toy_pipe, encoded)
+    for make, made, changes, difference, stage in (
+        (denoise, encoded, {"seed": 4}, "seed: 3 and 4", "encode"),
+        (denoise, encoded, {"noise_aug_strength": 0.1}, "noise_aug_strength: 0.02 and 0.1", "encode"),
+        (decode, denoised, {"motion_bucket_id": 9}, "motion_bucket_id: 127 and 9", "denoise"),
+    ):
+        name = type(made).__name__
+        message = f"this {name} was made for other settings ({difference} now); call {stage} again with the settings"
+        with pytest.raises(SettingsError, match=re.escape(message)):
+            make(toy_pipe, made, BASE.replace(**changes))
     with pytest.raises(SettingsError, match=r"made for other settings \(model: 'own pipeline"):
         denoise(toy_pipeline(seed=1), encoded)
 
@@ -276,24 +239,23 @@ def test_on_step_sees_every_step_with_its_latents(toy_pipe: Any) -> None:
 
 
 def test_a_run_is_cancelled_between_steps_and_the_pipeline_works_again(toy_pipe: Any) -> None:
-    settings = BASE.replace(num_inference_steps=5)
-    frame = frame_of()
-    encoded = encode(toy_pipe, frame, settings)
-    with pytest.raises(Cancelled, match="stopped by on_step after denoising step 2") as caught:
-        denoise(toy_pipe, encoded, on_step=lambda step, latents: step < 2)
-    assert caught.value.finished is encoded
-    expected = frames_of_one_call(toy_pipe, frame, settings)
-    assert np.array_equal(three_stages(toy_pipe, frame, settings), expected)
+    """By False, or in words of one's own."""
 
-
-def test_on_step_may_raise_cancelled_in_its_own_words(toy_pipe: Any) -> None:
     def stop(step: int, latents: Any) -> None:
         raise Cancelled("the user closed the panel")
 
-    encoded = encode(toy_pipe, frame_of(), BASE)
-    with pytest.raises(Cancelled, match="the user closed the panel") as caught:
-        denoise(toy_pipe, encoded, on_step=stop)
-    assert caught.value.finished is encoded
+    settings = BASE.replace(num_inference_steps=5)
+    frame = frame_of()
+    encoded = encode(toy_pipe, frame, settings)
+    for on_step, words in (
+        (lambda step, latents: step < 2, "stopped by on_step after denoising step 2"),
+        (stop, "the user closed the panel"),
+    ):
+        with pytest.raises(Cancelled, match=words) as caught:
+            denoise(toy_pipe, encoded, on_step=on_step)
+        assert caught.value.finished is encoded
+    expected = frames_of_one_call(toy_pipe, frame, settings)
+    assert np.array_equal(three_stages(toy_pipe, frame, settings), expected)
 
 
 @pytest.mark.parametrize("stage", ["encode", "denoise", "decode"])

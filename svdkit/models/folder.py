@@ -169,14 +169,11 @@ def half_precision(folder: Path) -> list[str]:
 def read_json(folder: Path, name: str) -> dict[str, Any]:
     """Read a file of a model's folder, an IncompleteModelError if that cannot be."""
     try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        return {**json.loads((folder / name).read_text(encoding="utf-8"))}  # a TypeError if it is no mapping
     except FileNotFoundError:
         raise IncompleteModelError(_lacks(folder, name)) from None
-    except (OSError, ValueError) as error:
-        raise IncompleteModelError(f"{name} cannot be read as JSON ({error}): {_AGAIN}") from error
-    if not isinstance(content, dict):
-        raise IncompleteModelError(f"{name} holds no JSON object: {_AGAIN}")
-    return content
+    except (OSError, ValueError, TypeError) as error:
+        raise IncompleteModelError(f"{name} cannot be read as a JSON object ({error}): {_AGAIN}") from error
 
 
 def _lacks(folder: Path, *names: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import os
 import re
 from pathlib import Path
@@ -13,8 +14,6 @@ from svdkit.errors import IncompleteModelError, ModelError
 from svdkit.given import user_path
 from svdkit.models.folder import CONFIGURATIONS, PICKLE_SUFFIXES, read_json, single_file_error
 
-# Parameters of SVD's unet, vae and image encoder, two bytes each; test_models_random_weights.py counts them again.
-_SVD_FP16_BYTES = 2 * (1_524_623_082 + 97_742_847 + 632_076_800)
 _MICRO_FOLDER = Path(__file__).parents[1] / "micro"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -79,20 +78,9 @@ def catalogue() -> tuple[ModelInfo, ...]:
         >>> [model.name for model in catalogue()]
         ['micro', 'svd', 'svd-xt', 'svd-xt-1.1']
     """
-    micro = ModelInfo(
-        name="micro",
-        title="micro: svdkit's small built-in model, for learning and tests on a laptop",
-        num_frames=14,
-        height=72,
-        width=128,
-        num_inference_steps=10,  # more sharpens details, which then flicker: see its card
-        max_guidance_scale=1.0,
-        licence="Apache-2.0",
-        weights_bytes=_safetensors_bytes(_MICRO_FOLDER),
-        trained="painted planes under a moving camera; no photographs, no people",
-        folder=_MICRO_FOLDER,
-    )
-    return (micro, *_SVD)
+    entries = json.loads(Path(__file__).with_name("catalogue.json").read_text(encoding="utf-8"))
+    folders = {"micro": _MICRO_FOLDER}
+    return tuple(ModelInfo(**entry, folder=folders.get(entry["name"])) for entry in entries)
 
 
 def find_model(name: str | Path | ModelInfo) -> ModelInfo:
@@ -158,24 +146,3 @@ def describe_folder(folder: Path, *, base: ModelInfo | None = None) -> ModelInfo
 def _safetensors_bytes(folder: Path) -> int:
     files = [*folder.glob("*/*.fp16*.safetensors")] or folder.glob("*/*.safetensors")
     return sum(file.stat().st_size for file in files)
-
-
-_SVD = tuple(
-    ModelInfo(
-        name=name,
-        title=f"Stable Video Diffusion {title}, {num_frames} frames",
-        num_frames=num_frames,
-        hub_id=f"stabilityai/stable-video-diffusion-img2vid{suffix}",
-        # A mirror of the gated one would be a way around its licence.
-        modelscope_id=None if name == "svd-xt-1.1" else f"AI-ModelScope/stable-video-diffusion-img2vid{suffix}",
-        gated=name == "svd-xt-1.1",
-        licence="Stability AI Community License; https://stability.ai/license",
-        weights_bytes=_SVD_FP16_BYTES,
-        trained=trained,
-    )
-    for name, title, num_frames, suffix, trained in (
-        ("svd", "img2vid", 14, "", "14 frames at 576x1024, from Stable Diffusion 2.1 and a large video collection"),
-        ("svd-xt", "XT", 25, "-xt", "fine-tuned from svd to 25 frames at 576x1024"),
-        ("svd-xt-1.1", "XT-1.1", 25, "-xt-1-1", "fine-tuned from svd-xt, fixed 6 fps and motion bucket 127"),
-    )
-)

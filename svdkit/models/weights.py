@@ -10,7 +10,7 @@ import contextlib
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,21 @@ def locate(
         PosixPath('.../models--stabilityai--stable-video-diffusion-img2vid-xt/snapshots/9e43909513c6714f1bc7...')
     """
     info = find_model(model)
-    if info.folder and source in {"hub", "modelscope"}:
+    folder = info.folder
+    if folder and source in {"hub", "modelscope"}:
         raise ModelError(f"source={source!r} but {info.name!r} is a local folder: leave source='auto'")
-    if not info.folder and source == "folder":
+    if not folder and source == "folder":
         raise ModelError(
             f"source='folder' but {info.name!r} is no folder: give the path of a folder, or source='auto' to download"
         )
-    folder = info.folder or _download(info, source=source, revision=revision, variant=variant)
+    if not folder and source != "modelscope":
+        try:
+            folder = _from_hub(info, revision=revision, variant=variant)
+        except _UnreachableError:
+            if source == "hub" or not info.modelscope_id or not importlib.util.find_spec("modelscope"):
+                raise
+            revision = None  # a branch or commit of the hub means nothing on ModelScope
+    folder = folder or _from_modelscope(info, revision=revision, variant=variant)
     check_folder(folder, variant=variant)
     return folder
 
@@ -93,18 +101,6 @@ def _room(size: int, *, place: Path, variable: str, what: str) -> Iterator[None]
             f"downloads cannot be written to {str(place)!r}: {refusal(error)}, or set the environment variable "
             f"{variable} to a folder elsewhere and restart Python; a download continues where it stopped"
         ) from error
-
-
-def _download(info: ModelInfo, *, source: str, revision: str | None, variant: str | None) -> Path:
-    if source == "modelscope":
-        return _from_modelscope(info, revision=revision, variant=variant)
-    try:
-        return _from_hub(info, revision=revision, variant=variant)
-    except _UnreachableError:
-        if source == "hub" or not info.modelscope_id or not importlib.util.find_spec("modelscope"):
-            raise
-        # A branch or commit of the hub means nothing on ModelScope.
-        return _from_modelscope(info, revision=None, variant=variant)
 
 
 def _here(snapshot_download: Any, repository: str | None, *, revision: str | None, variant: str | None) -> Path | None:
@@ -162,15 +158,22 @@ def _from_hub(info: ModelInfo, *, revision: str | None, variant: str | None) -> 
     try:
         remote = HfApi(endpoint=endpoint).model_info(info.hub_id, revision=revision, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in remote.siblings}
-        chosen = _choose_variant(sizes, info=info, variant=variant)
-        files = {"revision": revision, "allow_patterns": allow_patterns(chosen), "endpoint": endpoint}
-        missing = [
-            sizes[name]
-            for name in filter_repo_objects(sizes, allow_patterns=files["allow_patterns"])
-            if not isinstance(try_to_load_from_cache(info.hub_id, name, revision=remote.sha), str)
-        ]
-        with _room(sum(missing), place=Path(constants.HF_HUB_CACHE), variable="HF_HOME", what=info.name):
-            return Path(snapshot_download(info.hub_id, **files))
+        if INDEX not in sizes:
+            raise ModelError(  # noqa: TRY301 - passed on below
+                f"{info.hub_id} has no model_index.json, so it is not in diffusers layout: use a catalogue name, for "
+                "example 'svd-xt', or another repository"
+            )
+        files = {kind: [*filter_repo_objects(sizes, allow_patterns=allow_patterns(kind))] for kind in VARIANTS}
+        weights = {
+            kind: {Path(name).parts[0] for name in files[kind] if name.endswith("safetensors")} for kind in files
+        }
+        nothing = f"{info.hub_id} has no complete set of safetensors weights: use another repository"
+        there = [kind for kind in VARIANTS if weights[kind] == {*STEMS}]
+        wanted = files[pick_variant(variant, there, names=sizes, where=f"{info.hub_id}", nothing=nothing)]
+        here = (try_to_load_from_cache(info.hub_id, name, revision=remote.sha) for name in wanted)
+        missing = sum(sizes[name] for name, path in zip(wanted, here, strict=True) if not isinstance(path, str))
+        with _room(missing, place=Path(constants.HF_HUB_CACHE), variable="HF_HOME", what=info.name):
+            return Path(snapshot_download(info.hub_id, revision=revision, allow_patterns=wanted, endpoint=endpoint))
     except ModelError:
         raise
     except Exception as error:
@@ -180,25 +183,6 @@ def _from_hub(info: ModelInfo, *, revision: str | None, variant: str | None) -> 
 def _endpoint() -> str | None:
     """The mirror set now; huggingface_hub itself reads HF_ENDPOINT only once, when it is imported."""
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
-
-
-def _choose_variant(names: Iterable[str], *, info: ModelInfo, variant: str | None) -> str | None:
-    """The variant to fetch, by the names of the repository's files, before any byte is downloaded."""
-    from huggingface_hub.utils import filter_repo_objects
-
-    if INDEX not in names:
-        raise ModelError(
-            f"{info.hub_id} has no model_index.json, so it is not in diffusers layout: use a catalogue name, for "
-            "example 'svd-xt', or another repository"
-        )
-
-    def networks(kind: str | None) -> set[str]:
-        files = filter_repo_objects(names, allow_patterns=allow_patterns(kind))
-        return {name.partition("/")[0] for name in files if name.endswith(".safetensors")}
-
-    there = [kind for kind in VARIANTS if networks(kind) == {*STEMS}]
-    nothing = f"{info.hub_id} has no complete set of safetensors weights: use another repository"
-    return pick_variant(variant, there, names=names, where=f"{info.hub_id}", nothing=nothing)
 
 
 def _translate(error: Exception, *, info: ModelInfo, revision: str | None) -> ModelError:

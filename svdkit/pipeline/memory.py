@@ -6,7 +6,6 @@ the activations of a call.
 
 from __future__ import annotations
 
-import gc
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -106,7 +105,6 @@ def free_bytes(device: str) -> int:
     import torch
 
     # What torch keeps for later of an earlier clip is not free to CUDA, and would push the next load to a slower plan.
-    gc.collect()
     torch.cuda.empty_cache()
     return int(torch.cuda.mem_get_info(device)[0])
 

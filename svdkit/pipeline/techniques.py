@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import PipelineError, SettingsError
 from svdkit.models.folder import quiet
-from svdkit.settings.base import nearest
 
 if TYPE_CHECKING:
     import torch
@@ -88,9 +87,7 @@ def _switch(pipe: Any, name: str, *, on: bool, device: str | None = None) -> Non
     import torch
 
     if name not in TECHNIQUES:
-        close = nearest(name, TECHNIQUES)
-        hint = f"; did you mean {close!r}?" if close else ""
-        raise SettingsError(f"technique {name!r} is not known{hint}: give one of {', '.join(TECHNIQUES)}")
+        raise SettingsError(f"technique {name!r} is not known: give one of {', '.join(TECHNIQUES)}")
     if on == (name in active_techniques(pipe)):
         return
     if name == "forward-chunking":
@@ -142,22 +139,17 @@ def _two_pass_class(network: Any) -> Any:
     a call stands outside all of them, and outside `compile`, which then sees batches of n only.
     """
 
-    def in_two_passes(self: nn.Module, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def in_two_passes(
+        self: nn.Module, sample: Any, timestep: Any, encoder_hidden_states: Any, added_time_ids: Any, **options: Any
+    ) -> Any:
         import torch
 
-        batch = len(sample)
-        if batch % 2:
-            return network.__call__(self, sample, *args, **kwargs)
-
-        def run(index: int) -> Any:
-            def half(value: Any) -> Any:
-                # A scalar time step is for all; everything of the batch's length is cut with it.
-                return value.chunk(2)[index] if torch.is_tensor(value) and value.shape[:1] == (batch,) else value
-
-            named = {key: half(value) for key, value in kwargs.items()}
-            return network.__call__(self, *map(half, (sample, *args)), **named)
-
-        first, second = run(0), run(1)
+        steps = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
+        inputs = (sample, steps, encoder_hidden_states, added_time_ids)
+        if len(sample) % 2:
+            return network.__call__(self, *inputs, **options)
+        halves = zip(*(value.chunk(2) for value in inputs), strict=True)
+        first, second = (network.__call__(self, *half, **options) for half in halves)
         joined = torch.cat([first[0], second[0]])
         return (joined,) if isinstance(first, tuple) else type(first)(sample=joined)
 
