@@ -47,15 +47,15 @@ RESOLVED = SETTINGS.resolve(height=64, width=64, num_frames=4)
     ],
     ids=str,
 )
-def test_out_of_memory_is_recognised(error: Exception, *, is_one: bool) -> None:
+def test_out_of_memory_is_recognised(error, *, is_one):
     assert is_out_of_memory(error) == is_one
 
 
-def limit_decode(pipe: Any, patch: pytest.MonkeyPatch, frames: int) -> None:
+def limit_decode(pipe, patch, frames):
     """Let the VAE run out of memory above a number of frames at once."""
     decode = pipe.vae.decode
 
-    def limited(latents: Any, **kwargs: Any) -> Any:
+    def limited(latents, **kwargs):
         if len(latents) > frames:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return decode(latents, **kwargs)
@@ -63,11 +63,11 @@ def limit_decode(pipe: Any, patch: pytest.MonkeyPatch, frames: int) -> None:
     patch.setattr(pipe.vae, "decode", limited)
 
 
-def limit_unet(pipe: Any, patch: pytest.MonkeyPatch, *, fits: Any) -> list[int]:
+def limit_unet(pipe, patch, *, fits):
     """Let the UNet run out of memory unless `fits(batch)`; return the list of batches that ran."""
     forward, ran = pipe.unet.forward, []
 
-    def limited(sample: Any, *args: Any, **kwargs: Any) -> Any:
+    def limited(sample, *args, **kwargs):
         if not fits(len(sample)):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
         ran.append(len(sample))
@@ -77,20 +77,20 @@ def limit_unet(pipe: Any, patch: pytest.MonkeyPatch, *, fits: Any) -> list[int]:
     return ran
 
 
-def said(caught: pytest.WarningsRecorder) -> list[str]:
+def said(caught):
     return [str(warning.message) for warning in caught if warning.category is SvdkitWarning]
 
 
-def run(pipe: Any, **options: Any) -> Any:
+def run(pipe, **options):
     return generate(pipe, "rocket", SETTINGS, progress=False, **options)
 
 
 @pytest.fixture
-def pipe() -> Any:
+def pipe():
     return toy_pipeline()
 
 
-def test_the_decode_chunk_is_halved_until_it_fits(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_decode_chunk_is_halved_until_it_fits(pipe, monkeypatch):
     expected = generate(pipe, "rocket", SETTINGS.replace(decode_chunk_size=1), progress=False)
     limit_decode(pipe, monkeypatch, 1)
     ran = limit_unet(pipe, monkeypatch, fits=lambda batch: True)
@@ -107,7 +107,7 @@ def test_the_decode_chunk_is_halved_until_it_fits(pipe: Any, monkeypatch: pytest
     assert ran == [2, 2], "the latents are kept: denoising ran once"
 
 
-def test_guidance_runs_in_two_passes_when_both_do_not_fit(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guidance_runs_in_two_passes_when_both_do_not_fit(pipe, monkeypatch):
     """It stays on for the next clip, without a warning then, and can be undone."""
     expected = run(pipe)
     with monkeypatch.context() as patch:
@@ -128,9 +128,7 @@ def test_guidance_runs_in_two_passes_when_both_do_not_fit(pipe: Any, monkeypatch
 @pytest.mark.parametrize(
     ("guidance", "steps"), [(3.0, ["two-pass-guidance", "forward-chunking"]), (1.0, ["forward-chunking"])]
 )
-def test_forward_chunking_comes_second(
-    pipe: Any, guidance: float, steps: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_forward_chunking_comes_second(pipe, guidance, steps, monkeypatch):
     """Without guidance two passes would change nothing."""
     limit_unet(pipe, monkeypatch, fits=lambda batch: "forward-chunking" in active_techniques(pipe))
     with pytest.warns(SvdkitWarning) as caught:
@@ -146,14 +144,14 @@ def test_forward_chunking_comes_second(
         ("decode", ["smaller", "smaller", "offload"]),
     ],
 )
-def test_the_whole_ladder_of_a_gpu(stage: str, steps: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_ladder_of_a_gpu(stage, steps, monkeypatch):
     """On a GPU the last steps are offload plans; which are on is kept in a set here, since there is no GPU."""
     on: list[str] = []
     monkeypatch.setattr(ladder_module, "active_techniques", lambda pipe: tuple(on))
     monkeypatch.setattr(ladder_module, "apply_technique", lambda pipe, name: on.append(name))
     tried: list[int] = []
 
-    def attempt(settings: ClipSettings) -> None:
+    def attempt(settings):
         tried.append(settings.decode_chunk_size or 0)
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -164,7 +162,7 @@ def test_the_whole_ladder_of_a_gpu(stage: str, steps: list[str], monkeypatch: py
     assert tried[-1] == (1 if stage == "decode" else 4)
 
 
-def gpu_pipe(**report: Any) -> Any:
+def gpu_pipe(**report):
     pipe = SimpleNamespace(_execution_device=torch.device("cuda"))
     if report:
         pipe.svdkit = SimpleNamespace(settings=SimpleNamespace(**report))
@@ -180,14 +178,12 @@ def gpu_pipe(**report: Any) -> Any:
         ("denoise", False, ("sequential", "two-pass-guidance", "forward-chunking"), None),
     ],
 )
-def test_what_is_compiled_stays_and_a_stronger_plan_too(
-    stage: str, *, compiled: bool, on: tuple[str, ...], step: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_compiled_stays_and_a_stronger_plan_too(stage, *, compiled, on, step, monkeypatch):
     monkeypatch.setattr(ladder_module, "active_techniques", lambda pipe: on)
     assert _next_step(gpu_pipe(compile=compiled), stage, RESOLVED) == step
 
 
-def test_the_end_of_the_ladder_is_an_error_with_advice(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_the_ladder_is_an_error_with_advice(pipe, monkeypatch):
     limit_decode(pipe, monkeypatch, 0)
     expected = (
         "decode ran out of memory at height=64, width=64, num_frames=4, decode_chunk_size=1 after decode ran out of "
@@ -201,9 +197,7 @@ def test_the_end_of_the_ladder_is_an_error_with_advice(pipe: Any, monkeypatch: p
     assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
 
 
-def test_stepping_down_can_be_switched_off_and_the_pipeline_works_after(
-    pipe: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stepping_down_can_be_switched_off_and_the_pipeline_works_after(pipe, monkeypatch):
     expected = run(pipe)
     message = "denoise ran out of memory at height=64, width=64, num_frames=4; allow smaller steps with step_down=True"
     with monkeypatch.context() as patch:
@@ -214,8 +208,8 @@ def test_stepping_down_can_be_switched_off_and_the_pipeline_works_after(
     assert np.array_equal(run(pipe).frames, expected.frames)
 
 
-def test_other_errors_pass_through(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*args: Any, **kwargs: Any) -> None:
+def test_other_errors_pass_through(pipe, monkeypatch):
+    def broken(*args, **kwargs):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(pipe.unet, "forward", broken)
@@ -224,13 +218,13 @@ def test_other_errors_pass_through(pipe: Any, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("step_down", [True, False])
-def test_a_failed_attempt_holds_no_tensors(step_down: bool) -> None:
+def test_a_failed_attempt_holds_no_tensors(step_down):
     """The error's traceback would keep them: for the next attempt, and in a notebook until the next error."""
     alive: list[weakref.ref[Any]] = []
     seen: list[int] = []
     pipe = toy_pipeline()
 
-    def attempt(now: Any) -> str:
+    def attempt(now):
         gc.collect()
         seen.append(sum(ref() is not None for ref in alive))
         activations = torch.zeros(8)
@@ -251,7 +245,7 @@ def test_a_failed_attempt_holds_no_tensors(step_down: bool) -> None:
         assert alive[0]() is None
 
 
-def test_a_batch_keeps_the_smaller_chunk(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_keeps_the_smaller_chunk(pipe, monkeypatch):
     limit_decode(pipe, monkeypatch, 2)
     with pytest.warns(SvdkitWarning) as caught:
         clips = list(generate_batch(pipe, ["rocket"], SETTINGS, seeds=(1, 2), progress=False))

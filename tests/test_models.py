@@ -6,7 +6,6 @@ import fnmatch
 import json
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -38,7 +37,7 @@ def sharded(tmp_path):
     return write_hub_folder(tmp_path / "sharded", sharded=True)
 
 
-def edit(file: Path, **changes: object) -> None:
+def edit(file, **changes):
     content = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps({**content, **changes}), encoding="utf-8")
 

@@ -9,14 +9,7 @@ from PIL import Image
 
 from svdkit.errors import PipelineError, SettingsError
 from svdkit.models import find_model
-from svdkit.pipeline import (
-    LoadReport,
-    active_techniques,
-    apply_technique,
-    loading,
-    techniques,
-    undo_technique,
-)
+from svdkit.pipeline import LoadReport, active_techniques, apply_technique, loading, techniques, undo_technique
 from svdkit.settings import LoadSettings
 from tests.toy import toy_pipeline
 
@@ -108,16 +101,6 @@ def test_a_switch_keeps_the_maths_and_undoing_it_is_exact(pipe, plain, name):
     assert before.abs().max() > 0.5
     assert (during - before).abs().max() < 1e-5
     assert (with_it - plain).abs().max() < 1e-3
-    assert torch.equal(clip(pipe), plain)
-
-
-def test_both_switches_together_in_any_order(pipe, plain):
-    apply_technique(pipe, "two-pass-guidance")
-    apply_technique(pipe, "forward-chunking")
-    assert active_techniques(pipe) == SWITCHES
-    assert (clip(pipe) - plain).abs().max() < 1e-3
-    undo_technique(pipe, "two-pass-guidance")
-    undo_technique(pipe, "forward-chunking")
     assert torch.equal(clip(pipe), plain)
 
 

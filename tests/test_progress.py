@@ -17,34 +17,34 @@ from svdkit.generate.progress import Meter, Progress, Screen, reporter
 
 
 class Terminal(io.StringIO):
-    def isatty(self) -> bool:
+    def isatty(self):
         return True
 
 
 class Clock:
     """A clock that a test winds by hand, in place of time.perf_counter and time.monotonic."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch):
         self.now = 100.0
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: self.now, monotonic=lambda: self.now))
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch):
     return Clock(monkeypatch)
 
 
-def on(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+def on(stream, monkeypatch):
     """Put a stream in the place of stderr; within a test, for pytest puts its own there before it."""
     monkeypatch.setattr("sys.stderr", stream)
     return stream
 
 
-def at(step: int, *, stage: str = "denoise", steps: int = 4, remaining: float | None = 6.0) -> Progress:
+def at(step, *, stage="denoise", steps=4, remaining=6.0):
     return Progress(stage=stage, step=step, steps=steps, elapsed_seconds=2.0 * step, remaining_seconds=remaining)
 
 
-def test_the_meter_tells_the_start_every_step_and_the_end(clock: Clock) -> None:
+def test_the_meter_tells_the_start_every_step_and_the_end(clock):
     """The remaining time leaves out the first step, which warms up."""
     told: list[Progress] = []
     with Meter("denoise", steps=4, report=told.append, synchronize=lambda: None) as meter:
@@ -60,11 +60,11 @@ def test_the_meter_tells_the_start_every_step_and_the_end(clock: Clock) -> None:
     assert meter.seconds == 14.0
 
 
-def test_the_device_is_waited_for_only_where_a_stage_begins_and_ends(clock: Clock) -> None:
+def test_the_device_is_waited_for_only_where_a_stage_begins_and_ends(clock):
     """The wait belongs to the stage that caused it: it is inside the seconds of the stage."""
     events: list[str] = []
 
-    def synchronize() -> None:
+    def synchronize():
         events.append("wait")
         clock.now += 5.0
 
@@ -75,10 +75,10 @@ def test_the_device_is_waited_for_only_where_a_stage_begins_and_ends(clock: Cloc
     assert meter.seconds == 5.0
 
 
-def test_a_report_may_cancel_and_then_the_stage_is_not_done(clock: Clock) -> None:
+def test_a_report_may_cancel_and_then_the_stage_is_not_done(clock):
     told: list[int] = []
 
-    def report(progress: Progress) -> None:
+    def report(progress):
         told.append(progress.step)
         if progress.step == 1:
             raise Cancelled("enough")
@@ -93,17 +93,13 @@ def test_a_report_may_cancel_and_then_the_stage_is_not_done(clock: Clock) -> Non
 
 @pytest.mark.parametrize(
     ("progress", "text"),
-    [
-        (at(0, remaining=None), "0/4"),
-        (at(1), "1/4, 2.0 s, about 6.0 s left"),
-        (at(4, remaining=0.0), "8.0 s"),
-    ],
+    [(at(0, remaining=None), "0/4"), (at(1), "1/4, 2.0 s, about 6.0 s left"), (at(4, remaining=0.0), "8.0 s")],
 )
-def test_its_text(progress: Progress, text: str) -> None:
+def test_its_text(progress, text):
     assert str(progress) == text
 
 
-def test_a_terminal_gets_one_line_a_stage_rewritten_in_place(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_one_line_a_stage_rewritten_in_place(clock, monkeypatch):
     terminal = on(Terminal(), monkeypatch)
     report = reporter("terminal")
     for step in range(5):
@@ -117,7 +113,7 @@ def test_a_terminal_gets_one_line_a_stage_rewritten_in_place(clock: Clock, monke
     assert "denoise [##########----------] 2/4, 4.0 s, about 6.0 s left" in text
 
 
-def test_a_log_gets_only_the_lines_of_finished_stages(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_gets_only_the_lines_of_finished_stages(clock, monkeypatch):
     stream = on(io.StringIO(), monkeypatch)
     report = reporter("terminal")
     for stage, step in itertools.product(("encode", "denoise"), range(5)):
@@ -126,7 +122,7 @@ def test_a_log_gets_only_the_lines_of_finished_stages(clock: Clock, monkeypatch:
     assert stream.getvalue() == "encode  8.0 s\ndenoise 8.0 s\n"
 
 
-def test_a_terminal_is_not_flooded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_is_not_flooded(clock, monkeypatch):
     """A thousand steps within a second become about ten updates; the first and the last always show."""
     terminal = on(Terminal(), monkeypatch)
     report = reporter("terminal")
@@ -140,17 +136,17 @@ def test_a_terminal_is_not_flooded(clock: Clock, monkeypatch: pytest.MonkeyPatch
 class Display:
     """Stands in for IPython.display.display."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.shown: list[dict[str, str]] = []
         self.places: list[tuple[str, bool]] = []
 
-    def __call__(self, bundle: dict[str, str], *, raw: bool, display_id: str, update: bool) -> None:
+    def __call__(self, bundle, *, raw, display_id, update):
         assert raw
         self.places.append((display_id, update))
         self.shown.append(bundle)
 
 
-def test_a_notebook_gets_one_display_updated_in_place(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebook_gets_one_display_updated_in_place(clock, monkeypatch):
     display = Display()
     monkeypatch.setattr("IPython.display.display", display)
     report = reporter("notebook")
@@ -166,7 +162,7 @@ def test_a_notebook_gets_one_display_updated_in_place(clock: Clock, monkeypatch:
     assert '<progress aria-label="denoise" value="4" max="4">' in last["text/html"]
 
 
-def test_a_real_kernel_updates_one_output() -> None:
+def test_a_real_kernel_updates_one_output():
     """A cell that runs three stages ends with one output, which holds the last state of all three."""
     import nbclient
     from nbformat.v4 import new_code_cell, new_notebook
@@ -199,13 +195,13 @@ def test_a_real_kernel_updates_one_output() -> None:
         ("terminal", "notebook", True),
     ],
 )
-def test_where_progress_is_shown(monkeypatch: pytest.MonkeyPatch, kind: str, given: bool | str, expected: bool) -> None:
+def test_where_progress_is_shown(monkeypatch, kind, given, expected):
     monkeypatch.setattr(module, "notebook_kind", lambda: kind)
     place: Any = reporter(given)
     assert place.__self__.in_notebook == expected
 
 
-def test_a_log_gets_a_line_now_and_then(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_gets_a_line_now_and_then(clock, monkeypatch):
     """What a sweep shows: one line in so many seconds, a failure at once, the last line in any case."""
     stream = on(io.StringIO(), monkeypatch)
     screen = Screen("terminal", log_seconds=30)
@@ -218,7 +214,7 @@ def test_a_log_gets_a_line_now_and_then(clock: Clock, monkeypatch: pytest.Monkey
     assert stream.getvalue().split("\n") == ["1/7", "one failed", "4/7", "7/7", "7/7", ""]
 
 
-def test_a_function_is_taken_as_it_is_and_false_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_function_is_taken_as_it_is_and_false_shows_nothing(capsys):
     told: list[Progress] = []
     assert reporter(told.append) == told.append
     reporter(False)(at(1))
@@ -226,6 +222,6 @@ def test_a_function_is_taken_as_it_is_and_false_shows_nothing(capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("given", ["loud", None, 3])
-def test_other_values_are_refused(given: object) -> None:
+def test_other_values_are_refused(given):
     with pytest.raises(SettingsError, match=re.escape(f"progress={given!r} is not known; give 'auto', 'notebook'")):
-        reporter(given)  # type: ignore[arg-type]
+        reporter(given)

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path, PurePath
-from typing import Any, TypeVar
+from typing import Any
 
 from svdkit.clip import Clip, Provenance
 from svdkit.environment import machine
@@ -35,8 +35,6 @@ from svdkit.pipeline import active_techniques, apply_technique, load, report_of
 from svdkit.pipeline.memory import is_out_of_memory
 from svdkit.settings import ClipSettings, LoadSettings
 
-_T = TypeVar("_T")
-
 _SMALLER_CHUNK = "smaller decode chunk"
 _COMMIT = re.compile(r"[0-9a-f]{40}")  # of the hub; other revisions are hashes of files, which none can be asked for
 # What may change bits: other versions, or another processor, may round differently.
@@ -47,8 +45,8 @@ _DECIDE_BITS = (
 
 
 def _run_stage(
-    pipe: Any, stage: str, attempt: Callable[[Any], _T], settings: Resolved, *, step_down: bool, notes: list[str]
-) -> tuple[_T, Resolved]:
+    pipe: Any, stage: str, attempt: Callable[[Any], Any], settings: Resolved, *, step_down: bool, notes: list[str]
+) -> tuple[Any, Resolved]:
     """Run ``attempt(settings)`` until it fits; note each step down; return its result and the settings that fitted."""
     import torch
 

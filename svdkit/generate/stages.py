@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -31,13 +31,11 @@ if TYPE_CHECKING:
     from svdkit.settings import ClipSettings
 
 
-StageKey: TypeAlias = tuple[tuple[str, Any], ...]
-
 _USUAL_CHUNK = 5  # what LoadReport says when memory does not limit the chunk
 # Playback speed is in none of these: it only goes into the file.
 _ENCODE = ("height", "width", "noise_aug_strength", "seed")
-_GUIDANCE = ("min_guidance_scale", "max_guidance_scale")
-_DENOISE = (*_ENCODE, "num_frames", "num_inference_steps", *_GUIDANCE, "fps", "motion_bucket_id")
+_STEPS = ("num_frames", "num_inference_steps", "min_guidance_scale", "max_guidance_scale")
+_DENOISE = (*_ENCODE, *_STEPS, "fps", "motion_bucket_id")
 _DEPENDS_ON = {"encode": _ENCODE, "denoise": _DENOISE, "decode": (*_DENOISE, "decode_chunk_size")}
 
 
@@ -66,7 +64,7 @@ class Denoised:
     encode_seconds: float
 
 
-def stage_key(stage: str, settings: ClipSettings, *, image_sha256: str, model: str) -> StageKey:
+def stage_key(stage: str, settings: ClipSettings, *, image_sha256: str, model: str) -> tuple[tuple[str, Any], ...]:
     """Say what a stage's output depends on: equal keys, equal outputs. Group jobs by it to run each stage once.
 
     Settings must be resolved; ``model`` is what ``model_identity`` says, or any text for planning without a model.
