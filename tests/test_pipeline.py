@@ -13,7 +13,6 @@ import weakref
 import pytest
 import torch
 from huggingface_hub import constants
-from PIL import Image
 
 import svdkit.models.info
 from svdkit.errors import DownloadError, OutOfMemoryError, PipelineError
@@ -25,6 +24,7 @@ from svdkit.pipeline import memory as devices
 from svdkit.pipeline.memory import LATER_BYTES, OVERHEAD_BYTES, choose_memory
 from svdkit.settings import LoadSettings
 from tests.hub_server import COMMIT, serve
+from tests.toy import clip_of as clip
 from tests.toy import toy_pipeline, write_hub_folder
 
 XT = "stabilityai/stable-video-diffusion-img2vid-xt"
@@ -42,19 +42,6 @@ def micro_folder(tmp_path, monkeypatch):
     made = write_hub_folder(tmp_path / "micro", pipe=toy_pipeline(latent_channels=8, downscale=4))
     monkeypatch.setattr(svdkit.models.info, "_MICRO_FOLDER", made)
     return made
-
-
-def clip(pipe, *, height=64, width=64):
-    pipe.set_progress_bar_config(disable=True)
-    return pipe(
-        Image.linear_gradient("L").convert("RGB").resize((width, height)),
-        height=height,
-        width=width,
-        num_inference_steps=2,
-        decode_chunk_size=2,
-        generator=torch.Generator().manual_seed(0),
-        output_type="pt",
-    ).frames
 
 
 # Loading

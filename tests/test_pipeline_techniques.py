@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch._dynamo
-from PIL import Image
 
 from svdkit.errors import PipelineError, SettingsError
 from svdkit.models import find_model
 from svdkit.pipeline import LoadReport, active_techniques, apply_technique, loading, techniques, undo_technique
 from svdkit.settings import LoadSettings
+from tests.toy import clip_of as clip
 from tests.toy import toy_pipeline
 
 SWITCHES = ("forward-chunking", "two-pass-guidance")
@@ -27,18 +27,6 @@ def pipe():
 @pytest.fixture(scope="module")
 def plain(pipe):
     return clip(pipe)
-
-
-def clip(pipe):
-    return pipe(
-        Image.linear_gradient("L").convert("RGB").resize((64, 64)),
-        height=64,
-        width=64,
-        num_inference_steps=2,
-        decode_chunk_size=2,
-        generator=torch.Generator().manual_seed(0),
-        output_type="pt",
-    ).frames
 
 
 def unet_inputs(batch):

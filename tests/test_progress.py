@@ -21,17 +21,13 @@ class Terminal(io.StringIO):
         return True
 
 
-class Clock:
-    """A clock that a test winds by hand, in place of time.perf_counter and time.monotonic."""
-
-    def __init__(self, monkeypatch):
-        self.now = 100.0
-        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: self.now, monotonic=lambda: self.now))
-
-
 @pytest.fixture
 def clock(monkeypatch):
-    return Clock(monkeypatch)
+    """A clock that a test winds by hand, in place of time.perf_counter and time.monotonic."""
+    clock = SimpleNamespace(now=100.0)
+    look = {"perf_counter": lambda: clock.now, "monotonic": lambda: clock.now}
+    monkeypatch.setattr(module, "time", SimpleNamespace(**look))
+    return clock
 
 
 def on(stream, monkeypatch):
@@ -51,10 +47,8 @@ def test_the_meter_tells_the_start_every_step_and_the_end(clock):
         for seconds in (10.0, 1.0, 1.0, 2.0):
             clock.now += seconds
             meter.step()
-    assert [(progress.step, progress.steps, progress.done) for progress in told] == [
-        *((step, 4, False) for step in range(4)),
-        (4, 4, True),
-    ]
+    assert [(progress.step, progress.steps) for progress in told] == [(step, 4) for step in range(5)]
+    assert [progress.done for progress in told] == [False] * 4 + [True]
     assert [progress.elapsed_seconds for progress in told] == [0.0, 10.0, 11.0, 12.0, 14.0]
     assert [progress.remaining_seconds for progress in told] == [None, 30.0, 2.0, 1.0, 0.0]
     assert meter.seconds == 14.0
@@ -133,30 +127,16 @@ def test_a_terminal_is_not_flooded(clock, monkeypatch):
     assert terminal.getvalue().endswith("\n")
 
 
-class Display:
-    """Stands in for IPython.display.display."""
-
-    def __init__(self):
-        self.shown: list[dict[str, str]] = []
-        self.places: list[tuple[str, bool]] = []
-
-    def __call__(self, bundle, *, raw, display_id, update):
-        assert raw
-        self.places.append((display_id, update))
-        self.shown.append(bundle)
-
-
 def test_a_notebook_gets_one_display_updated_in_place(clock, monkeypatch):
-    display = Display()
-    monkeypatch.setattr("IPython.display.display", display)
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, **how: shown.append((bundle, how)))
     report = reporter("notebook")
     for stage, step in itertools.product(("encode", "denoise"), (0, 1, 4)):
         clock.now += 1.0
         report(at(step, stage=stage))
-    assert len(display.shown) == 6
-    assert len({place for place, _ in display.places}) == 1
-    assert [update for _, update in display.places] == [False, *[True] * 5]
-    last = display.shown[-1]
+    assert [how["update"] for _, how in shown] == [False, *[True] * 5]
+    assert len({how["display_id"] for _, how in shown}) == 1
+    last = shown[-1][0]
     assert last["text/plain"] == "encode  8.0 s\ndenoise 8.0 s"
     assert last["text/html"].count("<tr>") == 2
     assert '<progress aria-label="denoise" value="4" max="4">' in last["text/html"]
