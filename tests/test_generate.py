@@ -208,23 +208,11 @@ def test_a_failure_loses_none_of_the_finished_clips(toy_pipe):
     assert [made(clip).settings["seed"] for clip in clips] == [1, 2]
 
 
-@pytest.mark.parametrize(
-    "photos",
-    [
-        "rocket",
-        Path("rocket.jpg"),
-        b"the bytes of a file",
-        io.BytesIO(b"an open file"),
-        sample_photo("cat"),
-        fit("cat", height=8, width=8),
-        np.zeros((8, 8, 3), np.uint8),
-        None,
-    ],
-    ids=lambda photo: type(photo).__name__,
-)
-def test_one_photo_is_not_a_list(toy_pipe, photos):
-    with pytest.raises(SettingsError, match=r"photos is one \w+, not a list; write photos=\[…\], also for one"):
-        batch(toy_pipe, photos)
+def test_one_photo_is_not_a_list(toy_pipe):
+    files = (Path("rocket.jpg"), b"the bytes of a file", io.BytesIO(b"an open file"))
+    for photos in ("rocket", *files, sample_photo("cat"), fit("cat", height=8, width=8), np.zeros((8, 8, 3)), None):
+        with pytest.raises(SettingsError, match=r"photos is one \w+, not a list; write photos=\[…\], also for one"):
+            batch(toy_pipe, photos)
 
 
 def test_photos_and_seeds_may_be_arrays(toy_pipe):

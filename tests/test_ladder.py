@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 import weakref
 from types import SimpleNamespace
 from typing import Any
@@ -126,17 +125,6 @@ def test_guidance_runs_in_two_passes_when_both_do_not_fit(pipe, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("guidance", "steps"), [(3.0, ["two-pass-guidance", "forward-chunking"]), (1.0, ["forward-chunking"])]
-)
-def test_forward_chunking_comes_second(pipe, guidance, steps, monkeypatch):
-    """Without guidance two passes would change nothing."""
-    limit_unet(pipe, monkeypatch, fits=lambda batch: "forward-chunking" in active_techniques(pipe))
-    with pytest.warns(SvdkitWarning) as caught:
-        generate(pipe, "rocket", SETTINGS.replace(max_guidance_scale=guidance), progress=False)
-    assert re.findall(r"applied '([\w-]+)'", " ".join(said(caught))) == steps
-
-
-@pytest.mark.parametrize(
     ("stage", "steps"),
     [
         ("encode", ["offload"]),
@@ -170,17 +158,19 @@ def gpu_pipe(**report):
 
 
 @pytest.mark.parametrize(
-    ("stage", "compiled", "on", "step"),
+    ("stage", "changes", "compiled", "on", "step"),
     [
-        ("encode", True, (), None),
-        ("encode", False, (), "offload"),
-        ("denoise", False, ("group-offload", "two-pass-guidance", "forward-chunking"), None),
-        ("denoise", False, ("sequential", "two-pass-guidance", "forward-chunking"), None),
+        ("encode", {}, True, (), None),
+        ("encode", {}, False, (), "offload"),
+        ("denoise", {"max_guidance_scale": 1.0}, False, (), "forward-chunking"),  # two passes would change nothing
+        ("denoise", {}, False, ("group-offload", "two-pass-guidance", "forward-chunking"), None),
+        ("denoise", {}, False, ("sequential", "two-pass-guidance", "forward-chunking"), None),
     ],
 )
-def test_what_is_compiled_stays_and_a_stronger_plan_too(stage, *, compiled, on, step, monkeypatch):
+def test_the_next_step_changes_something(stage, changes, *, compiled, on, step, monkeypatch):
+    """What is compiled is not offloaded, and a stronger plan is not replaced by a weaker."""
     monkeypatch.setattr(ladder_module, "active_techniques", lambda pipe: on)
-    assert _next_step(gpu_pipe(compile=compiled), stage, RESOLVED) == step
+    assert _next_step(gpu_pipe(compile=compiled), stage, RESOLVED.replace(**changes)) == step
 
 
 def test_the_end_of_the_ladder_is_an_error_with_advice(pipe, monkeypatch):

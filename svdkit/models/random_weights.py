@@ -63,7 +63,8 @@ def random_pipeline(
                 filled = torch.empty(parameter.shape, dtype=dtype, device=device)
                 if device != "meta":
                     _fill(filled, name=key, generator=generator)
-                setattr(module, key, torch.nn.Parameter(filled, requires_grad=False))
+                # Costs are counted with gradients wanted, as weights that are read want them: torch folds otherwise.
+                setattr(module, key, torch.nn.Parameter(filled, requires_grad=device == "meta"))
         network.to(device)  # its buffers
     return pipe
 
