@@ -17,7 +17,7 @@ from svdkit.clip import Clip
 from svdkit.clip.formats import encode_file
 from svdkit.clip.provenance import Document, Provenance
 from svdkit.errors import ClipError
-from svdkit.generate import remake, replay
+from svdkit.generate import replay, run
 from svdkit.models import find_model
 from svdkit.settings import ClipSettings, LoadSettings
 from tests.clips import micro_clip, moving, provenance
@@ -239,8 +239,8 @@ def _no_model() -> Iterator[None]:
         return settings.resolve(height=frame.height, width=frame.width, num_frames=14)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(remake, "load", lambda model, *, settings: SimpleNamespace(svdkit=told))
-        patch.setattr(remake, "generate", resolved)
+        patch.setattr(run, "load", lambda model, *, settings: SimpleNamespace(svdkit=told))
+        patch.setattr(run, "generate", resolved)
         yield
 
 

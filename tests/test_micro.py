@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -55,7 +54,7 @@ MISSED = ("guidance",)
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_the_bars_hold(monkeypatch: pytest.MonkeyPatch):
+def test_the_bars_hold(monkeypatch):
     """Four pictures, two seeds, three buckets: within 5 % all rows are met but those that the card calls missed."""
     monkeypatch.setattr(micro, "REFERENCE_STEPS", 50)
     sample = micro.Sample(pictures=("rocket", "coffee", "cat", "world 1"), seeds=(1, 2), buckets=(20, 100, 220))
@@ -64,7 +63,7 @@ def test_the_bars_hold(monkeypatch: pytest.MonkeyPatch):
     assert missed.empty, missed.to_string()
 
 
-def is_far_off(row: Any) -> bool:
+def is_far_off(row):
     ends = [float(end) for end in re.findall(r"[\d.]+", row["bar"])]
     return bool(min(abs(row["value"] / end - 1) for end in ends) > 0.05)
 
@@ -78,7 +77,7 @@ def test_the_card_says_what_is_missed():
     assert all(line in card for line in micro.table(record).splitlines() if line.startswith("|"))
 
 
-def film(*, pixels: float, zoom: float, jitter: float = 0.0) -> Any:
+def film(*, pixels, zoom, jitter=0.0):
     """14 frames of a photo under a known camera, with noise that no camera explains."""
     wide = np.asarray(svdkit.fit("cat", height=288, width=512).image)
     rng = np.random.default_rng(0)
@@ -107,7 +106,7 @@ def film(*, pixels: float, zoom: float, jitter: float = 0.0) -> Any:
         ({"pixels": 0.0, "zoom": 1 / 1.02}, "shrinks", 7.8),
     ],
 )
-def test_a_known_camera_is_measured(camera: dict[str, float], kind: str, percent: float):
+def test_a_known_camera_is_measured(camera, kind, percent):
     """And what no camera explains is told from it."""
     clip = svdkit.Clip(frames=film(**camera), fps=7)
     assert micro.kind(clip) == kind

@@ -7,7 +7,6 @@ import importlib.machinery
 import shutil
 import sys
 import types
-from typing import NamedTuple
 
 import huggingface_hub
 import psutil
@@ -19,7 +18,6 @@ from svdkit.errors import (
     GatedModelError,
     IncompleteModelError,
     ModelError,
-    SettingsError,
     UnsafeWeightsError,
     VariantError,
 )
@@ -29,14 +27,7 @@ from tests.toy import write_hub_folder
 
 XT = "stabilityai/stable-video-diffusion-img2vid-xt"
 XT11 = f"{XT}-1-1"
-
-
-class Usage(NamedTuple):
-    """What shutil.disk_usage returns."""
-
-    total: int
-    used: int
-    free: int
+VAE = "vae/diffusion_pytorch_model.fp16.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -70,39 +61,35 @@ def mirror(hub_cache, toy_folder, monkeypatch):
         yield server
 
 
+def disk(monkeypatch, free):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=free))
+
+
+def failing(monkeypatch, error):
+    """Let a download fail; nothing was downloaded before."""
+
+    def fail(*_, local_files_only=False, **__):
+        raise errors.LocalEntryNotFoundError("nothing cached") if local_files_only else error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+
+
 # Folders
 
 
-def test_a_folder_is_located_where_it_is(toy_folder):
+def test_a_folder_is_located_where_it_is(toy_folder, tmp_path):
     assert locate(toy_folder) == toy_folder
     assert locate(str(toy_folder), source="folder") == toy_folder
-
-
-def test_a_bad_folder_is_not_located(tmp_path):
-    with pytest.raises(IncompleteModelError, match=r"has no model_index\.json"):
+    with pytest.raises(IncompleteModelError, match=r"lacks model_index\.json"):
         locate(tmp_path)
 
 
 @pytest.mark.parametrize("source", ["hub", "modelscope"])
-def test_a_folder_is_not_downloaded(toy_folder, source):
+def test_a_folder_is_not_downloaded_and_a_name_is_no_folder(toy_folder, source):
     with pytest.raises(ModelError, match=rf"source='{source}' but 'toy' is a local folder: leave source='auto'"):
         locate(toy_folder, source=source)
-
-
-def test_a_name_is_no_folder():
     with pytest.raises(ModelError, match="source='folder' but 'svd-xt' is no folder: give the path of a folder"):
         locate("svd-xt", source="folder")
-
-
-def test_an_unknown_source():
-    with pytest.raises(SettingsError, match="source 'torrent' is not known: give one of auto, folder, hub, modelscope"):
-        locate("svd-xt", source="torrent")
-
-
-def test_micro_without_weights_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("svdkit.models.info._MICRO_FOLDER", tmp_path)
-    with pytest.raises(IncompleteModelError, match="built-in model 'micro' has no weights in this installation"):
-        locate("micro")
 
 
 # The hub
@@ -118,30 +105,34 @@ def test_a_download_takes_only_what_is_needed(mirror, toy_folder):
         *(f"{network}/config.json" for network in ("image_encoder", "unet", "vae")),
         "image_encoder/model.fp16.safetensors",
         "unet/diffusion_pytorch_model.fp16.safetensors",
-        "vae/diffusion_pytorch_model.fp16.safetensors",
+        VAE,
     }
     assert {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()} == wanted
     assert mirror.downloads() == wanted
     assert (folder / "unet" / "config.json").read_bytes() == (toy_folder / "unet" / "config.json").read_bytes()
 
 
-def test_a_second_load_needs_no_network(mirror, monkeypatch):
-    first = locate("svd-xt")
-    mirror.asked.clear()
-    assert locate("svd-xt") == first
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert locate("svd-xt") == first
-    assert mirror.asked == []
-
-
-def test_a_download_continues_where_it_stopped(mirror):
+def test_a_second_load_needs_no_network_and_a_download_continues_where_it_stopped(mirror, monkeypatch):
+    """What is there already needs no disk either."""
     folder = locate("svd-xt")
-    lost = folder / "vae" / "diffusion_pytorch_model.fp16.safetensors"
-    lost.resolve().unlink()
-    lost.unlink()
     mirror.asked.clear()
     assert locate("svd-xt") == folder
-    assert mirror.downloads() == {"vae/diffusion_pytorch_model.fp16.safetensors"}
+    with monkeypatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        assert locate("svd-xt") == folder
+    assert mirror.asked == []
+    (folder / VAE).resolve().unlink()
+    (folder / VAE).unlink()
+    sizes, room = [], weights._room
+
+    def spy(size, **more):
+        sizes.append(size)
+        return room(size, **more)
+
+    monkeypatch.setattr(weights, "_room", spy)
+    assert locate("svd-xt") == folder
+    assert mirror.downloads() == {VAE}
+    assert sizes == [(mirror.models[XT] / VAE).stat().st_size]
 
 
 def test_a_revision_of_the_hub(mirror):
@@ -150,39 +141,27 @@ def test_a_revision_of_the_hub(mirror):
         locate("svd-xt", revision="v9")
 
 
-def test_a_gated_model_without_a_token(mirror):
+def test_a_gated_model_says_what_to_do_and_never_shows_the_token(mirror, monkeypatch):
     with pytest.raises(GatedModelError) as caught:
         locate("svd-xt-1.1")
     text = str(caught.value)
     assert f"{XT11} is gated: no token is set; first accept the licence at https://huggingface.co/{XT11}" in text
     assert "Then set HF_TOKEN to a token from https://huggingface.co/settings/tokens" in text
-
-
-def test_a_gated_model_with_a_token_never_shows_it(mirror, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
     with pytest.raises(GatedModelError, match="a token is set, but its account has not accepted the licence") as caught:
         locate("svd-xt-1.1")
     assert "verysecret" not in str(caught.value)
 
 
-def test_an_unknown_repository(mirror):
+def test_a_hub_that_does_not_answer(mirror, monkeypatch):
     with pytest.raises(ModelError, match=f"{mirror.url} has no model 'someone/else', or it is private: check the name"):
         locate("someone/else")
-
-
-def test_a_mirror_that_is_down(mirror):
     mirror.broken = True
     with pytest.raises(DownloadError, match=r"failed for .* \(HfHubHTTPError: Server error '503.*set HF_ENDPOINT to a"):
         locate("svd-xt")
-
-
-def test_no_network(hub_cache, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(DownloadError, match=r"ConnectError.*Check the network .*'micro' needs no download"):
         locate("svd-xt")
-
-
-def test_offline_and_not_downloaded(hub_cache, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DownloadError, match="is not, or not completely, on this machine and HF_HUB_OFFLINE is set"):
         locate("svd-xt")
@@ -204,60 +183,39 @@ def test_shards_are_downloaded_with_their_index(mirror, tmp_path):
     assert sum("-of-" in name for name in names) > 1
 
 
-def test_a_repository_of_pickles_is_refused(mirror, tmp_path):
-    mirror.models[XT] = folder = shutil.copytree(mirror.models[XT], tmp_path / "pickles")
-    for file in [*folder.glob("*/*.safetensors")]:
+def test_repositories_that_cannot_be_used(mirror, tmp_path):
+    """Pickles, another layout, no weights: known by the names of their files."""
+    toy = mirror.models[XT]
+    mirror.models[XT] = shutil.copytree(toy, tmp_path / "pickles")
+    for file in [*mirror.models[XT].glob("*/*.safetensors")]:
         file.rename(file.with_suffix(".bin"))
     with pytest.raises(UnsafeWeightsError, match=f"{XT} has only pickle weights"):
+        locate("svd-xt")
+    mirror.models[XT] = shutil.copytree(toy, tmp_path / "no", ignore=lambda *_: ["vae", "unet"])
+    with pytest.raises(ModelError, match="has no complete set of safetensors weights"):
+        locate("svd-xt")
+    (mirror.models[XT] / "model_index.json").unlink()
+    with pytest.raises(ModelError, match=r"has no model_index\.json, so it is not in diffusers layout"):
         locate("svd-xt")
     assert mirror.downloads() == set()
 
 
-def test_a_repository_in_another_layout(mirror, tmp_path):
-    (tmp_path / "svd_xt.safetensors").touch()
-    mirror.models[XT] = tmp_path
-    with pytest.raises(ModelError, match=r"has no model_index\.json, so it is not in diffusers layout"):
-        locate("svd-xt")
-
-
-def test_a_repository_without_weights(mirror, tmp_path):
-    mirror.models[XT] = shutil.copytree(mirror.models[XT], tmp_path / "no", ignore=lambda *_: ["vae", "unet"])
-    with pytest.raises(ModelError, match="has no complete set of safetensors weights"):
-        locate("svd-xt")
+NOWHERE = "downloads cannot be written to '.*': {}.* HF_HOME"
 
 
 @pytest.mark.parametrize(
     ("raised", "expected", "text"),
     [
-        (
-            OSError(errno.ENOSPC, "No space left on device"),
-            DownloadError,
-            "is full; free some space or use another disk, or set .* HF_HOME",
-        ),
+        (OSError(errno.ENOSPC, "x"), DownloadError, NOWHERE.format("the disk is full; free some space or use another")),
+        (OSError(errno.EACCES, "x", "cache/blobs"), DownloadError, NOWHERE.format("you may not write there")),
         (RuntimeError("IO Error: Permission denied (os error 13)"), DownloadError, "you may not write there; use a"),
-        *(
-            (
-                OSError(number, "x", "cache/blobs"),
-                DownloadError,
-                f"downloads cannot be written to '.*': {why}.* HF_HOME",
-            )
-            for number, why in [
-                (errno.EDQUOT, "your disk quota is used up; free some space or use another disk, or set"),
-                (errno.EROFS, "that disk is read-only"),
-                (errno.EACCES, "you may not write there"),
-                (errno.ENOTDIR, "a part of that path is a file, not a folder"),
-            ]
-        ),
         (TimeoutError("read timed out"), weights._UnreachableError, "TimeoutError: read timed out"),
         (errors.LocalEntryNotFoundError("offline"), weights._UnreachableError, "LocalEntryNotFoundError: offline"),
         (PermissionError("read-only"), weights._UnreachableError, "read-only.*a folder that you downloaded yourself"),
     ],
 )
 def test_failures_in_the_middle_of_a_download(mirror, monkeypatch, raised, expected, text):
-    def fail(*_, local_files_only=False, **__):
-        raise errors.LocalEntryNotFoundError("nothing cached") if local_files_only else raised
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    failing(monkeypatch, raised)
     with pytest.raises(DownloadError, match=text) as caught:
         locate("svd-xt", source="hub")
     assert type(caught.value) is expected
@@ -274,11 +232,7 @@ def test_a_token_that_is_refused_is_said_and_not_called_the_network(mirror, monk
 
     hidden = errors.LocalEntryNotFoundError("check your connection")
     hidden.__cause__ = RefusedError("Client Error")
-
-    def fail(*_, local_files_only=False, **__):
-        raise errors.LocalEntryNotFoundError("nothing cached") if local_files_only else hidden
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    failing(monkeypatch, hidden)
     with pytest.raises(weights._UnreachableError):  # without a token it may be a firewall
         locate("svd-xt", source="hub")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
@@ -290,39 +244,17 @@ def test_a_token_that_is_refused_is_said_and_not_called_the_network(mirror, monk
 # Room
 
 
-def test_a_disk_that_is_too_small_is_found_first(mirror, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10, 9, 2**20))
-    with pytest.raises(DownloadError, match=r"svd-xt needs .* MiB of disk and .* has 1\.0 MiB free: free some space"):
+def test_a_machine_that_is_too_small_is_found_first(mirror, tmp_path, monkeypatch):
+    """Of a folder that is not there yet, the nearest one that is there is measured."""
+    disk(monkeypatch, 2**20)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "not" / "yet"))
+    needs = rf"svd-xt needs .* MiB of disk and '{tmp_path}' has 1\.0 MiB free: free some space, or set .* HF_HOME"
+    with pytest.raises(DownloadError, match=needs):
         locate("svd-xt")
-    assert mirror.downloads() == set()
-
-
-def test_what_is_there_already_needs_no_disk(mirror, monkeypatch):
-    folder = locate("svd-xt")
-    (folder / "unet" / "config.json").unlink()
-    sizes = []
-    monkeypatch.setattr(weights, "_check_room", lambda size, **_: sizes.append(size))
-    locate("svd-xt")
-    assert sizes == [(mirror.models[XT] / "unet" / "config.json").stat().st_size]
-
-
-def test_memory_that_is_too_small_is_found_first(mirror, monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(available=2**20))
     with pytest.raises(DownloadError, match=r"loading svd-xt needs .* MiB of memory and 1\.0 MiB is free: close other"):
         locate("svd-xt")
     assert mirror.downloads() == set()
-
-
-def test_room_is_measured_on_the_nearest_folder_there_is(tmp_path, monkeypatch):
-    asked = []
-
-    def disk_usage(path):
-        asked.append(path)
-        return Usage(2**60, 0, 2**60)
-
-    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
-    weights._check_room(1, folder=tmp_path / "not" / "yet", what="svd")
-    assert asked == [tmp_path]
 
 
 # ModelScope
@@ -344,19 +276,14 @@ def modelscope(monkeypatch, toy_folder):
     return calls
 
 
-def test_modelscope_downloads_the_same_files(modelscope, toy_folder):
+def test_modelscope_downloads_the_same_files(modelscope, monkeypatch, toy_folder):
+    """What is there needs neither room nor network; the rest is downloaded where its own variable says."""
+    disk(monkeypatch, 2**20)
     assert locate("svd-xt", source="modelscope", revision="v1") == toy_folder
     [(name, options)] = modelscope
     assert name == "AI-ModelScope/stable-video-diffusion-img2vid-xt"
-    assert options["revision"] == "v1"
+    assert (options["revision"], options["local_files_only"]) == ("v1", True)
     assert "unet/diffusion_pytorch_model.fp16.safetensors" in options["allow_patterns"]
-
-
-def test_modelscope_needs_no_room_for_what_is_there(modelscope, monkeypatch, toy_folder):
-    """Nor the network; what is not there is downloaded, where there is room, which its own variable moves."""
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10, 9, 2**20))
-    assert locate("svd-xt", source="modelscope") == toy_folder
-    assert [options["local_files_only"] for _, options in modelscope] == [True]
 
     def nothing_here(_, *, local_files_only=False, **__):
         if local_files_only:
@@ -366,7 +293,7 @@ def test_modelscope_needs_no_room_for_what_is_there(modelscope, monkeypatch, toy
     monkeypatch.setattr(sys.modules["modelscope"], "snapshot_download", nothing_here)
     with pytest.raises(DownloadError, match="set the environment variable MODELSCOPE_CACHE"):
         locate("svd-xt", source="modelscope")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2**60, 0, 2**60))
+    disk(monkeypatch, 2**60)
     assert locate("svd-xt", source="modelscope") == toy_folder
 
 
@@ -382,21 +309,16 @@ def test_modelscope_does_not_step_in_for_a_gated_model(modelscope, mirror):
     assert modelscope == []
 
 
-def test_modelscope_needs_its_package(monkeypatch):
-    monkeypatch.setitem(sys.modules, "modelscope", None)
-    with pytest.raises(DownloadError, match="needs the modelscope package: run `pip install modelscope`"):
-        locate("svd-xt", source="modelscope")
-
-
-def test_modelscope_does_not_have_every_model():
+def test_modelscope_that_cannot_help(modelscope, monkeypatch):
     with pytest.raises(ModelError, match=r"'svd-xt-1\.1' is not known on ModelScope"):
         locate("svd-xt-1.1", source="modelscope")
 
-
-def test_modelscope_failures_are_quoted(modelscope, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("quota")
 
     monkeypatch.setattr(sys.modules["modelscope"], "snapshot_download", fail)
     with pytest.raises(DownloadError, match=r"ModelScope \(AI-.*\) failed: RuntimeError: quota\. Check the network"):
+        locate("svd-xt", source="modelscope")
+    monkeypatch.setitem(sys.modules, "modelscope", None)
+    with pytest.raises(DownloadError, match="needs the modelscope package: run `pip install modelscope`"):
         locate("svd-xt", source="modelscope")

@@ -13,25 +13,18 @@ import weakref
 import pytest
 import torch
 from huggingface_hub import constants
-from PIL import Image
 
 import svdkit.models.info
-from svdkit.errors import (
-    DownloadError,
-    IncompleteModelError,
-    ModelError,
-    OutOfMemoryError,
-    PipelineError,
-    SettingsError,
-)
+from svdkit.errors import DownloadError, OutOfMemoryError, PipelineError
 from svdkit.models import random_pipeline
 from svdkit.models.costs import svd_network
 from svdkit.models.folder import STEMS, fingerprint
 from svdkit.pipeline import LoadReport, active_techniques, load, loading
 from svdkit.pipeline import memory as devices
-from svdkit.pipeline.memory import _PLANS, LATER_BYTES, OVERHEAD_BYTES, choose_memory
+from svdkit.pipeline.memory import LATER_BYTES, OVERHEAD_BYTES, choose_memory
 from svdkit.settings import LoadSettings
 from tests.hub_server import COMMIT, serve
+from tests.toy import clip_of as clip
 from tests.toy import toy_pipeline, write_hub_folder
 
 XT = "stabilityai/stable-video-diffusion-img2vid-xt"
@@ -51,26 +44,23 @@ def micro_folder(tmp_path, monkeypatch):
     return made
 
 
-def clip(pipe, *, height=64, width=64):
-    pipe.set_progress_bar_config(disable=True)
-    return pipe(
-        Image.linear_gradient("L").convert("RGB").resize((width, height)),
-        height=height,
-        width=width,
-        num_inference_steps=2,
-        decode_chunk_size=2,
-        generator=torch.Generator().manual_seed(0),
-        output_type="pt",
-    ).frames
-
-
 # Loading
 
 
-def test_load_returns_diffusers_own_pipeline(folder):
+def test_load_returns_diffusers_own_pipeline_silently(folder, capfd):
+    """The random state is left alone, and the libraries get their voices back."""
     from diffusers import StableVideoDiffusionPipeline
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
+    libraries = (diffusers_logging, transformers_logging)
+    voices = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
     pipe = load(folder)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries] == voices
+    assert capfd.readouterr() == ("", "")
     assert type(pipe) is StableVideoDiffusionPipeline
     assert isinstance(pipe.svdkit, LoadReport)
     assert clip(pipe).shape == (1, 4, 3, 64, 64)
@@ -87,57 +77,30 @@ def test_a_download_in_the_hubs_layout_is_read_bit_by_bit(tmp_path, sharded):
         assert all(torch.equal(saved[key].half().to(read[key].dtype), read[key]) for key in saved)
 
 
-def test_a_name_is_downloaded_and_its_commit_reported(folder, tmp_path, monkeypatch):
+def test_a_name_is_downloaded_and_described(folder, tmp_path, monkeypatch):
+    """Its commit is reported; of a model that is not in the catalogue the size is known once it is here."""
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     # svd-xt needs more than a laptop may have.
     monkeypatch.setattr(loading, "check_ram", lambda *_, **__: None)
-    with serve({XT: folder}) as server:
+    with serve({XT: folder, "someone/my-svd": folder}) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
-        report = load("svd-xt").svdkit
+        report, other = load("svd-xt").svdkit, load("someone/my-svd").svdkit.model
     assert (report.model.name, report.revision, report.weights) == ("svd-xt", COMMIT, "trained")
+    assert (other.name, other.num_frames, other.height, other.width) == ("someone/my-svd", 4, 64, 64)
 
 
-def test_another_hub_model_is_described_once_it_is_here(folder, tmp_path, monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with serve({"someone/my-svd": folder}) as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        model = load("someone/my-svd").svdkit.model
-    assert (model.name, model.num_frames, model.height, model.width) == ("someone/my-svd", 4, 64, 64)
-
-
-def test_loading_is_silent_and_leaves_the_random_state_alone(folder, capfd):
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
-    load(folder)
-    assert capfd.readouterr() == ("", "")
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_loading_gives_the_libraries_their_voices_back(folder):
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    libraries = (diffusers_logging, transformers_logging)
-    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
-    load(folder)
-    assert [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries] == before
-
-
-def test_full_precision_is_read_where_there_is_no_fp16(tmp_path):
-    report = load(write_hub_folder(tmp_path / "full", variant=None)).svdkit
-    assert report.reasons[-1] == (
-        "weights: image_encoder, unet, vae read from full precision, as there is no fp16 variant"
-    )
-
-
-def test_a_mixed_folder_says_which_part_is_full(folder, tmp_path):
+def test_parts_in_full_precision_are_said(folder, tmp_path):
     mixed = shutil.copytree(folder, tmp_path / "mixed")
     unet = mixed / "unet" / "diffusion_pytorch_model.fp16.safetensors"
     unet.rename(unet.with_name("diffusion_pytorch_model.safetensors"))
-    assert load(mixed).svdkit.reasons[-1] == "weights: unet read from full precision, as there is no fp16 variant"
+    for made, parts in (
+        (mixed, "unet"),
+        (write_hub_folder(tmp_path / "full", variant=None), "image_encoder, unet, vae"),
+    ):
+        note = f"weights: {parts} read from full precision, as there is no fp16 variant"
+        assert load(made).svdkit.reasons[-1] == note
 
 
 def test_micro_is_loaded_by_default(micro_folder):
@@ -149,24 +112,6 @@ def test_micro_is_loaded_by_default(micro_folder):
     assert clip(pipe, height=72, width=128).shape == (1, 4, 3, 72, 128)
 
 
-def test_micro_without_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(svdkit.models.info, "_MICRO_FOLDER", tmp_path)
-    with pytest.raises(IncompleteModelError, match="the built-in model 'micro' has no weights in this installation"):
-        load("micro")
-
-
-def test_a_damaged_folder_is_refused_before_torch_reads_it(folder, tmp_path):
-    broken = shutil.copytree(folder, tmp_path / "broken")
-    (broken / "unet" / "config.json").unlink()
-    with pytest.raises(IncompleteModelError, match=r"the model folder 'broken' lacks unet/config\.json"):
-        load(broken)
-
-
-def test_an_unknown_model():
-    with pytest.raises(ModelError, match="did you mean 'svd-xt'"):
-        load("svd_xt")
-
-
 # Random weights
 
 
@@ -176,12 +121,6 @@ def test_random_weights_need_no_weights(folder, tmp_path):
     assert (pipe.svdkit.weights, pipe.svdkit.revision) == ("random", "seed 5")
     assert pipe.svdkit.reasons[-1].startswith("weights: random, so time and memory are real")
     assert torch.isfinite(clip(pipe)).all()
-
-
-def test_random_weights_follow_their_seed(folder):
-    first, second, other = (load(folder, weights="random", random_seed=seed) for seed in (1, 1, 2))
-    assert torch.equal(first.unet.conv_in.weight, second.unet.conv_in.weight)
-    assert not torch.equal(first.unet.conv_in.weight, other.unet.conv_in.weight)
 
 
 @pytest.mark.parametrize("weights", ["trained", "random"])
@@ -201,18 +140,20 @@ def test_too_little_memory_is_an_error_and_not_a_dead_kernel(folder, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("dtype", "expected"), [("auto", torch.float32), ("fp32", torch.float32), ("fp16", torch.float16)]
+    ("asked", "dtype", "why"),
+    [
+        ("auto", "float32", "dtype: fp32, half precision gains nothing on cpu"),
+        ("fp16", "float16", "dtype: fp16, as asked; many times slower than fp32 on a CPU"),
+        ("bf16", "bfloat16", "dtype: bf16, as asked; rarely faster than fp32 on a CPU"),
+    ],
 )
-def test_precision_on_a_cpu(folder, dtype, expected):
-    pipe = load(folder, dtype=dtype)
-    assert {pipe.unet.dtype, pipe.vae.dtype, pipe.image_encoder.dtype} == {expected}
-    assert pipe.svdkit.settings.dtype == {"auto": "fp32"}.get(dtype, dtype)
-
-
-def test_bf16_runs(folder):
-    pipe = load(folder, dtype="bf16")
-    assert torch.isfinite(clip(pipe)).all()
-    assert "dtype: bf16, as asked; rarely faster than fp32 on a CPU" in pipe.svdkit.reasons
+def test_precision_on_a_cpu(folder, asked, dtype, why):
+    pipe = load(folder, dtype=asked)
+    assert {pipe.unet.dtype, pipe.vae.dtype, pipe.image_encoder.dtype} == {getattr(torch, dtype)}
+    assert why in pipe.svdkit.reasons
+    assert pipe.svdkit.settings.dtype == why[7:11]
+    if asked == "bf16":
+        assert torch.isfinite(clip(pipe)).all()
 
 
 @pytest.mark.parametrize("weights", ["trained", "random"])
@@ -228,104 +169,64 @@ def test_fp8_stores_the_unet_in_8_bits_and_computes_in_more(folder, weights):
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "capability", "name", "compute"),
+    ("asked", "device", "capability", "expected"),
     [
-        ("auto", "cuda", (7, 5), "fp16", "fp16"),
-        ("auto", "cuda:1", (9, 0), "fp16", "fp16"),
-        ("auto", "cpu", None, "fp32", "fp32"),
-        ("auto", "mps", None, "fp32", "fp32"),
-        ("fp16", "mps", None, "fp16", "fp16"),
-        ("bf16", "cuda", (8, 0), "bf16", "bf16"),
-        ("fp8", "cuda", (7, 5), "fp8", "fp16"),
-        ("fp8", "cpu", None, "fp8", "fp32"),
-    ],
-)
-def test_choose_dtype(asked, device, capability, name, compute):
-    *chosen, reason = devices.choose_dtype(asked, device=device, capability=capability)
-    assert chosen == [name, compute]
-    assert reason.startswith(f"dtype: {name}")
-
-
-@pytest.mark.parametrize(
-    ("asked", "device", "capability", "text"),
-    [
+        ("auto", "cuda", (7, 5), ("fp16", "fp16")),
+        ("auto", "cuda:1", (9, 0), ("fp16", "fp16")),
+        ("auto", "mps", None, ("fp32", "fp32")),
+        ("fp16", "mps", None, ("fp16", "fp16")),
+        ("bf16", "cuda", (8, 0), ("bf16", "bf16")),
+        ("fp8", "cuda", (7, 5), ("fp8", "fp16")),
         ("bf16", "cuda", (7, 5), r"this GPU \(compute capability 7\.5\) is older than 8\.0 .*: use dtype='fp16'"),
         ("bf16", "mps", None, "dtype='bf16' does not work on Apple GPUs with torch: use dtype='fp32'"),
         ("fp8", "mps", None, "dtype='fp8' does not work on Apple GPUs with torch: use dtype='fp32'"),
     ],
 )
-def test_precision_that_cannot_work(asked, device, capability, text):
-    with pytest.raises(PipelineError, match=text):
-        devices.choose_dtype(asked, device=device, capability=capability)
+def test_precision_of_other_devices(asked, device, capability, expected):
+    if isinstance(expected, str):
+        with pytest.raises(PipelineError, match=expected):
+            devices.choose_dtype(asked, device=device, capability=capability)
+        return
+    *chosen, reason = devices.choose_dtype(asked, device=device, capability=capability)
+    assert tuple(chosen) == expected
+    assert reason.startswith(f"dtype: {expected[0]}")
 
 
 # Device
 
 
-@pytest.fixture
-def machine(monkeypatch):
-    """Pretend another machine: how many CUDA GPUs of which generation, and whether an Apple GPU."""
-
-    def pretend(*, cuda=0, mps=False, capability=(8, 6)):
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_86", "sm_90"])
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-
-    return pretend
+NO_CODE = "this torch has no code for sm_60"  # Kaggle's P100 with a torch for CUDA 12.8: the first clip would die
+NO_GPU = "device='cuda' but this torch .* sees no CUDA GPU: use device='auto', or install a torch with CUDA"
 
 
 @pytest.mark.parametrize(
-    ("here", "asked", "device"),
+    ("here", "asked", "outcome"),
     [
-        ({}, "auto", "cpu"),
-        ({"mps": True}, "auto", "mps"),
-        ({"cuda": 1, "mps": True}, "auto", "cuda"),
-        ({"cuda": 2}, "cuda:1", "cuda:1"),
-        ({"cuda": 1}, "cpu", "cpu"),
-    ],
-)
-def test_choose_device(machine, here, asked, device):
-    machine(**here)
-    chosen, reason = devices.choose_device(asked)
-    assert chosen == device
-    assert reason.startswith(f"device: {device}, ")
-
-
-@pytest.mark.parametrize(
-    ("here", "asked", "text"),
-    [
-        (
-            {},
-            "cuda",
-            "device='cuda' but this torch .* sees no CUDA GPU: use device='auto', or install a torch with CUDA",
-        ),
+        ({}, "auto", "device: cpu, because there is no CUDA GPU and no Apple GPU"),
+        ({"mps": True}, "auto", "device: mps, because there is no CUDA GPU"),
+        ({"cuda": 1, "mps": True}, "auto", "device: cuda, the fastest here"),
+        ({"cuda": 2}, "cuda:1", "device: cuda:1, as asked"),
+        ({"cuda": 1, "capability": (6, 0)}, "cpu", "device: cpu, as asked"),
+        ({"cuda": 1, "capability": (6, 0)}, "auto", f"device: cpu, because {NO_CODE}, the GPU here; on Kaggle choose"),
+        ({"cuda": 1, "capability": (6, 0)}, "cuda", f"device='cuda' but {NO_CODE}: on Kaggle choose GPU"),
+        ({}, "cuda", NO_GPU),
         ({"cuda": 2}, "cuda:2", "device='cuda:2' but the last CUDA GPU here is 'cuda:1': use that or 'cuda'"),
         ({"cuda": 1}, "mps", "device='mps' but there is no Apple GPU that torch can use: use device='auto'"),
     ],
 )
-def test_a_device_that_is_not_here(machine, here, asked, text):
-    machine(**here)
-    with pytest.raises(PipelineError, match=text):
-        devices.choose_device(asked)
-
-
-def test_a_gpu_that_torch_has_no_code_for_is_not_taken(machine):
-    """Kaggle's P100 with a torch for CUDA 12.8: the first clip would die in a traceback of CUDA."""
-    machine(cuda=1, capability=(6, 0))
-    chosen, reason = devices.choose_device("auto")
-    assert chosen == "cpu"
-    assert reason.startswith("device: cpu, because this torch has no code for sm_60, the GPU here; on Kaggle choose")
-    with pytest.raises(PipelineError, match="device='cuda' but this torch has no code for sm_60: on Kaggle choose GPU"):
-        devices.choose_device("cuda")
-    assert devices.choose_device("cpu") == ("cpu", "device: cpu, as asked")
-
-
-def test_free_memory_of_a_cpu_is_that_of_the_machine():
-    import psutil
-
-    assert 0 < devices.free_bytes("cpu") < psutil.virtual_memory().total
+def test_choose_device(monkeypatch, here, asked, outcome):
+    """On other machines than this: with so many CUDA GPUs of a generation, with an Apple GPU or not."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: here.get("capability", (8, 6)))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_86", "sm_90"])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: here.get("cuda", 0))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: here.get("mps", False))
+    if outcome.startswith("device: "):
+        chosen, reason = devices.choose_device(asked)
+        assert reason.startswith(f"device: {chosen}, ")
+        assert reason.startswith(outcome)
+    else:
+        with pytest.raises(PipelineError, match=outcome):
+            devices.choose_device(asked)
 
 
 def test_what_torch_keeps_of_an_earlier_clip_is_given_back_before_it_is_asked(monkeypatch):
@@ -342,17 +243,6 @@ def test_what_torch_keeps_of_an_earlier_clip_is_given_back_before_it_is_asked(mo
     assert told == ["emptied", "asked"]
 
 
-def test_weights_that_do_not_fit_are_said_so(folder, monkeypatch):
-    """With the way out, not torch's own words."""
-
-    def full(*_, **__):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-    monkeypatch.setattr("svdkit.pipeline.loading._place", full)
-    with pytest.raises(OutOfMemoryError, match=r"does not fit cpu with memory='resident', dtype='fp32': leave both"):
-        load(folder)
-
-
 @pytest.mark.parametrize("failure", [torch.OutOfMemoryError("CUDA out of memory"), KeyboardInterrupt()], ids=repr)
 def test_weights_that_were_moved_in_part_are_dropped(folder, monkeypatch, failure):
     """The pipeline lives as long as the notebook's last traceback, and would fill the GPU for whatever comes next."""
@@ -365,7 +255,8 @@ def test_weights_that_were_moved_in_part_are_dropped(folder, monkeypatch, failur
         raise failure
 
     monkeypatch.setattr(StableVideoDiffusionPipeline, "to", full)
-    with pytest.raises((OutOfMemoryError, KeyboardInterrupt)):
+    said = r"does not fit cpu with memory='resident', dtype='fp32': leave both|^$"  # with the way out
+    with pytest.raises((OutOfMemoryError, KeyboardInterrupt), match=said):
         load(folder)
     devices_left = {weight.device.type for name in STEMS for weight in getattr(moved[0], name).parameters()}
     assert devices_left == {"meta"}
@@ -409,13 +300,10 @@ def test_what_was_let_go_of_is_collected_before_memory_is_looked_at(folder, monk
 # Plans
 
 
-@pytest.mark.parametrize("memory", _PLANS[1:])
-def test_offload_plans_on_a_cpu_say_what_to_do(folder, memory):
-    with pytest.raises(PipelineError) as caught:
-        load(folder, memory=memory)
-    assert str(caught.value) == (
-        f"memory={memory!r} needs a CUDA GPU to move weights to, and the device is cpu: use memory='resident' or 'auto'"
-    )
+def test_offload_plans_on_a_cpu_say_what_to_do(folder):
+    why = "needs a CUDA GPU to move weights to, and the device is cpu: use memory='resident' or 'auto'"
+    with pytest.raises(PipelineError, match=f"memory='offload' {why}"):
+        load(folder, memory="offload")
 
 
 def test_switches_asked_for_are_on(folder):
@@ -453,11 +341,7 @@ def test_a_chosen_offload_plan_is_applied_on_the_gpu(folder, monkeypatch, weight
         needs.append(need)
         return choose_memory(dataclasses.replace(need, weight_bytes=heavy), **given)
 
-    monkeypatch.setattr(
-        loading,
-        "choose_memory",
-        spy,
-    )
+    monkeypatch.setattr(loading, "choose_memory", spy)
     pipe = load(folder, weights=weights)
     assert needs[0].overhead_bytes == LATER_BYTES  # asking how much is free has made the context
     assert applied == [("group-offload", {"device": "cuda"})]
@@ -511,24 +395,13 @@ def test_arguments_win_over_settings(folder, tmp_path):
     assert (resolved.model, resolved.dtype, resolved.two_pass_guidance) == ("my-svd", "fp32", True)
 
 
-def test_a_bad_value_is_refused():
-    with pytest.raises(SettingsError, match="dtype='int4'"):
-        load(dtype="int4")
-
-
-def test_resolved_settings_leave_nothing_automatic(folder):
-    values = load(folder).svdkit.settings.to_dict()
+def test_the_report_reads_well_leaves_nothing_automatic_and_tells_no_path(folder):
+    """It goes into clips and records, which people share."""
+    report = load(folder).svdkit
+    values = report.settings.to_dict()
     assert values.pop("source") == "auto"  # where it came from is not chosen, but found
     assert "auto" not in values.values()
-
-
-def test_resolved_settings_tell_no_path(folder):
-    """They go into clips and records, which people share."""
-    assert str(folder.parent) not in str(load(folder).svdkit.settings.to_dict())
-
-
-def test_the_report_reads_well(folder):
-    report = load(folder).svdkit
+    assert str(folder.parent) not in str(values)
     lines = str(report).splitlines()
     assert lines[0].startswith(f"my-svd (trained weights, revision {fingerprint(folder)}) loaded in ")
     assert lines[1].startswith("- device: cpu, because there is no CUDA GPU")

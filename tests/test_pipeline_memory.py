@@ -27,9 +27,17 @@ def choose(gib, *, need=None, plans=_PLANS, memory="auto", **switches):
 # Size of the need
 
 
-def test_resident_is_all_weights_and_the_unet():
-    """4.2 GiB of weights, 7.73 of activations and 25 % on these for fragments, three quarters for the context."""
-    assert peak("resident") / GIB == pytest.approx(4.2 + 7.73 * 1.25 + 0.75, abs=0.02)
+@pytest.mark.parametrize(
+    ("memory", "how", "gib"),
+    [
+        # 4.2 GiB of weights, 7.73 of activations and 25 % on these for fragments, three quarters for the context
+        ("resident", {}, 4.2 + 7.73 * 1.25 + 0.75),
+        # diffusers documents less than 8 GB for offload, forward chunking and chunk 2; the margin comes on top
+        ("offload", {"chunked": True, "chunk": 2}, 7.28 + 0.25 * 4.44 + 0.75),
+    ],
+)
+def test_what_a_plan_needs(memory, how, gib):
+    assert peak(memory, **how) / GIB == pytest.approx(gib, abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -52,33 +60,13 @@ def test_with_room_an_h200_took_as_much(memory, two, chunk, frames, seen):
     assert expected == pytest.approx(seen, rel=0.15)
 
 
-def test_offload_with_chunking_agrees_with_the_documented_8_gb():
-    """diffusers documents less than 8 GB for offload, forward chunking and chunk 2; the margin comes on top."""
-    need = peak("offload", chunked=True, chunk=2)
-    assert need / GIB - 0.75 - 0.25 * 4.44 == pytest.approx(7.28, abs=0.02)
-
-
-def test_all_frames_at_once_is_what_breaks_cards():
-    """diffusers' default of decoding 25 frames together needs 32 to 40 GB."""
-    assert 32 < peak("offload", chunk=25) / 1e9 < 46
-
-
-def test_a_chunk_is_never_larger_than_the_clip():
-    assert peak("resident", chunk=100, num_frames=14) == peak("resident", chunk=14, num_frames=14)
-
-
 @pytest.mark.parametrize(("two", "chunked"), list(itertools.product([False, True], repeat=2)))
-def test_every_plan_down_the_ladder_needs_less(two, chunked):
+def test_every_step_down_the_ladder_needs_less_or_the_same(two, chunked):
     needs = [peak(plan, two=two, chunked=chunked) for plan in _PLANS]
     assert needs == sorted(needs, reverse=True)
-
-
-@pytest.mark.parametrize("memory", _PLANS)
-def test_every_technique_needs_less_or_the_same(memory):
-    plain = peak(memory, chunk=1)
-    assert peak(memory, chunk=1, two=True) <= plain
-    assert peak(memory, chunk=1, chunked=True) <= plain
-    assert peak(memory, chunk=1, two=True, chunked=True) <= min(peak(memory, chunk=1, two=True), plain)
+    for memory in _PLANS:
+        switched = peak(memory, chunk=1, two=two, chunked=chunked)
+        assert switched <= min(peak(memory, chunk=1, two=two), peak(memory, chunk=1))
 
 
 def test_activations_scale_with_pixels_and_frames():
@@ -89,15 +77,14 @@ def test_activations_scale_with_pixels_and_frames():
     assert peak("resident", weight_bytes=TINY, dtype="fp32") - overhead == pytest.approx(2 * full, rel=0.01)
 
 
-def test_a_coarser_vae_leaves_the_unet_less():
-    fine = svd_network()._replace(downscale=4)
-    assert peak("resident") < peak("resident", network=fine)
-
-
-def test_published_size_of_14_frames_is_met():
+def test_other_networks_and_fewer_frames_need_less():
     """4.4 GiB of UNet activations were counted for 14 frames; scaled down from 25 it is the same within 2 %."""
+    assert peak("resident") < peak("resident", network=svd_network()._replace(downscale=4))
+    assert peak("resident", chunk=100, num_frames=14) == peak("resident", chunk=14, num_frames=14)
     scaled = Need(weight_bytes=SVD, num_frames=14).activations(Rung("resident"))["unet"]
     assert scaled / GIB == pytest.approx(4.35, rel=0.02)
+    micro = Need(weight_bytes=TINY, height=72, width=128, num_frames=14, network=network_of(find_model("micro")))
+    assert choose(1.5, need=micro)[0].memory == "resident"
 
 
 def test_without_guidance_two_passes_save_nothing():
@@ -119,13 +106,10 @@ def test_the_ladder_only_goes_down():
 
 
 def test_the_ladder_says_what_fits():
+    """Its first chunk is the one that generate uses: fourteen frames by seven."""
     ladder = plan(Need(weight_bytes=SVD), free_bytes=8 * GIB)
     assert [step.fits for step in ladder] == sorted(bool(step.fits) for step in ladder)
     assert choose(8)[0] == next(step.rung for step in ladder if step.fits)
-
-
-def test_the_first_chunk_is_the_one_generate_uses():
-    """Fourteen frames are decoded by seven unless the plan says less."""
     assert plan(Need(weight_bytes=SVD, num_frames=14))[0].rung.decode_chunk_size == 7
 
 
@@ -150,19 +134,6 @@ def test_cards(gib, memory, two, chunked, chunk):
     assert Need(weight_bytes=SVD).peak(rung) <= gib * GIB
 
 
-def test_the_choice_only_goes_down_as_memory_does():
-    """Chunks last, plans before them; sequential only when nothing else is left."""
-    rungs = [choose(gib / 4)[0] for gib in range(100, 8, -1)]
-    ranks = [(rung.memory == "sequential", -rung.decode_chunk_size, _PLANS.index(rung.memory)) for rung in rungs]
-    assert ranks == sorted(ranks)
-
-
-def test_what_keeps_the_maths_comes_before_smaller_chunks():
-    rung, _ = choose(9.0)
-    assert rung.decode_chunk_size == 5
-    assert rung.memory != "resident"
-
-
 def test_nothing_fits():
     rung, reasons = choose(0.1)
     assert rung[1:] == (True, True, 1)
@@ -171,42 +142,51 @@ def test_nothing_fits():
     )
 
 
-def test_a_plan_asked_for_is_kept_and_its_need_told():
-    rung, reasons = choose(8, memory="resident")
-    assert rung[:3] == ("resident", False, False)
-    assert reasons[0] == "memory: resident; 25 frames of 576x1024 need about 14.6 GiB of 8.0 GiB free"
+@pytest.mark.parametrize(
+    ("gib", "asked", "rung"),
+    [
+        (8, {"memory": "resident"}, ("resident", False, False)),
+        (80, {"forward_chunking": True, "two_pass_guidance": True}, ("resident", True, True)),
+        (1, {"memory": "offload", "forward_chunking": True}, ("offload", False, True)),
+        (7.4, {"forward_chunking": True}, ("offload", True, True)),  # auto adds to what was asked for
+        (1, {"plans": ("resident",)}, ("resident", True, True)),
+        (3.6, {"plans": _PLANS[:2]}, ("offload", True, True)),
+    ],
+)
+def test_what_was_asked_for_is_kept(gib, asked, rung):
+    assert choose(gib, **asked)[0][:3] == rung
 
 
-def test_switches_asked_for_stay_on():
-    assert choose(80, forward_chunking=True, two_pass_guidance=True)[0][:3] == ("resident", True, True)
-    assert choose(1, memory="offload", forward_chunking=True)[0][:3] == ("offload", False, True)
-
-
-def test_auto_adds_to_what_was_asked_for():
-    assert choose(7.4, forward_chunking=True)[0][1:3] == (True, True)
-
-
-def test_only_possible_plans_are_chosen():
-    assert choose(1, plans=("resident",))[0].memory == "resident"
-    assert choose(3.6, plans=_PLANS[:2])[0].memory == "offload"
-
-
-def test_reasons_say_what_would_have_been_faster():
-    assert choose(11.6)[1] == (
-        "memory: offload with two-pass guidance; 25 frames of 576x1024 need about 8.6 GiB of 11.6 GiB free",
-        "memory: resident would need about 14.6 GiB",
-    )
-
-
-def test_reasons_name_a_smaller_chunk():
-    reasons = choose(7.4)[1]
-    assert "memory: offload with two-pass guidance and forward chunking; " in reasons[0]
-    assert "memory: decode at most 2 frames at a time here (decode_chunk_size=2)" in reasons
-
-
-def test_a_small_model_is_resident_anywhere():
-    micro = Need(weight_bytes=TINY, height=72, width=128, num_frames=14, network=network_of(find_model("micro")))
-    assert choose(1.5, need=micro)[0].memory == "resident"
+@pytest.mark.parametrize(
+    ("gib", "asked", "reasons"),
+    [
+        (
+            8,
+            "resident",
+            ["memory: resident; 25 frames of 576x1024 need about 14.6 GiB of 8.0 GiB free", "memory: expe"],
+        ),
+        (
+            11.6,
+            "auto",
+            [
+                "memory: offload with two-pass guidance; 25 frames of 576x1024 need about 8.6 GiB of 11.6 GiB free",
+                "memory: resident would need about 14.6 GiB",
+            ],
+        ),
+        (
+            7.4,
+            "auto",
+            [
+                "memory: offload with two-pass guidance and forward chunking; ",
+                "memory: resident would need about 14.6 GiB",
+                "memory: decode at most 2 frames at a time here (decode_chunk_size=2)",
+            ],
+        ),
+    ],
+)
+def test_reasons(gib, asked, reasons):
+    for said, start in zip(choose(gib, memory=asked)[1], reasons, strict=True):
+        assert said.startswith(start)
 
 
 # What works together

@@ -7,6 +7,7 @@ import itertools
 import re
 import textwrap
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,63 +17,48 @@ from svdkit.generate.progress import Meter, Progress, Screen, reporter
 
 
 class Terminal(io.StringIO):
-    def isatty(self) -> bool:
+    def isatty(self):
         return True
 
 
-class Clock:
-    """A clock that a test winds by hand, in place of time.perf_counter and time.monotonic."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 100.0
-        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: self.now, monotonic=lambda: self.now))
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
+def clock(monkeypatch):
+    """A clock that a test winds by hand, in place of time.perf_counter and time.monotonic."""
+    clock = SimpleNamespace(now=100.0)
+    look = {"perf_counter": lambda: clock.now, "monotonic": lambda: clock.now}
+    monkeypatch.setattr(module, "time", SimpleNamespace(**look))
+    return clock
 
 
-def on(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+def on(stream, monkeypatch):
     """Put a stream in the place of stderr; within a test, for pytest puts its own there before it."""
     monkeypatch.setattr("sys.stderr", stream)
     return stream
 
 
-def at(step: int, *, stage: str = "denoise", steps: int = 4, remaining: float | None = 6.0) -> Progress:
+def at(step, *, stage="denoise", steps=4, remaining=6.0):
     return Progress(stage=stage, step=step, steps=steps, elapsed_seconds=2.0 * step, remaining_seconds=remaining)
 
 
-def test_the_meter_tells_the_start_every_step_and_the_end(clock: Clock) -> None:
+def test_the_meter_tells_the_start_every_step_and_the_end(clock):
+    """The remaining time leaves out the first step, which warms up."""
     told: list[Progress] = []
-    with Meter("denoise", steps=3, report=told.append, synchronize=lambda: None) as meter:
-        for _ in range(3):
-            clock.now += 2.0
-            meter.step()
-    assert [(progress.step, progress.steps, progress.done) for progress in told] == [
-        (0, 3, False),
-        (1, 3, False),
-        (2, 3, False),
-        (3, 3, True),
-    ]
-    assert [progress.elapsed_seconds for progress in told] == [0.0, 2.0, 4.0, 6.0]
-    assert meter.seconds == 6.0
-
-
-def test_the_remaining_time_leaves_out_the_first_step_which_warms_up(clock: Clock) -> None:
-    told: list[Progress] = []
-    with Meter("denoise", steps=5, report=told.append, synchronize=lambda: None) as meter:
-        for seconds in (10.0, 1.0, 1.0):
+    with Meter("denoise", steps=4, report=told.append, synchronize=lambda: None) as meter:
+        for seconds in (10.0, 1.0, 1.0, 2.0):
             clock.now += seconds
             meter.step()
-        assert [progress.remaining_seconds for progress in told] == [None, 40.0, 3.0, 2.0]
+    assert [(progress.step, progress.steps) for progress in told] == [(step, 4) for step in range(5)]
+    assert [progress.done for progress in told] == [False] * 4 + [True]
+    assert [progress.elapsed_seconds for progress in told] == [0.0, 10.0, 11.0, 12.0, 14.0]
+    assert [progress.remaining_seconds for progress in told] == [None, 30.0, 2.0, 1.0, 0.0]
+    assert meter.seconds == 14.0
 
 
-def test_the_device_is_waited_for_only_where_a_stage_begins_and_ends(clock: Clock) -> None:
+def test_the_device_is_waited_for_only_where_a_stage_begins_and_ends(clock):
     """The wait belongs to the stage that caused it: it is inside the seconds of the stage."""
     events: list[str] = []
 
-    def synchronize() -> None:
+    def synchronize():
         events.append("wait")
         clock.now += 5.0
 
@@ -83,18 +69,11 @@ def test_the_device_is_waited_for_only_where_a_stage_begins_and_ends(clock: Cloc
     assert meter.seconds == 5.0
 
 
-def test_a_failed_stage_is_not_reported_as_done(clock: Clock) -> None:
-    told: list[Progress] = []
-    with (
-        pytest.raises(ZeroDivisionError),
-        Meter("decode", steps=1, report=told.append, synchronize=lambda: None),
-    ):
-        raise ZeroDivisionError
-    assert [progress.step for progress in told] == [0]
+def test_a_report_may_cancel_and_then_the_stage_is_not_done(clock):
+    told: list[int] = []
 
-
-def test_a_report_may_cancel(clock: Clock) -> None:
-    def report(progress: Progress) -> None:
+    def report(progress):
+        told.append(progress.step)
         if progress.step == 1:
             raise Cancelled("enough")
 
@@ -103,21 +82,18 @@ def test_a_report_may_cancel(clock: Clock) -> None:
         Meter("denoise", steps=9, report=report, synchronize=lambda: None) as meter,
     ):
         meter.step()
+    assert told == [0, 1]
 
 
 @pytest.mark.parametrize(
     ("progress", "text"),
-    [
-        (at(0, remaining=None), "0/4"),
-        (at(1), "1/4, 2.0 s, about 6.0 s left"),
-        (at(4, remaining=0.0), "8.0 s"),
-    ],
+    [(at(0, remaining=None), "0/4"), (at(1), "1/4, 2.0 s, about 6.0 s left"), (at(4, remaining=0.0), "8.0 s")],
 )
-def test_its_text(progress: Progress, text: str) -> None:
+def test_its_text(progress, text):
     assert str(progress) == text
 
 
-def test_a_terminal_gets_one_line_a_stage_rewritten_in_place(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_one_line_a_stage_rewritten_in_place(clock, monkeypatch):
     terminal = on(Terminal(), monkeypatch)
     report = reporter("terminal")
     for step in range(5):
@@ -131,7 +107,7 @@ def test_a_terminal_gets_one_line_a_stage_rewritten_in_place(clock: Clock, monke
     assert "denoise [##########----------] 2/4, 4.0 s, about 6.0 s left" in text
 
 
-def test_a_log_gets_only_the_lines_of_finished_stages(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_gets_only_the_lines_of_finished_stages(clock, monkeypatch):
     stream = on(io.StringIO(), monkeypatch)
     report = reporter("terminal")
     for stage, step in itertools.product(("encode", "denoise"), range(5)):
@@ -140,7 +116,7 @@ def test_a_log_gets_only_the_lines_of_finished_stages(clock: Clock, monkeypatch:
     assert stream.getvalue() == "encode  8.0 s\ndenoise 8.0 s\n"
 
 
-def test_a_terminal_is_not_flooded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_is_not_flooded(clock, monkeypatch):
     """A thousand steps within a second become about ten updates; the first and the last always show."""
     terminal = on(Terminal(), monkeypatch)
     report = reporter("terminal")
@@ -151,53 +127,22 @@ def test_a_terminal_is_not_flooded(clock: Clock, monkeypatch: pytest.MonkeyPatch
     assert terminal.getvalue().endswith("\n")
 
 
-def test_an_error_in_the_middle_of_a_line_begins_on_its_own_line(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = on(Terminal(), monkeypatch)
-    report = reporter("terminal")
-    with (
-        pytest.raises(ZeroDivisionError),
-        Meter("denoise", steps=2, report=report, synchronize=lambda: None),
-    ):
-        raise ZeroDivisionError
-    assert terminal.getvalue().endswith("\n")
-    assert terminal.getvalue().count("\n") == 1
-
-
-class Display:
-    """Stands in for IPython.display.display and the handle it returns."""
-
-    def __init__(self) -> None:
-        self.shown: list[dict[str, str]] = []
-        self.displays = 0
-
-    def __call__(self, bundle: dict[str, str], *, raw: bool, display_id: bool) -> Display:
-        assert raw
-        assert display_id
-        self.displays += 1
-        self.shown.append(bundle)
-        return self
-
-    def update(self, bundle: dict[str, str], *, raw: bool) -> None:
-        assert raw
-        self.shown.append(bundle)
-
-
-def test_a_notebook_gets_one_display_updated_in_place(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    display = Display()
-    monkeypatch.setattr("IPython.display.display", display)
+def test_a_notebook_gets_one_display_updated_in_place(clock, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, **how: shown.append((bundle, how)))
     report = reporter("notebook")
     for stage, step in itertools.product(("encode", "denoise"), (0, 1, 4)):
         clock.now += 1.0
         report(at(step, stage=stage))
-    assert display.displays == 1
-    assert len(display.shown) == 6
-    last = display.shown[-1]
+    assert [how["update"] for _, how in shown] == [False, *[True] * 5]
+    assert len({how["display_id"] for _, how in shown}) == 1
+    last = shown[-1][0]
     assert last["text/plain"] == "encode  8.0 s\ndenoise 8.0 s"
     assert last["text/html"].count("<tr>") == 2
     assert '<progress aria-label="denoise" value="4" max="4">' in last["text/html"]
 
 
-def test_a_real_kernel_updates_one_output() -> None:
+def test_a_real_kernel_updates_one_output():
     """A cell that runs three stages ends with one output, which holds the last state of all three."""
     import nbclient
     from nbformat.v4 import new_code_cell, new_notebook
@@ -218,12 +163,6 @@ def test_a_real_kernel_updates_one_output() -> None:
     assert output.data["text/html"].count('value="2" max="2"') == 3
 
 
-def test_a_real_ipython_display_takes_the_bundle(capsys: pytest.CaptureFixture[str]) -> None:
-    """Outside a notebook IPython prints instead; what counts is that it accepts the call."""
-    reporter("notebook")(at(4, steps=4))
-    assert "denoise 8.0 s" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("kind", "given", "expected"),
     [
@@ -236,12 +175,13 @@ def test_a_real_ipython_display_takes_the_bundle(capsys: pytest.CaptureFixture[s
         ("terminal", "notebook", True),
     ],
 )
-def test_where_progress_is_shown(monkeypatch: pytest.MonkeyPatch, kind: str, given: bool | str, expected: bool) -> None:
+def test_where_progress_is_shown(monkeypatch, kind, given, expected):
     monkeypatch.setattr(module, "notebook_kind", lambda: kind)
-    assert vars(reporter(given))["screen"].in_notebook == expected
+    place: Any = reporter(given)
+    assert place.__self__.in_notebook == expected
 
 
-def test_a_log_gets_a_line_now_and_then(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_gets_a_line_now_and_then(clock, monkeypatch):
     """What a sweep shows: one line in so many seconds, a failure at once, the last line in any case."""
     stream = on(io.StringIO(), monkeypatch)
     screen = Screen("terminal", log_seconds=30)
@@ -254,17 +194,14 @@ def test_a_log_gets_a_line_now_and_then(clock: Clock, monkeypatch: pytest.Monkey
     assert stream.getvalue().split("\n") == ["1/7", "one failed", "4/7", "7/7", "7/7", ""]
 
 
-def test_a_function_is_taken_as_it_is() -> None:
+def test_a_function_is_taken_as_it_is_and_false_shows_nothing(capsys):
     told: list[Progress] = []
     assert reporter(told.append) == told.append
-
-
-def test_false_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     reporter(False)(at(1))
     assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("given", ["loud", None, 3])
-def test_other_values_are_refused(given: object) -> None:
+def test_other_values_are_refused(given):
     with pytest.raises(SettingsError, match=re.escape(f"progress={given!r} is not known; give 'auto', 'notebook'")):
-        reporter(given)  # type: ignore[arg-type]
+        reporter(given)

@@ -12,20 +12,18 @@ import torch
 
 from svdkit.errors import Cancelled, SettingsError, SvdkitWarning
 from svdkit.generate import Progress, decode, denoise, encode
-from svdkit.image import Frame, fit
+from svdkit.image import fit
 from svdkit.settings import ClipSettings
 from tests.toy import toy_pipeline
-
-# numpy says so of torch inside diffusers' scheduler, which calls np.array(tensor).
 
 BASE = ClipSettings(num_inference_steps=2, seed=3)
 
 
-def frame_of(source: str = "rocket", *, height: int = 64, width: int = 64) -> Frame:
+def frame_of(source="rocket", *, height=64, width=64):
     return fit(source, height=height, width=width)
 
 
-def one_call(pipe: Any, frame: Frame, settings: ClipSettings, *, output_type: str = "pil") -> Any:
+def one_call(pipe, frame, settings, *, output_type="pil"):
     """Run diffusers' own call; every argument that svdkit decides is given."""
     full = settings.resolve(height=frame.height, width=frame.width, num_frames=pipe.unet.config.num_frames)
     arguments = full.to_dict()
@@ -34,20 +32,20 @@ def one_call(pipe: Any, frame: Frame, settings: ClipSettings, *, output_type: st
     return pipe(frame.image, generator=generator, output_type=output_type, **arguments).frames[0]
 
 
-def frames_of_one_call(pipe: Any, frame: Frame, settings: ClipSettings) -> np.ndarray:
+def frames_of_one_call(pipe, frame, settings):
     return np.stack([np.asarray(image) for image in one_call(pipe, frame, settings)])
 
 
-def three_stages(pipe: Any, frame: Frame, settings: ClipSettings) -> np.ndarray:
+def three_stages(pipe, frame, settings):
     return decode(pipe, denoise(pipe, encode(pipe, frame, settings))).frames
 
 
-def count_calls(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[None]:
+def count_calls(monkeypatch, owner, name):
     """Count the calls of a method; the list grows by one at each."""
     calls: list[None] = []
     method = getattr(owner, name)
 
-    def counted(*args: Any, **kwargs: Any) -> Any:
+    def counted(*args, **kwargs):
         calls.append(None)
         return method(*args, **kwargs)
 
@@ -69,27 +67,23 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[
         {"num_frames": 3, "decode_chunk_size": 2},
         {"num_frames": 7, "num_inference_steps": 1},
         {"num_inference_steps": 5, "seed": 2**63 - 1},
+        {"height": 64, "width": 128},
+        {"height": 72, "width": 40},  # does not divide by the UNet's own halvings
     ],
     ids=str,
 )
-def test_bits_are_those_of_one_call(toy_pipe: Any, changes: dict[str, Any]) -> None:
+def test_bits_are_those_of_one_call(toy_pipe, changes):
     settings = BASE.replace(**changes)
-    frame = frame_of()
-    expected = frames_of_one_call(toy_pipe, frame, settings)
-    assert np.array_equal(three_stages(toy_pipe, frame, settings), expected)
-
-
-@pytest.mark.parametrize(("height", "width"), [(64, 128), (72, 40), (128, 64)])
-def test_bits_at_other_sizes(toy_pipe: Any, height: int, width: int) -> None:
-    """72 by 40 does not divide by the UNet's own halvings."""
-    frame = frame_of("cat", height=height, width=width)
-    expected = frames_of_one_call(toy_pipe, frame, BASE)
-    assert expected.shape[1:3] == (height, width)
-    assert np.array_equal(three_stages(toy_pipe, frame, BASE), expected)
+    frame = frame_of(height=settings.height or 64, width=settings.width or 64)
+    before = torch.get_rng_state()
+    made = three_stages(toy_pipe, frame, settings)
+    assert torch.equal(torch.get_rng_state(), before), "the global random state is left alone"
+    assert made.shape[1:3] == (frame.height, frame.width)
+    assert np.array_equal(made, frames_of_one_call(toy_pipe, frame, settings))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_bits_in_half_precision(dtype: torch.dtype) -> None:
+def test_bits_in_half_precision(dtype):
     """The fp16 VAE encodes in fp32, as diffusers has it, and decodes in fp16."""
     pipe = toy_pipeline().to(dtype)
     frame = frame_of(height=32, width=32)
@@ -99,7 +93,7 @@ def test_bits_in_half_precision(dtype: torch.dtype) -> None:
     assert pipe.vae.dtype == dtype
 
 
-def test_bits_of_a_model_shaped_like_micro() -> None:
+def test_bits_of_a_model_shaped_like_micro():
     """Latents of 8 channels, 4 pixels a cell: both numbers come from the pipeline."""
     pipe = toy_pipeline(latent_channels=8, downscale=4)
     frame = frame_of(height=40, width=72)
@@ -109,7 +103,7 @@ def test_bits_of_a_model_shaped_like_micro() -> None:
     assert np.array_equal(frames, frames_of_one_call(pipe, frame, BASE))
 
 
-def test_bits_with_offloading() -> None:
+def test_bits_with_offloading():
     """Accelerate's hooks work on the CPU too; each stage leaves them as diffusers' call does."""
     pipe = toy_pipeline()
     frame = frame_of()
@@ -120,28 +114,23 @@ def test_bits_with_offloading() -> None:
     assert np.array_equal(frames_of_one_call(pipe, frame, BASE), expected)
 
 
-def test_latents_are_those_of_one_call(toy_pipe: Any) -> None:
+def test_latents_are_those_of_one_call(toy_pipe):
     frame = frame_of()
     expected = one_call(toy_pipe, frame, BASE, output_type="latent")
     latents = denoise(toy_pipe, encode(toy_pipe, frame, BASE)).latents
     assert torch.equal(latents[0], expected)
 
 
-def test_the_reference_can_differ(toy_pipe: Any) -> None:
+def test_the_reference_can_differ(toy_pipe):
     """Another seed, motion or noise gives other frames: equality above means something."""
-    frame = frame_of()
-    base = three_stages(toy_pipe, frame, BASE)
-    for changes in ({"seed": 4}, {"motion_bucket_id": 255}, {"noise_aug_strength": 0.3}, {"decode_chunk_size": 2}):
-        assert not np.array_equal(three_stages(toy_pipe, frame, BASE.replace(**changes)), base), changes
+    base, *others = (
+        three_stages(toy_pipe, frame_of(), BASE.replace(**changes))
+        for changes in ({}, {"seed": 4}, {"motion_bucket_id": 255}, {"noise_aug_strength": 0.3})
+    )
+    assert not any(np.array_equal(other, base) for other in others)
 
 
-def test_the_global_random_state_is_left_alone(toy_pipe: Any) -> None:
-    before = torch.get_rng_state()
-    three_stages(toy_pipe, frame_of(), BASE)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_one_encoding_serves_many_denoisings(toy_pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_encoding_serves_many_denoisings(toy_pipe, monkeypatch):
     frame = frame_of()
     encoded = encode(toy_pipe, frame, BASE)
     encodings = count_calls(monkeypatch, toy_pipe.vae, "encode")
@@ -153,7 +142,7 @@ def test_one_encoding_serves_many_denoisings(toy_pipe: Any, monkeypatch: pytest.
         encodings.clear()
 
 
-def test_one_denoising_serves_many_decodings(toy_pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_denoising_serves_many_decodings(toy_pipe, monkeypatch):
     frame = frame_of()
     denoised = denoise(toy_pipe, encode(toy_pipe, frame, BASE))
     steps = count_calls(monkeypatch, toy_pipe.unet, "forward")
@@ -164,9 +153,12 @@ def test_one_denoising_serves_many_decodings(toy_pipe: Any, monkeypatch: pytest.
         assert np.array_equal(clip.frames, expected)
 
 
-def test_another_seed_shares_what_clip_said(toy_pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The noise on the photo depends on the seed, so the VAE runs again; the image encoder does not."""
-    frame, other = frame_of(), BASE.replace(seed=99)
+def test_another_seed_shares_what_clip_said(toy_pipe, monkeypatch):
+    """The noise on the photo depends on the seed, so the VAE runs again; the image encoder does not.
+
+    What it said of another photo is not taken.
+    """
+    frame, cat, other = frame_of(), frame_of("cat"), BASE.replace(seed=99)
     first = encode(toy_pipe, frame, BASE)
     clip_calls = count_calls(monkeypatch, toy_pipe.image_encoder, "forward")
     vae_calls = count_calls(monkeypatch, toy_pipe.vae, "encode")
@@ -175,68 +167,33 @@ def test_another_seed_shares_what_clip_said(toy_pipe: Any, monkeypatch: pytest.M
     monkeypatch.undo()
     frames = decode(toy_pipe, denoise(toy_pipe, again)).frames
     assert np.array_equal(frames, frames_of_one_call(toy_pipe, frame, other))
-
-
-def test_what_clip_said_of_another_photo_is_not_taken(toy_pipe: Any) -> None:
-    rocket, cat = frame_of("rocket"), frame_of("cat")
-    encoded = encode(toy_pipe, cat, BASE, reuse=encode(toy_pipe, rocket, BASE))
+    encoded = encode(toy_pipe, cat, BASE, reuse=first)
     assert torch.equal(encoded.image_embeddings, encode(toy_pipe, cat, BASE).image_embeddings)
 
 
-def test_open_settings_are_filled_in_and_recorded(toy_pipe: Any) -> None:
-    """A drawn seed repeats the clip."""
-    frame = frame_of()
-    clip = decode(toy_pipe, denoise(toy_pipe, encode(toy_pipe, frame, BASE.replace(seed=None))))
-    assert clip.provenance is not None
-    recorded = clip.provenance.settings
-    assert (recorded["height"], recorded["width"], recorded["num_frames"]) == (64, 64, 4)
-    assert 0 <= recorded["seed"] < 2**32
-    again = three_stages(toy_pipe, frame, ClipSettings.from_dict(recorded))
-    assert np.array_equal(again, clip.frames)
-
-
-def test_a_later_stage_takes_open_settings_from_the_one_before(toy_pipe: Any) -> None:
+def test_a_later_stage_takes_open_settings_from_the_one_before(toy_pipe):
     encoded = encode(toy_pipe, frame_of(), BASE.replace(num_frames=6))
     denoised = denoise(toy_pipe, encoded, ClipSettings(num_inference_steps=1))
     assert (denoised.settings.seed, denoised.settings.num_frames) == (3, 6)
 
 
-@pytest.mark.parametrize(
-    ("changes", "difference"),
-    [
-        ({"seed": 4}, "seed: 3 and 4"),
-        ({"noise_aug_strength": 0.1}, "noise_aug_strength: 0.02 and 0.1"),
-    ],
-)
-def test_an_encoding_made_for_other_settings_is_refused(
-    toy_pipe: Any, changes: dict[str, Any], difference: str
-) -> None:
-    encoded = encode(toy_pipe, frame_of(), BASE)
-    message = re.escape(f"this Encoded was made for other settings ({difference} now); call encode again with")
-    with pytest.raises(SettingsError, match=message):
-        denoise(toy_pipe, encoded, BASE.replace(**changes))
-
-
-def test_latents_made_for_other_settings_are_refused(toy_pipe: Any) -> None:
-    denoised = denoise(toy_pipe, encode(toy_pipe, frame_of(), BASE))
-    message = re.escape("this Denoised was made for other settings (motion_bucket_id: 127 and 9; call denoise again")
-    with pytest.raises(SettingsError, match=message.replace(r"9;", r"9 now\);")):
-        decode(toy_pipe, denoised, BASE.replace(motion_bucket_id=9))
-
-
-def test_an_encoding_of_another_model_is_refused(toy_pipe: Any) -> None:
-    encoded = encode(toy_pipe, frame_of(), BASE)
+def test_what_was_made_for_something_else_is_refused(toy_pipe):
+    encoded: Any = encode(toy_pipe, frame_of(), BASE)
+    denoised: Any = denoise(toy_pipe, encoded)
+    for make, made, changes, difference, stage in (
+        (denoise, encoded, {"seed": 4}, "seed: 3 and 4", "encode"),
+        (denoise, encoded, {"noise_aug_strength": 0.1}, "noise_aug_strength: 0.02 and 0.1", "encode"),
+        (decode, denoised, {"motion_bucket_id": 9}, "motion_bucket_id: 127 and 9", "denoise"),
+    ):
+        name = type(made).__name__
+        message = f"this {name} was made for other settings ({difference} now); call {stage} again with the settings"
+        with pytest.raises(SettingsError, match=re.escape(message)):
+            make(toy_pipe, made, BASE.replace(**changes))
     with pytest.raises(SettingsError, match=r"made for other settings \(model: 'own pipeline"):
         denoise(toy_pipeline(seed=1), encoded)
 
 
-def test_a_frame_of_another_size_is_refused(toy_pipe: Any) -> None:
-    message = "settings ask for height=72, width=64, but the photo was fitted to height=64, width=64; fit it to"
-    with pytest.raises(SettingsError, match=message):
-        encode(toy_pipe, frame_of(), BASE.replace(height=72))
-
-
-def test_the_clip_says_where_it_comes_from(toy_pipe: Any) -> None:
+def test_the_clip_says_where_it_comes_from(toy_pipe):
     frame = frame_of()
     denoised = denoise(toy_pipe, encode(toy_pipe, frame, BASE))
     clip = decode(toy_pipe, denoised, BASE.replace(playback_fps=24.0), notes=("a remark",))
@@ -254,7 +211,7 @@ def test_the_clip_says_where_it_comes_from(toy_pipe: Any) -> None:
     assert clip.photo == frame.image
 
 
-def test_progress_of_the_three_stages(toy_pipe: Any) -> None:
+def test_progress_of_the_three_stages(toy_pipe):
     told: list[Progress] = []
     settings = BASE.replace(decode_chunk_size=2)
     encoded = encode(toy_pipe, frame_of(), settings, progress=told.append)
@@ -266,7 +223,7 @@ def test_progress_of_the_three_stages(toy_pipe: Any) -> None:
     assert encoded.seconds == told[2].elapsed_seconds
 
 
-def test_on_step_sees_every_step_with_its_latents(toy_pipe: Any) -> None:
+def test_on_step_sees_every_step_with_its_latents(toy_pipe):
     seen: list[tuple[int, torch.Tensor]] = []
     encoded = encode(toy_pipe, frame_of(), BASE)
     denoised = denoise(toy_pipe, encoded, on_step=lambda step, latents: seen.append((step, latents.clone())))
@@ -275,29 +232,28 @@ def test_on_step_sees_every_step_with_its_latents(toy_pipe: Any) -> None:
     assert not torch.equal(seen[0][1], denoised.latents)
 
 
-def test_a_run_is_cancelled_between_steps_and_the_pipeline_works_again(toy_pipe: Any) -> None:
+def test_a_run_is_cancelled_between_steps_and_the_pipeline_works_again(toy_pipe):
+    """By False, or in words of one's own."""
+
+    def stop(step, latents):
+        raise Cancelled("the user closed the panel")
+
     settings = BASE.replace(num_inference_steps=5)
     frame = frame_of()
     encoded = encode(toy_pipe, frame, settings)
-    with pytest.raises(Cancelled, match="stopped by on_step after denoising step 2") as caught:
-        denoise(toy_pipe, encoded, on_step=lambda step, latents: step < 2)
-    assert caught.value.finished is encoded
+    for on_step, words in (
+        (lambda step, latents: step < 2, "stopped by on_step after denoising step 2"),
+        (stop, "the user closed the panel"),
+    ):
+        with pytest.raises(Cancelled, match=words) as caught:
+            denoise(toy_pipe, encoded, on_step=on_step)
+        assert caught.value.finished is encoded
     expected = frames_of_one_call(toy_pipe, frame, settings)
     assert np.array_equal(three_stages(toy_pipe, frame, settings), expected)
 
 
-def test_on_step_may_raise_cancelled_in_its_own_words(toy_pipe: Any) -> None:
-    def stop(step: int, latents: Any) -> None:
-        raise Cancelled("the user closed the panel")
-
-    encoded = encode(toy_pipe, frame_of(), BASE)
-    with pytest.raises(Cancelled, match="the user closed the panel") as caught:
-        denoise(toy_pipe, encoded, on_step=stop)
-    assert caught.value.finished is encoded
-
-
 @pytest.mark.parametrize("stage", ["encode", "denoise", "decode"])
-def test_an_interrupt_in_any_stage_leaves_the_pipeline_usable(stage: str) -> None:
+def test_an_interrupt_in_any_stage_leaves_the_pipeline_usable(stage):
     """Ctrl-C reaches the caller as it is, and offloaded networks are put back."""
     pipe = toy_pipeline()
     pipe.enable_model_cpu_offload(device="cpu")
@@ -318,13 +274,13 @@ def test_an_interrupt_in_any_stage_leaves_the_pipeline_usable(stage: str) -> Non
     assert np.array_equal(three_stages(pipe, frame, BASE), expected)
 
 
-def test_the_fp16_vae_is_fp16_again_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fp16_vae_is_fp16_again_after_an_interrupt(monkeypatch):
     """diffusers' own call would leave it in fp32, where the next clip fails."""
     pipe = toy_pipeline()
     pipe.vae.half()
     seen: list[torch.dtype] = []
 
-    def interrupted(image: torch.Tensor) -> None:
+    def interrupted(image):
         seen.extend((image.dtype, pipe.vae.dtype))
         raise KeyboardInterrupt
 
@@ -335,18 +291,18 @@ def test_the_fp16_vae_is_fp16_again_after_an_interrupt(monkeypatch: pytest.Monke
     assert pipe.vae.dtype == torch.float16
 
 
-def interrupt(*args: Any, **kwargs: Any) -> None:
+def interrupt(*args, **kwargs):
     raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), RuntimeError("a bug")], ids=repr)
 @pytest.mark.parametrize("stage", ["encode", "denoise", "decode"])
-def test_the_traceback_of_a_stage_keeps_no_activations(stage: str, failure: BaseException) -> None:
+def test_the_traceback_of_a_stage_keeps_no_activations(stage, failure):
     """A notebook keeps the last traceback, and with it would keep gigabytes of a GPU."""
     pipe = toy_pipeline()
     alive: list[Any] = []
 
-    def fail(*args: Any, **kwargs: Any) -> None:
+    def fail(*args, **kwargs):
         activation = torch.zeros(8)
         alive.append(weakref.ref(activation))
         raise failure
@@ -360,7 +316,7 @@ def test_the_traceback_of_a_stage_keeps_no_activations(stage: str, failure: Base
 
 
 @pytest.mark.parametrize("culprit", ["VAE", "UNet"])
-def test_frames_that_are_not_numbers_are_black_and_warned_of(culprit: str) -> None:
+def test_frames_that_are_not_numbers_are_black_and_warned_of(culprit):
     """The clip is kept, with the warning in it."""
     pipe = toy_pipeline()
     bias = pipe.vae.decoder.conv_out.bias if culprit == "VAE" else pipe.unet.conv_out.bias

@@ -65,6 +65,24 @@ def toy_pipeline(*, seed: int = 0, latent_channels: int = 4, downscale: int = 8)
     return pipe
 
 
+def clip_of(pipe: StableVideoDiffusionPipeline, **changes: Any) -> Any:
+    """A clip of the bare pipeline, of a gradient: tensor `(1, frames, 3, height, width)`."""
+    import torch
+    from PIL import Image
+
+    how: dict[str, Any] = {
+        "height": HEIGHT,
+        "width": WIDTH,
+        "num_inference_steps": 2,
+        "decode_chunk_size": 2,
+        "output_type": "pt",
+    }
+    how |= changes
+    photo = Image.linear_gradient("L").convert("RGB").resize((how["width"], how["height"]))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe(photo, generator=torch.Generator().manual_seed(0), **how).frames
+
+
 def _unet(*, latent_channels: int) -> nn.Module:
     from diffusers import UNetSpatioTemporalConditionModel
 

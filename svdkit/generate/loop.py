@@ -69,19 +69,18 @@ def is_guided(settings: Resolved) -> bool:
     return bool(max(settings.min_guidance_scale, settings.max_guidance_scale) > 1)
 
 
-def denoise_steps(
-    pipe: Any, settings: Resolved, *, embeddings: Any, image_latents: Any, generator: Any, device: Any
-) -> Iterator[Any]:
-    """Draw noise, run the schedule, which must be set, and yield the latents ``(1, frames, channels, h, w)``."""
+def denoise_steps(pipe: Any, settings: Resolved, encoded: Any, *, generator: Any, device: Any) -> Iterator[Any]:
+    """Draw noise, run the schedule, and yield the latents ``(1, frames, channels, h, w)`` of each step."""
     import torch
 
-    embeddings, image_latents = embeddings.to(device), image_latents.to(device)
+    embeddings, image_latents = encoded.image_embeddings.to(device), encoded.image_latents.to(device)
     dtype, frames, sent, guided = embeddings.dtype, settings.num_frames, settings.conditioning, is_guided(settings)
     if guided:  # a batch of two: without the photo, and with it
         embeddings, image_latents = (torch.cat([torch.zeros_like(x), x]) for x in (embeddings, image_latents))
     image_latents = image_latents.unsqueeze(1).repeat(1, frames, 1, 1, 1)
     time_ids = pipe._get_add_time_ids(sent.fps, sent.motion_bucket_id, sent.noise_aug_strength, dtype, 1, 1, guided)
     time_ids = time_ids.to(device)
+    pipe.scheduler.set_timesteps(settings.num_inference_steps, device=device)
     scales = torch.linspace(settings.min_guidance_scale, settings.max_guidance_scale, frames)
     scales = scales.to(device, dtype).reshape(1, -1, 1, 1, 1)
     size = (frames, pipe.unet.config.in_channels, settings.height, settings.width)

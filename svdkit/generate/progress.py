@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from svdkit.environment import notebook_kind
 from svdkit.errors import SettingsError
@@ -55,41 +54,31 @@ class Meter:
     report: Report
     synchronize: Callable[[], object]
     seconds: float = 0.0
-    _done: int = 0
-    _first_step_seconds: float = 0.0
 
     def __enter__(self) -> Meter:
         self.synchronize()
-        self._start = time.perf_counter()
-        self._tell()
+        self._times = [time.perf_counter()]  # of the start, and of the end of each step
+        self._tell(0)
         return self
 
     def step(self) -> None:
         """Count one step; the last one is reported when the stage ends, with the exact time."""
-        self._done += 1
-        self.seconds = time.perf_counter() - self._start
-        if self._done == 1:
-            self._first_step_seconds = self.seconds
-        if self._done < self.steps:
-            self._tell()
+        self._times.append(time.perf_counter())
+        if len(self._times) <= self.steps:
+            self._tell(len(self._times) - 1)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.synchronize()
-            self.seconds = time.perf_counter() - self._start
-            self._done = self.steps
-            self._tell()
-        elif isinstance(self.report, _Stages):
-            self.report.screen.close()
+            self._times.append(time.perf_counter())
+            self._tell(self.steps)
 
-    def _tell(self) -> None:
-        remaining = None
-        if self._done == 1:
-            remaining = self.seconds * (self.steps - 1)
-        elif self._done > 1:
-            # The first step also warms up kernels and, once, compiles: it says little about the others.
-            remaining = (self.seconds - self._first_step_seconds) / (self._done - 1) * (self.steps - self._done)
-        self.report(Progress(self.stage, self._done, self.steps, self.seconds, remaining))
+    def _tell(self, done: int) -> None:
+        self.seconds = self._times[-1] - self._times[0]
+        # The first step also warms up kernels and, once, compiles: it says little about the others.
+        warm = 1 if done > 1 else 0
+        pace = (self._times[-1] - self._times[warm]) / max(done - warm, 1)
+        self.report(Progress(self.stage, done, self.steps, self.seconds, pace * (self.steps - done) if done else None))
 
 
 def reporter(progress: Shown = "auto") -> Report:
@@ -100,7 +89,7 @@ def reporter(progress: Shown = "auto") -> Report:
         return lambda _: None
     kind = "auto" if progress is True else progress
     if kind in {"auto", "terminal", "notebook"}:
-        return _Stages(Screen(kind))
+        return Screen(kind).show_stage
     known = "'auto', 'notebook', 'terminal', True, False, or a function that takes a Progress"
     raise SettingsError(f"progress={progress!r} is not known; give {known}")
 
@@ -113,64 +102,45 @@ class Screen:
     """
 
     def __init__(self, kind: str = "auto", *, log_seconds: float = math.nan) -> None:
-        kind = ("terminal" if notebook_kind() == "terminal" else "notebook") if kind == "auto" else kind
-        self.in_notebook = kind == "notebook"
-        self.rewrites = self.in_notebook or sys.stderr.isatty()
-        self._between = _SECONDS_BETWEEN_UPDATES if self.rewrites else log_seconds
-        self._last, self._line_is_open = -math.inf, False
-        self._handle: Any = None
+        self.in_notebook = notebook_kind() != "terminal" if kind == "auto" else kind == "notebook"
+        self._rewrites = self.in_notebook or sys.stderr.isatty()
+        self._between = _SECONDS_BETWEEN_UPDATES if self._rewrites else log_seconds
+        self._last, self._displayed = -math.inf, False
+        self._stages: dict[str, Progress] = {}
 
-    def show(self, text: str, *, html: str = "", first: bool = False, last: bool = False) -> None:
-        """Show a text in place of the one before; the first and the last are always shown, but in a log."""
+    def show(self, text: str, *, html: str = "", last: bool = False) -> None:
+        """Show a text in place of the one before; the last of something is always shown, and what comes after it."""
         now = time.monotonic()
-        if not (last or (first and self.rewrites) or now - self._last >= self._between):
+        if not last and not now - self._last >= self._between:
             return
-        self._last = now
-        if self.in_notebook:
-            self._display({"text/plain": text} | ({"text/html": html} if html else {}))
+        self._last = -math.inf if last else now
+        if not self.in_notebook:
+            # \033[K clears what a longer text has left behind.
+            _write(f"\r{text}\033[K" if self._rewrites else text, end="" if self._rewrites and not last else "\n")
             return
-        # \033[K clears what a longer text has left behind.
-        self._write(f"\r{text}\033[K" if self.rewrites else text, ended=last or not self.rewrites)
+        from IPython.display import display
+
+        bundle = {"text/plain": text, **({"text/html": html} if html else {})}
+        display(bundle, raw=True, display_id=f"svdkit-{id(self)}", update=self._displayed)
+        self._displayed = True
 
     def line(self, text: str) -> None:
         """Write a line that stays."""
-        self._write(f"\r\033[K{text}" if sys.stderr.isatty() else text, ended=True)
+        _write(f"\r\033[K{text}" if sys.stderr.isatty() else text)
 
-    def close(self) -> None:
-        """End an unfinished line, so that what is written next, such as an error, begins on its own."""
-        if self._line_is_open:
-            self._write("", ended=True)
-
-    def _write(self, text: str, *, ended: bool) -> None:
-        sys.stderr.write(text + "\n" * ended)
-        sys.stderr.flush()
-        self._line_is_open = not ended
-
-    def _display(self, bundle: dict[str, str]) -> None:
-        from IPython.display import display
-
-        if self._handle is None:
-            self._handle = display(bundle, raw=True, display_id=True)
-        else:
-            self._handle.update(bundle, raw=True)
-
-
-class _Stages:
-    """Shows the stages of a run: a line each on a terminal, a row each in one output of a notebook."""
-
-    def __init__(self, screen: Screen) -> None:
-        self.screen = screen
-        self._stages: dict[str, Progress] = {}
-
-    def __call__(self, progress: Progress) -> None:
-        self._stages[progress.stage] = progress
-        bar = "#" * (_BAR_CELLS * progress.step // progress.steps)
-        text = f"{progress.stage:<8}{f'[{bar:-<{_BAR_CELLS}}] ' if self.screen.rewrites else ''}{progress}"
-        html = ""
-        if self.screen.in_notebook:
+    def show_stage(self, progress: Progress) -> None:
+        """Show a stage of a run: a line each on a terminal, a row each in one output of a notebook."""
+        bar, html = "#" * (_BAR_CELLS * progress.step // progress.steps), ""
+        text = f"{progress.stage:<8}{f'[{bar:-<{_BAR_CELLS}}] ' if self._rewrites else ''}{progress}"
+        if self.in_notebook:
+            self._stages[progress.stage] = progress
             text = "\n".join(f"{name:<8}{stage}" for name, stage in self._stages.items())
             html = f'<table style="border:0">{"".join(map(_row, self._stages.values()))}</table>'
-        self.screen.show(text, html=html, first=progress.step == 0, last=progress.done)
+        self.show(text, html=html, last=progress.done)
+
+
+def _write(text: str, *, end: str = "\n") -> None:
+    print(text, end=end, file=sys.stderr, flush=True)  # noqa: T201 - progress is what stderr is for
 
 
 def _row(progress: Progress) -> str:

@@ -1,4 +1,4 @@
-"""From a photo to a clip in one call, and many clips one after the other, with less when memory runs out.
+"""From a photo to a clip in one call, many clips one after the other, with less when memory runs out, and again.
 
 Out of memory, only the stage that failed is run again; each step down is warned of and noted in the clip. Techniques
 stay applied, since the next clip of the same size would fail in the same place.
@@ -7,41 +7,46 @@ stay applied, since the next clip of the same size would fail in the same place.
 from __future__ import annotations
 
 import gc
+import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path, PurePath
+from typing import Any
 
-from svdkit.errors import OutOfMemoryError, SettingsError, SvdkitWarning
-from svdkit.generate.loop import execution_device, is_guided
-from svdkit.generate.progress import Report, Shown, reporter
-from svdkit.generate.stages import OnStep, decode, denoise, encode, in_line, resolve
-from svdkit.image import Frame, fit, size_advice
-from svdkit.pipeline import active_techniques, apply_technique, report_of
+from svdkit.clip import Clip, Provenance
+from svdkit.environment import machine
+from svdkit.errors import (
+    ClipError,
+    ImageError,
+    ModelError,
+    OutOfMemoryError,
+    PipelineError,
+    SettingsError,
+    SvdkitWarning,
+)
+from svdkit.generate.loop import Resolved, execution_device, is_guided
+from svdkit.generate.progress import Shown, reporter
+from svdkit.generate.stages import Encoded, OnStep, decode, denoise, describe_model, encode, in_line, resolve
+from svdkit.image import Frame, fit, sample_photos, size_advice
+from svdkit.models import catalogue, find_model
+from svdkit.pipeline import active_techniques, apply_technique, load, report_of
 from svdkit.pipeline.memory import is_out_of_memory
-from svdkit.settings import ClipSettings
-
-if TYPE_CHECKING:
-    from svdkit.clip import Clip
-    from svdkit.generate.loop import Resolved
-    from svdkit.generate.stages import Encoded
-
-
-_T = TypeVar("_T")
+from svdkit.settings import ClipSettings, LoadSettings
 
 _SMALLER_CHUNK = "smaller decode chunk"
-_STEPS = {
-    "encode": ("offload",),
-    "denoise": ("two-pass-guidance", "forward-chunking", "offload", "group-offload"),
-    "decode": (_SMALLER_CHUNK, "offload"),
-}
+_COMMIT = re.compile(r"[0-9a-f]{40}")  # of the hub; other revisions are hashes of files, which none can be asked for
+# What may change bits: other versions, or another processor, may round differently.
+_DECIDE_BITS = (
+    *("name", "weights", "revision", "dtype", "random_seed", "compile", "forward_chunking", "two_pass_guidance"),
+    *("torch", "diffusers", "transformers", "numpy", "pillow", "gpu"),
+)
 
 
 def _run_stage(
-    pipe: Any, stage: str, attempt: Callable[[Any], _T], settings: Resolved, *, step_down: bool, notes: list[str]
-) -> tuple[_T, Resolved]:
+    pipe: Any, stage: str, attempt: Callable[[Any], Any], settings: Resolved, *, step_down: bool, notes: list[str]
+) -> tuple[Any, Resolved]:
     """Run ``attempt(settings)`` until it fits; note each step down; return its result and the settings that fitted."""
     import torch
 
@@ -79,13 +84,20 @@ def _run_stage(
 def _next_step(pipe: Any, stage: str, settings: Resolved) -> str | None:
     """Find the first step of a stage that would change anything here."""
     active = {*active_techniques(pipe)}
-    compiled = report_of(pipe).settings.compile
     # Offloading moves weights off a GPU; a plan that does more is not replaced by one that does less.
-    offloaded = active & {"group-offload", "sequential"}
-    can_offload = execution_device(pipe).type == "cuda" and not compiled and not offloaded
-    possible = {_SMALLER_CHUNK: settings.decode_chunk_size > 1, "two-pass-guidance": is_guided(settings)}
-    possible |= {"forward-chunking": True, "offload": can_offload, "group-offload": can_offload}
-    return next((step for step in _STEPS[stage] if possible[step] and step not in active), None)
+    on_gpu = execution_device(pipe).type == "cuda" and not report_of(pipe).settings.compile
+    offload = ("offload", on_gpu and not active & {"group-offload", "sequential"})
+    ladder = {
+        "encode": [offload],
+        "denoise": [
+            ("two-pass-guidance", is_guided(settings)),
+            ("forward-chunking", True),
+            offload,
+            ("group-offload", on_gpu and "sequential" not in active),
+        ],
+        "decode": [(_SMALLER_CHUNK, settings.decode_chunk_size > 1), offload],
+    }
+    return next((step for step, possible in ladder[stage] if possible and step not in active), None)
 
 
 def generate(
@@ -133,9 +145,8 @@ def generate(
     Example:
         >>> clip = generate(svdkit.load("micro"), "rocket", ClipSettings(seed=7))
     """
-    settings = settings or ClipSettings()
-    frame = _fit_photo(pipe, photo, settings, mode=fit_mode, focus=focus, border=border)
-    return _make(pipe, frame, settings, None, report=reporter(progress), step_down=step_down, on_step=on_step)[0]
+    how: dict[str, Any] = {"fit_mode": fit_mode, "focus": focus, "border": border, "step_down": step_down}
+    return next(generate_batch(pipe, [photo], settings, **how, progress=progress, on_step=on_step))
 
 
 def generate_batch(
@@ -179,58 +190,36 @@ def generate_batch(
         >>> for clip in generate_batch(pipe, ["rocket"], seeds=(1, 2)):
         ...     saved = clip.save(f"{clip.provenance.image['source']}-{clip.provenance.settings['seed']}.mp4")
     """
-    settings = settings or ClipSettings()
+    settings, model = settings or ClipSettings(), report_of(pipe).model
     each = [settings.replace(seed=seed) for seed in ([settings.seed] if seeds is None else _listed("seeds", seeds))]
-    how = {"mode": fit_mode, "focus": focus, "border": border}
-    frames = [_fit_photo(pipe, photo, settings, **how) for photo in _listed("photos", photos)]
-    make = partial(_make, pipe, report=reporter(progress), step_down=step_down, on_step=on_step)
+    how: dict[str, Any] = {"mode": fit_mode, "focus": focus, "border": border}
+    how |= {"height": settings.height or model.height, "width": settings.width or model.width}
+    frames = [photo if isinstance(photo, Frame) else fit(photo, **how) for photo in _listed("photos", photos)]
+    report = reporter(progress)
+
+    def make(frame: Frame, settings: Resolved, reuse: Encoded | None) -> tuple[Clip, Encoded, int]:
+        settings, loaded, notes = resolve(pipe, settings, frame), report_of(pipe), list[str]()
+        trained = {"trained_height": loaded.model.height, "trained_width": loaded.model.width}
+        advice = size_advice(height=frame.height, width=frame.width, **trained) if loaded.is_ours else None
+        if advice:
+            warnings.warn(advice, SvdkitWarning, stacklevel=4)
+        run = partial(_run_stage, pipe, settings=settings, step_down=step_down, notes=notes)
+        encoded, _ = run("encode", lambda now: encode(pipe, frame, now, progress=report, reuse=reuse))
+        denoised, _ = run("denoise", lambda now: denoise(pipe, encoded, now, progress=report, on_step=on_step))
+        told = [advice] if advice else []
+        clip, fitted = run("decode", lambda now: decode(pipe, denoised, now, progress=report, notes=told + notes))
+        return clip, encoded, fitted.decode_chunk_size
 
     def clips() -> Iterator[Clip]:
         chunk = settings.decode_chunk_size
         for frame in frames:
             encoded = None
             for wanted in each:
-                clip, encoded, chunk = make(frame, wanted.replace(decode_chunk_size=chunk), encoded)
+                with in_line(pipe):
+                    clip, encoded, chunk = make(frame, wanted.replace(decode_chunk_size=chunk), encoded)
                 yield clip
 
     return clips()  # a generator of its own: what stands above runs now, not when the first clip is asked for
-
-
-def _fit_photo(pipe: Any, photo: Any, settings: ClipSettings, **how: Any) -> Frame:
-    """Fit a photo to the size of the settings, else of the model, else of diffusers' defaults; keep a ``Frame``."""
-    if isinstance(photo, Frame):
-        return photo
-    model = report_of(pipe).model
-    return fit(photo, height=settings.height or model.height, width=settings.width or model.width, **how)
-
-
-@in_line
-def _make(
-    pipe: Any, frame: Frame, settings: ClipSettings, reuse: Any, *, report: Report, step_down: bool, on_step: Any
-) -> tuple[Clip, Encoded, int]:
-    """Make one clip; return it, the encoded photo, and the decode chunk that fitted."""
-    settings = resolve(pipe, settings, frame)
-    advice = _size_advice(pipe, frame)
-    notes: list[str] = []
-
-    def run(stage: str, attempt: Any) -> Any:
-        return _run_stage(pipe, stage, attempt, settings, step_down=step_down, notes=notes)
-
-    encoded, _ = run("encode", lambda now: encode(pipe, frame, now, progress=report, reuse=reuse))
-    denoised, _ = run("denoise", lambda now: denoise(pipe, encoded, now, progress=report, on_step=on_step))
-    clip, fitted = run("decode", lambda now: decode(pipe, denoised, now, progress=report, notes=(*advice, *notes)))
-    return clip, encoded, fitted.decode_chunk_size
-
-
-def _size_advice(pipe: Any, frame: Frame) -> list[str]:
-    """Warn of a size that is far from what the model was trained on, and return the warning as a note."""
-    report = report_of(pipe)
-    trained = {"trained_height": report.model.height, "trained_width": report.model.width}
-    advice = size_advice(height=frame.height, width=frame.width, **trained)
-    if advice is None or not report.is_ours:
-        return []
-    warnings.warn(advice, SvdkitWarning, stacklevel=5)
-    return [advice]
 
 
 def _listed(name: str, given: Any) -> list[Any]:
@@ -239,3 +228,123 @@ def _listed(name: str, given: Any) -> list[Any]:
     if is_one or getattr(given, "ndim", 1) in {2, 3} or not isinstance(given, Iterable):
         raise SettingsError(f"{name} is one {type(given).__name__}, not a list; write {name}=[…], also for one")
     return list(given)
+
+
+def replay(
+    file: str | Path | Clip,
+    *,
+    photo: Any = None,
+    model: str | Path | None = None,
+    pipe: Any = None,
+    progress: Shown = "auto",
+) -> Clip:
+    """Make a clip again: same photo, same model, same settings, same seed.
+
+    On the same machine with the same versions the frames are the same to the bit; a video file holds them compressed.
+
+    Args:
+        file: A file that ``Clip.save`` wrote, its JSON beside it or not; or a clip.
+        photo: The photo it was made of, as ``generate`` takes it. None: the fitted photo that was saved beside the
+            clip, else the sample photo of the recorded name.
+        model: The model to load, as ``load`` takes it, when the recorded one was a folder, or a repository that is
+            not of the catalogue: a clip of somebody else's does not decide whom this machine asks for what.
+        pipe: The pipeline to use instead.
+        progress: As in ``generate``.
+
+    Returns:
+        The new clip. A warning names versions, GPU, dtype or revision that differ here: frames may then differ.
+
+    Raises:
+        ImageError: when the photo given cannot be read.
+        ClipError: when the file was not made by svdkit, its photo is not to be found or is another one, or its model
+            is another one, is to be named, cannot be loaded, or is micro with weights that svdkit no longer ships.
+        ModelError, PipelineError, SettingsError: as ``load``, for a model that was given.
+
+    Example:
+        >>> bool((replay(clip.save("walk.mp4")).frames == clip.frames).all())
+        True
+    """
+    old = file if isinstance(file, Clip) else Clip.read(file)
+    made = old.provenance
+    if made is None:
+        raise ClipError("this video carries no svdkit provenance: nothing says how it was made; replay a clip of ours")
+    try:
+        settings = ClipSettings.from_dict(made.settings)
+    except SettingsError as error:
+        message = f"the recorded settings do not fit this svdkit ({error}); the clip is of svdkit {made.svdkit_version}"
+        raise ClipError(message) from error
+    frame = _find_frame(old, made, photo)
+    loaded = _load(made, model) if pipe is None else pipe
+    _compare(loaded, made, left_open=model is None and pipe is None)
+    return generate(loaded, frame, settings, progress=progress)
+
+
+def _find_frame(old: Clip, made: Provenance, photo: Any) -> Frame:
+    """Find the fitted photo, and make sure that it is the one."""
+    source = made.image.get("source")
+    if photo is None and old.photo is None:
+        if source not in sample_photos():
+            raise ClipError(
+                f"the photo of this clip ({source or 'no name recorded'}) is not beside it and is no sample photo; "
+                "pass photo=, the file it was made of"
+            )
+        photo = source
+    image: Any
+    what, image = "the photo saved beside the clip", old.photo
+    if isinstance(photo, Frame):
+        what, image = "this frame", photo.image
+    elif photo is not None:
+        how: dict[str, Any] = {name: made.image.get(name) for name in ("height", "width", "mode", "focus", "border")}
+        what, image = "the photo, fitted as recorded,", fit(photo, **how).image
+    try:
+        return Frame.from_dict(made.image, image=image)
+    except ImageError as error:
+        raise ClipError(
+            f"{what} is not what the clip was made of ({error}) Pass photo= with the original file: a resized or "
+            "newly compressed copy is another picture"
+        ) from error
+
+
+def _load(made: Provenance, model: str | Path | None) -> Any:
+    if not made.load and model is None:
+        raise ClipError("this clip was made with a pipeline that svdkit did not load; pass that pipeline as pipe=")
+    try:
+        # Where the weights lie and what computes are this machine's business and change no frame.
+        settings = LoadSettings.from_dict(made.load).replace(device="auto", memory="auto")
+        if model is None and (info := find_model(settings.model)).hub_id == info.name:
+            raise ClipError(
+                f"this clip was made with {info.name!r}, a repository that svdkit does not know: loading it would ask "
+                "the hub for it, with your login where there is one; if you trust it, pass model= with that name"
+            )
+        name, commit = str(model or settings.model), str(made.model.get("revision"))
+        same = name == settings.model and settings.weights == "trained" and settings.source in {"auto", "hub"}
+        if same and _COMMIT.fullmatch(commit):
+            settings = settings.replace(revision=commit)  # the very weights, though the repository may have moved on
+        return load(name, settings=settings)
+    except (ModelError, PipelineError, SettingsError) as error:
+        if model is not None:
+            raise
+        message = f"the model of this clip cannot be loaded here ({error}); load it yourself and pass it as pipe="
+        raise ClipError(message) from error
+
+
+def _compare(pipe: Any, made: Provenance, *, left_open: bool) -> None:
+    """Refuse another model, and other weights of micro unless they were asked for; warn of what may change bits."""
+    here, report = describe_model(pipe), report_of(pipe)
+    # A name outside the catalogue, such as a folder's, says nothing about the weights.
+    for part, known in {"name": [info.name for info in catalogue()], "weights": ["trained", "random"]}.items():
+        recorded, found = made.model.get(part), here[part]
+        if recorded != found and recorded in known and found in known:
+            raise ClipError(f"the clip's model has {part} {recorded!r}, this pipeline {found!r}; pass the right pipe=")
+    old = {**made.environment, **made.load, **made.model}
+    new = {**machine(), **(report.settings.to_dict() if report.is_ours else {}), **here}
+    both = [part for part in _DECIDE_BITS if part in old and part in new and old[part] != new[part]]
+    if left_open and "revision" in both and (here["name"], here["weights"]) == ("micro", "trained"):
+        raise ClipError(
+            f"this clip was made with other weights of micro (revision {old['revision']}; here {new['revision']}): "
+            f"today's make another clip. Install svdkit {made.svdkit_version}, which it was made with, or pass "
+            "model='micro' for another clip"
+        )
+    if both:
+        changes = "; ".join(f"{part} was {old[part]}, is {new[part]} here" for part in both)
+        warnings.warn(f"frames may differ from the recorded clip: {changes}", SvdkitWarning, stacklevel=3)

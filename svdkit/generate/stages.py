@@ -12,8 +12,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -21,30 +21,21 @@ import numpy as np
 from svdkit.clip import Clip, Provenance
 from svdkit.environment import machine
 from svdkit.errors import Cancelled, SettingsError, SvdkitWarning
-from svdkit.generate.loop import (
-    Resolved,
-    decode_chunk,
-    denoise_steps,
-    embed_image,
-    encode_image,
-    execution_device,
-    synchronize,
-)
+from svdkit.generate import loop
 from svdkit.generate.progress import Meter, Shown, reporter
 from svdkit.pipeline import report_of
 
 if TYPE_CHECKING:
+    from svdkit.generate.loop import Resolved
     from svdkit.image import Frame
     from svdkit.settings import ClipSettings
 
 
-StageKey: TypeAlias = tuple[tuple[str, Any], ...]
-
 _USUAL_CHUNK = 5  # what LoadReport says when memory does not limit the chunk
 # Playback speed is in none of these: it only goes into the file.
 _ENCODE = ("height", "width", "noise_aug_strength", "seed")
-_GUIDANCE = ("min_guidance_scale", "max_guidance_scale")
-_DENOISE = (*_ENCODE, "num_frames", "num_inference_steps", *_GUIDANCE, "fps", "motion_bucket_id")
+_STEPS = ("num_frames", "num_inference_steps", "min_guidance_scale", "max_guidance_scale")
+_DENOISE = (*_ENCODE, *_STEPS, "fps", "motion_bucket_id")
 _DEPENDS_ON = {"encode": _ENCODE, "denoise": _DENOISE, "decode": (*_DENOISE, "decode_chunk_size")}
 
 
@@ -52,9 +43,9 @@ _DEPENDS_ON = {"encode": _ENCODE, "denoise": _DENOISE, "decode": (*_DENOISE, "de
 class Encoded:
     """What the networks know of a photo: output of ``encode``, input of ``denoise``."""
 
-    key: StageKey
     settings: Resolved
     frame: Frame
+    model: str  # of ``model_identity``
     image_embeddings: Any  # from CLIP, tensor (1, 1, projection)
     image_latents: Any  # from the VAE, not scaled, tensor (1, channels, height / scale, width / scale)
     generator_state: Any  # of the CPU generator after the noise on the photo was drawn, bytes tensor
@@ -65,25 +56,20 @@ class Encoded:
 class Denoised:
     """A clip in latents, tensor ``(1, frames, channels, height / scale, width / scale)``: input of ``decode``."""
 
-    key: StageKey
     settings: Resolved
     frame: Frame
+    model: str
     latents: Any
     seconds: float
     encode_seconds: float
 
 
-def stage_key(stage: str, settings: ClipSettings, *, image_sha256: str, model: str) -> StageKey:
+def stage_key(stage: str, settings: ClipSettings, *, image_sha256: str, model: str) -> tuple[tuple[str, Any], ...]:
     """Say what a stage's output depends on: equal keys, equal outputs. Group jobs by it to run each stage once.
 
     Settings must be resolved; ``model`` is what ``model_identity`` says, or any text for planning without a model.
     """
-    if stage not in _DEPENDS_ON:
-        raise SettingsError(f"stage={stage!r} is not known; give one of {', '.join(_DEPENDS_ON)}")
-    values = [(name, getattr(settings, name)) for name in _DEPENDS_ON[stage]]
-    unset = ", ".join(name for name, value in values if value is None)
-    if unset:
-        raise SettingsError(f"a {stage} key needs {unset}, still None here; call ClipSettings.resolve() first")
+    values = ((name, getattr(settings, name)) for name in _DEPENDS_ON[stage])
     return (("stage", stage), ("model", model), ("photo", image_sha256), *values)
 
 
@@ -104,12 +90,10 @@ def model_identity(pipe: Any) -> str:
 def resolve(pipe: Any, settings: ClipSettings, frame: Frame, *, seed: int | None = None) -> Resolved:
     """Fill what is None from the frame, the model, its memory plan, and chance."""
     report = report_of(pipe)
-    limit = report.decode_chunk_size
-    if settings.decode_chunk_size is None and limit < _USUAL_CHUNK:
-        settings = settings.replace(decode_chunk_size=limit)
-    frames = pipe.unet.config.num_frames
-    own = report.model.clip_defaults | {"height": frame.height, "width": frame.width, "num_frames": frames}
-    settings = settings.resolve(**own, seed=seed)
+    if settings.decode_chunk_size is None and report.decode_chunk_size < _USUAL_CHUNK:
+        settings = settings.replace(decode_chunk_size=report.decode_chunk_size)
+    own = report.model.clip_defaults | {"height": frame.height, "width": frame.width}
+    settings = settings.resolve(**own | {"num_frames": pipe.unet.config.num_frames}, seed=seed)
     if (settings.height, settings.width) != (frame.height, frame.width):
         raise SettingsError(
             f"the settings ask for height={settings.height}, width={settings.width}, but the photo was fitted to "
@@ -118,26 +102,24 @@ def resolve(pipe: Any, settings: ClipSettings, frame: Frame, *, seed: int | None
     return settings
 
 
-def _resolve_like(pipe: Any, settings: ClipSettings | None, earlier: Encoded | Denoised) -> Resolved:
+def _go_on(pipe: Any, settings: ClipSettings | None, earlier: Encoded | Denoised) -> Resolved:
     """Fill what is None from the stage before, and refuse settings that stage was not made for."""
-    given, was = earlier.settings, dict(earlier.key)
-    settings = settings or given
-    if settings.num_frames is None:
-        settings = settings.replace(num_frames=given.num_frames)
-    settings = resolve(pipe, settings, earlier.frame, seed=given.seed)
-    wanted = stage_key(was["stage"], settings, image_sha256=earlier.frame.sha256, model=model_identity(pipe))
-    differences = [f"{name}: {was[name]!r} and {value!r}" for name, value in wanted if was[name] != value]
+    was, stage = earlier.settings, "encode" if isinstance(earlier, Encoded) else "denoise"
+    settings = settings or was
+    settings = settings.replace(num_frames=settings.num_frames or was.num_frames)
+    settings = resolve(pipe, settings, earlier.frame, seed=was.seed)
+    made = {"model": (earlier.model, model_identity(pipe))}
+    made |= {name: (getattr(was, name), getattr(settings, name)) for name in _DEPENDS_ON[stage]}
+    differences = [f"{name}: {then!r} and {now!r}" for name, (then, now) in made.items() if then != now]
     if differences:
         raise SettingsError(
             f"this {type(earlier).__name__} was made for other settings ({'; '.join(differences)} now); "
-            f"call {was['stage']} again with the settings of now, or go on with those it was made for"
+            f"call {stage} again with the settings of now, or go on with those it was made for"
         )
     return settings
 
 
 OnStep = Callable[[int, Any], object]
-P = ParamSpec("P")
-_T = TypeVar("_T")
 
 _LOCKS: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
 
@@ -147,18 +129,11 @@ _NOT_NUMBERS = (
 )
 
 
-def in_line(make: Callable[Concatenate[Any, P], _T]) -> Callable[Concatenate[Any, P], _T]:
-    """Let threads that share a pipeline wait in line: it has one schedule, and one memory."""
-
-    @wraps(make)
-    def wait(pipe: Any, *arguments: P.args, **options: P.kwargs) -> _T:
-        with _LOCKS.setdefault(pipe, threading.RLock()):
-            return make(pipe, *arguments, **options)
-
-    return wait  # type: ignore[return-value]  # pipe may be given by its name too
+def in_line(pipe: Any) -> threading.RLock:
+    """The lock of a pipeline, which threads that share it wait for: it has one schedule, and one memory."""
+    return _LOCKS.setdefault(pipe, threading.RLock())
 
 
-@in_line
 def encode(
     pipe: Any, frame: Frame, settings: ClipSettings, *, progress: Shown = False, reuse: Encoded | None = None
 ) -> Encoded:
@@ -183,21 +158,26 @@ def encode(
     """
     import torch
 
-    settings = resolve(pipe, settings, frame)
-    key = stage_key("encode", settings, image_sha256=frame.sha256, model=model_identity(pipe))
-    if reuse is not None and any(dict(reuse.key)[part] != dict(key)[part] for part in ("model", "photo")):
-        reuse = None
+    settings, model, device = resolve(pipe, settings, frame), model_identity(pipe), loop.execution_device(pipe)
     generator = torch.Generator("cpu").manual_seed(settings.seed)
-    device = execution_device(pipe)
     with _running(pipe, "encode", steps=2, progress=progress, device=device) as meter:
-        embeddings = reuse.image_embeddings if reuse else embed_image(pipe, frame, device)
+        if reuse and (reuse.model, reuse.frame.sha256) == (model, frame.sha256):
+            embeddings = reuse.image_embeddings
+        else:
+            embeddings = loop.embed_image(pipe, frame, device)
         meter.step()
-        latents = encode_image(pipe, frame, settings, generator=generator, device=device).to(embeddings.dtype)
-    made = {"image_embeddings": embeddings, "image_latents": latents, "generator_state": generator.get_state()}
-    return Encoded(key=key, settings=settings, frame=frame, seconds=meter.seconds, **made)
+        latents = loop.encode_image(pipe, frame, settings, generator=generator, device=device).to(embeddings.dtype)
+    return Encoded(
+        settings=settings,
+        frame=frame,
+        model=model,
+        image_embeddings=embeddings,
+        image_latents=latents,
+        generator_state=generator.get_state(),
+        seconds=meter.seconds,
+    )
 
 
-@in_line
 def denoise(
     pipe: Any,
     encoded: Encoded,
@@ -227,16 +207,11 @@ def denoise(
     """
     import torch
 
-    settings = _resolve_like(pipe, settings, encoded)
-    key = stage_key("denoise", settings, image_sha256=encoded.frame.sha256, model=model_identity(pipe))
-    device = execution_device(pipe)
+    now, device = _go_on(pipe, settings, encoded), loop.execution_device(pipe)
     generator = torch.Generator("cpu")
     generator.set_state(encoded.generator_state)
-    # diffusers sets the schedule a little later; nothing in between depends on it.
-    pipe.scheduler.set_timesteps(settings.num_inference_steps, device=device)
-    photo = {"embeddings": encoded.image_embeddings, "image_latents": encoded.image_latents}
-    steps = denoise_steps(pipe, settings, **photo, generator=generator, device=device)
-    count = len(pipe.scheduler.timesteps)
+    steps = loop.denoise_steps(pipe, now, encoded, generator=generator, device=device)
+    count = now.num_inference_steps
     try:
         with _running(pipe, "denoise", steps=count, progress=progress, device=device) as meter:
             for step, latents in enumerate(steps, start=1):
@@ -246,11 +221,16 @@ def denoise(
     except Cancelled as error:
         error.finished = error.finished or encoded
         raise
-    seconds = {"encode_seconds": encoded.seconds, "seconds": meter.seconds}
-    return Denoised(key=key, settings=settings, frame=encoded.frame, latents=latents, **seconds)
+    return Denoised(
+        settings=now,
+        frame=encoded.frame,
+        model=encoded.model,
+        latents=latents,
+        seconds=meter.seconds,
+        encode_seconds=encoded.seconds,
+    )
 
 
-@in_line
 def decode(
     pipe: Any,
     denoised: Denoised,
@@ -277,32 +257,29 @@ def decode(
     Example:
         >>> clip = decode(pipe, denoised)
     """
-    now = _resolve_like(pipe, settings, denoised)
-    starts = range(0, now.num_frames, now.decode_chunk_size)
-    device = execution_device(pipe)
-    latents = denoised.latents.to(device)
-    chunks = []
-    with _running(pipe, "decode", steps=len(starts), progress=progress, device=device) as meter:
-        for start in starts:
-            chunks.append(decode_chunk(pipe, latents[:, start : start + starts.step]))
+    now, device, report = _go_on(pipe, settings, denoised), loop.execution_device(pipe), report_of(pipe)
+    chunks = denoised.latents.to(device).split(now.decode_chunk_size, dim=1)
+    decoded = []
+    with _running(pipe, "decode", steps=len(chunks), progress=progress, device=device) as meter:
+        for chunk in chunks:
+            decoded.append(loop.decode_chunk(pipe, chunk))
             meter.step()
-    pixels = np.concatenate([frames for frames, _ in chunks])
-    if not all(finite for _, finite in chunks):
+    if not all(finite for _, finite in decoded):
         notes = (*notes, _NOT_NUMBERS)
-        warnings.warn(_NOT_NUMBERS, SvdkitWarning, stacklevel=3)
-    model, report = describe_model(pipe), report_of(pipe)
+        warnings.warn(_NOT_NUMBERS, SvdkitWarning, stacklevel=2)
     made = Provenance(
-        kind="micro" if model["name"] == "micro" else "svd",
+        kind=report.model.kind,
         settings=now.to_dict(),
         load=report.settings.to_dict() if report.is_ours else {},
         conditioning=now.conditioning.to_dict(),
-        model=model,
+        model=describe_model(pipe),
         image=denoised.frame.to_dict(),
         stage_seconds={"encode": denoised.encode_seconds, "denoise": denoised.seconds, "decode": meter.seconds},
         notes=tuple(notes),
         environment=machine(str(device)),
     )
-    return Clip(frames=pixels, fps=now.playback_fps, provenance=made, photo=denoised.frame.image)
+    frames = np.concatenate([pixels for pixels, _ in decoded])
+    return Clip(frames=frames, fps=now.playback_fps, provenance=made, photo=denoised.frame.image)
 
 
 @contextmanager
@@ -310,12 +287,14 @@ def _running(pipe: Any, stage: str, *, steps: int, progress: Shown, device: Any)
     """Time a stage, without gradients; leave the pipeline usable, also after an error or an interrupt."""
     import torch
 
-    try:
-        with torch.no_grad(), Meter(stage, steps, reporter(progress), partial(synchronize, device)) as meter:
-            yield meter
-    except BaseException as error:
-        # The traceback holds the networks' activations, also of an interrupt, and a notebook keeps the last traceback.
-        traceback.clear_frames(error.__traceback__)
-        raise
-    finally:
-        pipe.maybe_free_model_hooks()  # offloaded networks leave the device, as after diffusers' own call
+    meter = Meter(stage, steps, reporter(progress), partial(loop.synchronize, device))
+    with in_line(pipe):
+        try:
+            with torch.no_grad(), meter:
+                yield meter
+        except BaseException as error:
+            # The traceback holds the networks' activations, also of an interrupt, and a notebook keeps the last one.
+            traceback.clear_frames(error.__traceback__)
+            raise
+        finally:
+            pipe.maybe_free_model_hooks()  # offloaded networks leave the device, as after diffusers' own call

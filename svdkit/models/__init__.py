@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-from svdkit.models.folder import check_folder
 from svdkit.models.info import ModelInfo, catalogue, find_model
 from svdkit.models.random_weights import random_pipeline
 from svdkit.models.weights import locate
 
-__all__ = ["ModelInfo", "catalogue", "find_model", "check_folder", "locate", "random_pipeline"]
+__all__ = ["ModelInfo", "catalogue", "find_model", "locate", "random_pipeline"]

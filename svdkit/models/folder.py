@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ CONFIGURATIONS = {
     "scheduler": "scheduler/scheduler_config.json",
     **{network: f"{network}/config.json" for network in STEMS},
 }
+INDEX = "model_index.json"
+VARIANTS = ("fp16", None)
 # A pickle can run any code when it is opened, so these never are: https://huggingface.co/docs/hub/security-pickle
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _AGAIN = "download it again (a download continues where it stopped), or copy the whole folder"
@@ -76,23 +78,44 @@ def check_folder(folder: Path, *, variant: str | None = "fp16") -> None:
     """
     if not folder.is_dir():
         raise ModelError(f"no model folder {str(folder)!r}: give an existing folder, or a name that svdkit downloads")
-    if not (folder / "model_index.json").is_file():
-        for suffix in (".safetensors", *PICKLE_SUFFIXES):
-            for file in sorted(folder.glob(f"*{suffix}")):
-                raise single_file_error(file.name)
-        raise IncompleteModelError(
-            f"the folder {folder.name!r} has no model_index.json, so it is no model yet: {_AGAIN}"
-        )
-    _check_classes(read_json(folder / "model_index.json"))
-    missing = [name for name in CONFIGURATIONS.values() if not (folder / name).is_file()]
-    if missing:
-        raise IncompleteModelError(f"the model folder {folder.name!r} lacks {', '.join(missing)}: {_AGAIN}")
+    for file in sorted(folder.iterdir()):
+        if file.suffix in {".safetensors", *PICKLE_SUFFIXES} and not (folder / INDEX).is_file():
+            raise single_file_error(file.name)
+    _check_classes(read_json(folder, INDEX))
     for name in CONFIGURATIONS.values():
-        read_json(folder / name)
-    half = half_precision(folder)
+        read_json(folder, name)
     for network in STEMS:
-        wanted = ("fp16" if network in half else None) if variant == "any" else variant
-        _check_network(folder, network=network, variant=wanted)
+        missing = {kind: _missing(folder, network, kind) for kind in VARIANTS}
+        chosen = pick_variant(
+            variant,
+            [kind for kind in VARIANTS if not missing[kind]],
+            names=sorted(file.name for file in (folder / network).iterdir()),
+            where=f"{network}/",
+            nothing=_lacks(folder, *missing["fp16" if variant == "any" else variant]),
+        )
+        for name in _weight_files(folder, network, chosen):
+            _check_safetensors(folder, name)
+
+
+def pick_variant(
+    wanted: str | None, there: list[str | None], *, names: Iterable[str], where: str, nothing: str
+) -> str | None:
+    """Pick the weights to read, "fp16" or None, of those that are complete; else the error says what is there."""
+    if wanted in there:
+        return wanted
+    if there and wanted == "any":
+        return there[0]
+    if there:
+        raise VariantError(
+            f"{where} has no {wanted or 'full-precision'} weights, only {there[0] or 'full-precision'}: load with "
+            f"variant={there[0]!r}, or use another model"
+        )
+    if pickles := [name for name in names if name.endswith(PICKLE_SUFFIXES)]:
+        raise UnsafeWeightsError(
+            f"{where} has only pickle weights ({pickles[0]}), which can run any code when opened; svdkit reads only "
+            ".safetensors: use another model, or ask its author for safetensors"
+        )
+    raise IncompleteModelError(nothing)
 
 
 def fingerprint(folder: Path) -> str:
@@ -115,42 +138,46 @@ def fingerprint(folder: Path) -> str:
 def allow_patterns(variant: str | None) -> list[str]:
     """Patterns of the files to download: configurations and the weights of one variant, whole or in shards."""
     infix = f".{variant}" if variant else ""
-    weights = (f"{{}}{infix}.safetensors", f"{{}}{infix}-*-of-*.safetensors", f"{{}}.safetensors.index{infix}.json")
-    names = [f"{network}/{name.format(stem)}" for network, stem in STEMS.items() for name in weights]
-    return ["model_index.json", *CONFIGURATIONS.values(), *names]
+    weights = (f"{infix}.safetensors", f"{infix}-*-of-*.safetensors", f".safetensors.index{infix}.json")
+    names = [f"{network}/{stem}{ending}" for network, stem in STEMS.items() for ending in weights]
+    return [INDEX, *CONFIGURATIONS.values(), *names]
 
 
-def _weight_files(folder: Path, network: str, *, variant: str | None) -> list[Path]:
+def _weight_files(folder: Path, network: str, variant: str | None) -> list[str]:
     """The weight files of a network that must be there by its index or its name; they may be missing."""
     infix = f".{variant}" if variant else ""
-    single = folder / network / f"{STEMS[network]}{infix}.safetensors"
-    index = folder / network / f"{STEMS[network]}.safetensors.index{infix}.json"
-    if single.is_file() or not index.is_file():
-        return [single]
-    shards = read_json(index).get("weight_map")
+    whole = f"{network}/{STEMS[network]}{infix}.safetensors"
+    index = f"{network}/{STEMS[network]}.safetensors.index{infix}.json"
+    if (folder / whole).is_file() or not (folder / index).is_file():
+        return [whole]
+    shards = read_json(folder, index).get("weight_map")
     if not isinstance(shards, dict) or not shards:
-        raise IncompleteModelError(f"{network}/{index.name} names no weight files: {_AGAIN}")
+        raise IncompleteModelError(f"{index} names no weight files: {_AGAIN}")
     # Path.name: an index must not be able to point out of the folder.
-    return [folder / network / Path(str(shard)).name for shard in sorted(set(shards.values()))]
+    return [f"{network}/{Path(str(shard)).name}" for shard in sorted(set(shards.values()))]
+
+
+def _missing(folder: Path, network: str, variant: str | None) -> list[str]:
+    return [name for name in _weight_files(folder, network, variant) if not (folder / name).is_file()]
 
 
 def half_precision(folder: Path) -> list[str]:
     """The networks whose fp16 variant is in the folder; `from_pretrained` reads the others in full precision."""
-    return [name for name in STEMS if all(file.is_file() for file in _weight_files(folder, name, variant="fp16"))]
+    return [network for network in STEMS if not _missing(folder, network, "fp16")]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a configuration file, an IncompleteModelError if that cannot be."""
-    shown = "/".join(path.parts[-2:])
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """Read a file of a model's folder, an IncompleteModelError if that cannot be."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return {**json.loads((folder / name).read_text(encoding="utf-8"))}  # a TypeError if it is no mapping
     except FileNotFoundError:
-        raise IncompleteModelError(f"{shown} is missing: {_AGAIN}") from None
-    except (OSError, ValueError) as error:
-        raise IncompleteModelError(f"{shown} cannot be read as JSON ({error}): {_AGAIN}") from error
-    if not isinstance(content, dict):
-        raise IncompleteModelError(f"{shown} holds no JSON object: {_AGAIN}")
-    return content
+        raise IncompleteModelError(_lacks(folder, name)) from None
+    except (OSError, ValueError, TypeError) as error:
+        raise IncompleteModelError(f"{name} cannot be read as a JSON object ({error}): {_AGAIN}") from error
+
+
+def _lacks(folder: Path, *names: str) -> str:
+    return f"the model folder {folder.name!r} lacks {', '.join(names)}: {_AGAIN}"
 
 
 def single_file_error(filename: str) -> ModelError:
@@ -183,44 +210,17 @@ def _check_classes(index: dict[str, Any]) -> None:
             )
 
 
-def _check_network(folder: Path, *, network: str, variant: str | None) -> None:
-    files = _weight_files(folder, network, variant=variant)
-    missing = [file.name for file in files if not file.is_file()]
-    if missing and len(files) == 1:  # weights of another kind make a more telling error
-        _check_others(folder, network=network, missing=missing[0], variant=variant)
-    if missing:
-        some = ", ".join(f"{network}/{name}" for name in missing[:3]) + (" …" if len(missing) > 3 else "")
-        raise IncompleteModelError(f"the model folder {folder.name!r} lacks {some}: {_AGAIN}")
-    for file in files:
-        _check_safetensors(file)
-
-
-def _check_others(folder: Path, *, network: str, missing: str, variant: str | None) -> None:
-    asked, other = ("the fp16 variant", None) if variant else ("full-precision weights", "fp16")
-    others = _weight_files(folder, network, variant=other)
-    if all(file.is_file() for file in others):
-        raise VariantError(
-            f"{network}/ has no {missing} ({asked}), only {others[0].name}: load with variant={other!r}, or fetch the "
-            "missing file from the model's page"
-        )
-    pickles = sorted(file.name for file in (folder / network).iterdir() if file.suffix in PICKLE_SUFFIXES)
-    if pickles:
-        raise UnsafeWeightsError(
-            f"{network}/ has only {', '.join(pickles)}, pickle files that can run any code when opened; svdkit reads "
-            f"only .safetensors. Fetch {missing}, or ask the author for safetensors"
-        )
-
-
-def _check_safetensors(file: Path) -> None:
+def _check_safetensors(folder: Path, name: str) -> None:
     """Let safetensors compare the file's header with its size; no tensor is read."""
     from safetensors import SafetensorError, safe_open
 
+    file = folder / name
     try:
         with safe_open(file, framework="np"):
             return
     except (SafetensorError, OSError, ValueError) as error:
-        size = file.stat().st_size
-        problem = f"is {format_bytes(size)}, half-downloaded or no safetensors file ({error})"
-        if size < 1000 and file.read_bytes().startswith(b"version https://git-lfs"):
-            problem = "is a git-lfs pointer, not the weights (run `git lfs pull` in the clone)"
-    raise IncompleteModelError(f"{file.parent.name}/{file.name} {problem}: {_AGAIN}")
+        problem = f"is {format_bytes(file.stat().st_size)}, half-downloaded or no safetensors file ({error})"
+        with file.open("rb") as stream:
+            if stream.read(30).startswith(b"version https://git-lfs"):
+                problem = "is a git-lfs pointer, not the weights (run `git lfs pull` in the clone)"
+    raise IncompleteModelError(f"{name} {problem}: {_AGAIN}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import os
 import re
 from pathlib import Path
@@ -11,10 +12,8 @@ from typing import Any
 
 from svdkit.errors import IncompleteModelError, ModelError
 from svdkit.given import user_path
-from svdkit.models.folder import PICKLE_SUFFIXES, read_json, single_file_error
+from svdkit.models.folder import CONFIGURATIONS, PICKLE_SUFFIXES, read_json, single_file_error
 
-# Parameters of SVD's unet, vae and image encoder, two bytes each; test_models_random_weights.py counts them again.
-_SVD_FP16_BYTES = 2 * (1_524_623_082 + 97_742_847 + 632_076_800)
 _MICRO_FOLDER = Path(__file__).parents[1] / "micro"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -79,28 +78,17 @@ def catalogue() -> tuple[ModelInfo, ...]:
         >>> [model.name for model in catalogue()]
         ['micro', 'svd', 'svd-xt', 'svd-xt-1.1']
     """
-    micro = ModelInfo(
-        name="micro",
-        title="micro: svdkit's small built-in model, for learning and tests on a laptop",
-        num_frames=14,
-        height=72,
-        width=128,
-        num_inference_steps=10,  # more sharpens details, which then flicker: see its card
-        max_guidance_scale=1.0,
-        licence="Apache-2.0",
-        weights_bytes=_safetensors_bytes(_MICRO_FOLDER),
-        trained="painted planes under a moving camera; no photographs, no people",
-        folder=_MICRO_FOLDER,
-    )
-    return (micro, *_SVD)
+    entries = json.loads(Path(__file__).with_name("catalogue.json").read_text(encoding="utf-8"))
+    folders = {"micro": _MICRO_FOLDER}
+    return tuple(ModelInfo(**entry, folder=folders.get(entry["name"])) for entry in entries)
 
 
-def find_model(name: str | Path) -> ModelInfo:
+def find_model(name: str | Path | ModelInfo) -> ModelInfo:
     """Look a model up by catalogue name, hub id or folder; reads at most a few small files and no network.
 
     Args:
         name: a name of `catalogue()`; a folder in diffusers layout; or a hub id "owner/name". A catalogue name wins
-            over a folder of the same name: write "./svd" for the folder.
+            over a folder of the same name: write "./svd" for the folder. What was found before is given back.
 
     Returns:
         The catalogue's entry, also for its hub and ModelScope ids; otherwise what the folder's configuration says. A
@@ -114,9 +102,11 @@ def find_model(name: str | Path) -> ModelInfo:
         >>> find_model("stabilityai/stable-video-diffusion-img2vid").name
         'svd'
     """
+    if isinstance(name, ModelInfo):
+        return name
     text = str(name)
     for model in catalogue():
-        if text.lower() in {model.name, (model.hub_id or "").lower(), (model.modelscope_id or "").lower()}:
+        if text.lower() in [known.lower() for known in (model.name, model.hub_id, model.modelscope_id) if known]:
             return model
     path = user_path(text)
     if os.path.isdir(path):  # noqa: PTH112 - false, and no error, also for a name of 300 letters
@@ -126,8 +116,8 @@ def find_model(name: str | Path) -> ModelInfo:
     if _HUB_ID.fullmatch(text):
         return ModelInfo(name=text, title=f"{text}, from the hub", hub_id=text)
     names = [model.name for model in catalogue()]
-    close = difflib.get_close_matches(text.lower(), names, n=2, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    close = difflib.get_close_matches(text.lower(), names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
     allowed = f"give one of {', '.join(names)}, an existing folder, or a hub id 'owner/name'"
     raise ModelError(f"model {text!r:.80} is not known{hint}: {allowed}")
 
@@ -139,49 +129,20 @@ def describe_folder(folder: Path, *, base: ModelInfo | None = None) -> ModelInfo
         name = f"./{name}"  # else a record of it would name, and `replay` would load, the catalogue's model
     info = dataclasses.replace(base or ModelInfo(name=name, title=f"{name}, a local folder"), folder=folder)
     try:
-        unet, vae = (read_json(folder / network / "config.json") for network in ("unet", "vae"))
+        unet, vae = (read_json(folder, CONFIGURATIONS[network]) for network in ("unet", "vae"))
     except IncompleteModelError:
         return info  # loading it will say all that is missing
-    height, width = _trained_size(unet, vae)
-    frames = int(unet.get("num_frames", info.num_frames))
-    return dataclasses.replace(
-        info, num_frames=frames, height=height, width=width, weights_bytes=_safetensors_bytes(folder)
-    )
-
-
-def _trained_size(unet: dict[str, Any], vae: dict[str, Any]) -> tuple[int, int]:
-    """Height and width in pixels from `sample_size`, the latent size that the UNet was trained on."""
+    found = {"num_frames": unet.get("num_frames", info.num_frames), "weights_bytes": _safetensors_bytes(folder)}
+    # The latent size that the UNet was trained on. SVD's own file says 96 (768 pixels square, from its image ancestor)
+    # though it was trained on 576 x 1024.
     cells = unet.get("sample_size") or 96
-    if cells == 96:
-        # SVD's own file says 96 (768 pixels square, from its image ancestor) though it was trained on 576 x 1024.
-        return 576, 1024
-    downscale = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
-    rows, columns = cells if isinstance(cells, list) else (cells, cells)
-    return int(rows) * downscale, int(columns) * downscale
+    if cells != 96:
+        downscale = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
+        rows, columns = cells if isinstance(cells, list) else (cells, cells)
+        found |= {"height": rows * downscale, "width": columns * downscale}
+    return dataclasses.replace(info, **found)
 
 
 def _safetensors_bytes(folder: Path) -> int:
-    files = list(folder.glob("*/*.safetensors"))
-    half = [file for file in files if ".fp16" in file.name]
-    return sum(file.stat().st_size for file in half or files)
-
-
-_SVD = tuple(
-    ModelInfo(
-        name=name,
-        title=f"Stable Video Diffusion {title}, {num_frames} frames",
-        num_frames=num_frames,
-        hub_id=f"stabilityai/stable-video-diffusion-img2vid{suffix}",
-        # A mirror of the gated one would be a way around its licence.
-        modelscope_id=None if name == "svd-xt-1.1" else f"AI-ModelScope/stable-video-diffusion-img2vid{suffix}",
-        gated=name == "svd-xt-1.1",
-        licence="Stability AI Community License; https://stability.ai/license",
-        weights_bytes=_SVD_FP16_BYTES,
-        trained=trained,
-    )
-    for name, title, num_frames, suffix, trained in (
-        ("svd", "img2vid", 14, "", "14 frames at 576x1024, from Stable Diffusion 2.1 and a large video collection"),
-        ("svd-xt", "XT", 25, "-xt", "fine-tuned from svd to 25 frames at 576x1024"),
-        ("svd-xt-1.1", "XT-1.1", 25, "-xt-1-1", "fine-tuned from svd-xt, fixed 6 fps and motion bucket 127"),
-    )
-)
+    files = [*folder.glob("*/*.fp16*.safetensors")] or folder.glob("*/*.safetensors")
+    return sum(file.stat().st_size for file in files)

@@ -9,6 +9,7 @@ dishonest, for some kernels take short cuts and a GPU draws less power, so clock
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,41 +21,10 @@ from svdkit.models.info import ModelInfo, find_model
 if TYPE_CHECKING:
     import torch
     from diffusers import StableVideoDiffusionPipeline
-    from torch import nn
 
 # SVD's configurations, where they differ from the defaults of their classes (the UNet's are SVD's own). Source: the
 # JSON files in stabilityai/stable-video-diffusion-img2vid-xt; svd and svd-xt-1.1 differ in `num_frames` only.
-_SVD: dict[str, dict[str, Any]] = {
-    "feature_extractor": {},
-    "image_encoder": {  # CLIP ViT-H/14
-        "hidden_size": 1280,
-        "intermediate_size": 5120,
-        "projection_dim": 1024,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 16,
-        "patch_size": 14,
-        "hidden_act": "gelu",
-    },
-    "scheduler": {
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "prediction_type": "v_prediction",
-        "use_karras_sigmas": True,
-        "sigma_min": 0.002,
-        "sigma_max": 700.0,
-        "timestep_spacing": "leading",
-        "timestep_type": "continuous",
-        "steps_offset": 1,
-    },
-    "unet": {"sample_size": 96},
-    "vae": {
-        "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "block_out_channels": [128, 256, 512, 512],
-        "layers_per_block": 2,
-        "sample_size": 768,
-    },
-}
+_SVD_FILE = Path(__file__).with_name("svd.json")
 _SEED_STRIDE = 0x9E3779B97F4A7C15  # far apart, so that seed 1 of one network is not seed 0 of the next
 
 
@@ -82,30 +52,35 @@ def random_pipeline(
     """
     import torch
 
-    info = model if isinstance(model, ModelInfo) else find_model(model)
-    pipe = _empty_pipeline(configurations(info))
+    pipe = _empty_pipeline(configurations(find_model(model)))
     for offset, name in enumerate(STEMS):
         network = getattr(pipe, name).eval()
-        if device == "meta":
-            with quiet():  # diffusers warns of the networks that stay in fp32: of none
-                network.to(dtype)
-            continue
         # One generator a network, so that each has the same weights whichever are built beside it.
-        generator = torch.Generator(device).manual_seed((seed + offset * _SEED_STRIDE) % 2**63)
-        _materialise(network, dtype=dtype, device=device, generator=generator)
+        generator = torch.Generator("cpu" if device == "meta" else device)
+        generator.manual_seed((seed + offset * _SEED_STRIDE) % 2**63)
+        for module in network.modules():
+            for key, parameter in list(module.named_parameters(recurse=False)):
+                filled = torch.empty(parameter.shape, dtype=dtype, device=device)
+                if device != "meta":
+                    _fill(filled, name=key, generator=generator)
+                # Costs are counted with gradients wanted, as weights that are read want them: torch folds otherwise.
+                setattr(module, key, torch.nn.Parameter(filled, requires_grad=device == "meta"))
+        network.to(device)  # its buffers
     return pipe
 
 
 def configurations(info: ModelInfo) -> dict[str, dict[str, Any]]:
     """The configuration of every component, from the model's folder or from what is known of SVD."""
     if info.folder is not None:
-        return {component: read_json(info.folder / file) for component, file in CONFIGURATIONS.items()}
+        return {component: read_json(info.folder, file) for component, file in CONFIGURATIONS.items()}
     if not info.weights_bytes:
         raise ModelError(
             f"weights='random' needs the configuration of {info.name!r}, which svdkit does not have: use a catalogue "
             "name, for example 'svd-xt', or a folder with the model's JSON files"
         )
-    return {**_SVD, "unet": {**_SVD["unet"], "num_frames": info.num_frames}}
+    known: dict[str, dict[str, Any]] = json.loads(_SVD_FILE.read_text(encoding="utf-8"))
+    known["unet"]["num_frames"] = info.num_frames
+    return known
 
 
 def _empty_pipeline(configuration: dict[str, dict[str, Any]]) -> StableVideoDiffusionPipeline:
@@ -131,18 +106,6 @@ def _empty_pipeline(configuration: dict[str, dict[str, Any]]) -> StableVideoDiff
         )
 
 
-def _materialise(network: nn.Module, *, dtype: torch.dtype, device: str, generator: torch.Generator) -> None:
-    """Give every parameter storage and a value, and move the buffers."""
-    import torch
-
-    for module in network.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            filled = torch.empty(parameter.shape, dtype=dtype, device=device)
-            _fill(filled, name=name, generator=generator)
-            setattr(module, name, torch.nn.Parameter(filled, requires_grad=False))
-    network.to(device)
-
-
 def _fill(tensor: torch.Tensor, *, name: str, generator: torch.Generator) -> None:
     """Choose a parameter's values so that every layer passes on what it gets at about the same size.
 
@@ -153,9 +116,8 @@ def _fill(tensor: torch.Tensor, *, name: str, generator: torch.Generator) -> Non
     if tensor.ndim >= 2:
         bound = math.sqrt(3 / tensor[0].numel())
         tensor.uniform_(-bound, bound, generator=generator)
-    elif name == "mix_factor":
-        tensor.fill_(0.5)  # AlphaBlender's own start: sigmoid(0.5) of the spatial, the rest of the temporal branch
     elif name == "class_embedding":
         tensor.uniform_(-1, 1, generator=generator)
     else:
-        tensor.fill_(0 if name == "bias" else 1)
+        # AlphaBlender's own start is 0.5: sigmoid(0.5) of the spatial, the rest of the temporal branch.
+        tensor.fill_({"bias": 0, "mix_factor": 0.5}.get(name, 1))

@@ -8,12 +8,13 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import ModelError, OutOfMemoryError
 from svdkit.models import ModelInfo, find_model, locate, random_pipeline
-from svdkit.models.costs import Network, network_of, svd_network
+from svdkit.models.costs import network_of, svd_network
 from svdkit.models.folder import STEMS, fingerprint, half_precision, quiet
 from svdkit.models.info import describe_folder
 from svdkit.models.weights import check_ram
@@ -64,10 +65,10 @@ class LoadReport:
 
     settings: LoadSettings
     model: ModelInfo
-    revision: str | None
-    weights: str
-    reasons: tuple[str, ...]
-    load_seconds: float
+    revision: str | None = None
+    weights: str = "unknown"
+    reasons: tuple[str, ...] = ()
+    load_seconds: float = 0.0
     decode_chunk_size: int = 5
 
     def __str__(self) -> str:
@@ -81,13 +82,14 @@ class LoadReport:
         return self.weights != "unknown"
 
 
+_OWN = LoadReport(
+    settings=LoadSettings(), model=ModelInfo(name="own pipeline", title="a pipeline that svdkit did not load")
+)
+
+
 def report_of(pipe: Any) -> LoadReport:
     """Give the report of `load`; for a pipeline that others made one that says so, with diffusers' defaults."""
-    info = ModelInfo(name="own pipeline", title="a pipeline that svdkit did not load")
-    own = LoadReport(
-        settings=LoadSettings(), model=info, revision=None, weights="unknown", reasons=(), load_seconds=0.0
-    )
-    report: LoadReport = getattr(pipe, "svdkit", own)
+    report: LoadReport = getattr(pipe, "svdkit", _OWN)
     return report
 
 
@@ -141,42 +143,41 @@ def load(  # noqa: D417 - the others are explained where their fields are
     where, why_device = choose_device(asked.device)
     stored, compute, why_dtype = choose_dtype(asked.dtype, device=where, capability=cuda_capability(where))
     plans = possible_plans(where, memory=asked.memory, dtype=stored, compiled=asked.compile)
+    make = partial(random_pipeline, info, dtype=torch_dtype(compute), seed=asked.random_seed)
     if asked.weights == "trained":
-        pipe, info, commit, note = _read(info, asked, compute=compute)
+        pipe, info, revision, note = _read(info, asked, compute=compute)
     else:
         # Weighed without storage first, then filled where the memory plan wants it.
-        pipe = random_pipeline(info, dtype=torch_dtype(compute), device="meta")
-        commit, note = f"seed {asked.random_seed}", _RANDOM
+        pipe, revision, note = make(device="meta"), f"seed {asked.random_seed}", _RANDOM
     _store(pipe, dtype=stored, compute=compute)
     wish = Rung(asked.memory, asked.two_pass_guidance, asked.forward_chunking)
-    rung, why_memory = _choose(pipe, info, wish, device=where, compute=compute, plans=plans)
-    if asked.weights == "random":
-        place = where if rung.memory == "resident" else "cpu"
-        if not place.startswith("cuda"):
-            _check_ram(info, compute=compute)
-        with _fitting(info, where, rung=rung, dtype=stored):
-            pipe = random_pipeline(info, dtype=torch_dtype(compute), device=place, seed=asked.random_seed)
-        _store(pipe, dtype=stored, compute=compute)
-    with _fitting(info, where, rung=rung, dtype=stored):
-        _place(pipe, rung, device=where)
+    (memory, two_passes, chunked, decode_chunk), why_memory = _choose(
+        pipe, info, wish, device=where, compute=compute, plans=plans
+    )
+    now = asked.replace(model=info.name, dtype=stored, device=where, memory=memory)
+    now = now.replace(two_pass_guidance=two_passes, forward_chunking=chunked)
+    with _fitting(now):
+        if asked.weights == "random":
+            place = where if memory == "resident" else "cpu"
+            if not place.startswith("cuda"):
+                _check_ram(info, compute=compute)
+            pipe = make(device=place)
+            _store(pipe, dtype=stored, compute=compute)
+        _place(pipe, now)
     why_compiled = _compile(pipe) if asked.compile else ""
-    resolved = {"model": info.name, "dtype": stored, "device": where, **rung._asdict()}
-    decode_chunk_size = resolved.pop("decode_chunk_size")
     pipe.svdkit = LoadReport(
-        settings=asked.replace(**resolved),
+        settings=now,
         model=info,
-        revision=commit,
+        revision=revision,
         weights=asked.weights,
         reasons=tuple(filter(None, (why_device, why_dtype, *why_memory, note, why_compiled))),
         load_seconds=time.perf_counter() - start,
-        decode_chunk_size=decode_chunk_size,
+        decode_chunk_size=decode_chunk,
     )
     return pipe
 
 
-def _read(
-    info: ModelInfo, asked: LoadSettings, *, compute: str
-) -> tuple[StableVideoDiffusionPipeline, ModelInfo, str, str]:
+def _read(info: ModelInfo, asked: LoadSettings, *, compute: str) -> tuple[Any, ModelInfo, str, str]:
     """Find and read weights into main memory; the pipeline, what is known of it now, its revision and a note."""
     _check_ram(info, compute=compute)
     folder = locate(info, source=asked.source, revision=asked.revision, variant="any")
@@ -205,7 +206,7 @@ def _check_ram(info: ModelInfo, *, compute: str) -> None:
     check_ram(info.weights_bytes * (2 if compute == "fp32" else 1), what=info.name)
 
 
-def _store(pipe: StableVideoDiffusionPipeline, *, dtype: str, compute: str) -> None:
+def _store(pipe: Any, *, dtype: str, compute: str) -> None:
     if dtype == "fp8":
         import torch
 
@@ -213,41 +214,34 @@ def _store(pipe: StableVideoDiffusionPipeline, *, dtype: str, compute: str) -> N
 
 
 def _choose(
-    pipe: StableVideoDiffusionPipeline,
-    info: ModelInfo,
-    asked: Rung,
-    *,
-    device: str,
-    compute: str,
-    plans: tuple[str, ...],
+    pipe: Any, info: ModelInfo, asked: Rung, *, device: str, compute: str, plans: tuple[str, ...]
 ) -> tuple[Rung, tuple[str, ...]]:
     """Choose the memory plan by what the networks weigh and what is free."""
-    networks = {name: getattr(pipe, name).parameters() for name in STEMS}
+    weights = {}
+    for name in STEMS:
+        weights[name] = sum(part.numel() * part.element_size() for part in getattr(pipe, name).parameters())
+    try:
+        network = network_of(info)
+    except ModelError:
+        network = svd_network()  # of which all others known are smaller
+    on_gpu = device.startswith("cuda")
     need = Need(
-        weight_bytes={name: sum(part.numel() * part.element_size() for part in networks[name]) for name in networks},
+        weight_bytes=weights,
         height=info.height,
         width=info.width,
         num_frames=info.num_frames,
-        network=_network(info),
+        network=network,
         dtype=compute,
-        overhead_bytes=LATER_BYTES if device.startswith("cuda") else OVERHEAD_BYTES,  # asking makes the context
+        overhead_bytes=LATER_BYTES if on_gpu else OVERHEAD_BYTES,  # asking makes the context
     )
     free = free_bytes(device)
-    if not device.startswith("cuda") and pipe.unet.device.type != "meta":
-        free += sum(need.weight_bytes.values())  # read into this memory already, and counted again by the plan
+    if not on_gpu and pipe.unet.device.type != "meta":
+        free += sum(weights.values())  # read into this memory already, and counted again by the plan
     return choose_memory(need, free_bytes=free, asked=asked, plans=plans)
 
 
-def _network(info: ModelInfo) -> Network:
-    """The costs of the model; SVD's, of which all others known are smaller, where its architecture is not known."""
-    try:
-        return network_of(info)
-    except ModelError:
-        return svd_network()
-
-
 @contextmanager
-def _fitting(info: ModelInfo, device: str, *, rung: Rung, dtype: str) -> Iterator[None]:
+def _fitting(now: LoadSettings) -> Iterator[None]:
     """Say in words that the weights do not fit the device."""
     try:
         yield
@@ -257,35 +251,33 @@ def _fitting(info: ModelInfo, device: str, *, rung: Rung, dtype: str) -> Iterato
         # The traceback holds the weights so far, and a notebook keeps the last traceback.
         traceback.clear_frames(error.__traceback__)
         raise OutOfMemoryError(
-            f"{info.name} does not fit {device} with memory={rung.memory!r}, dtype={dtype!r}: leave both at 'auto', "
-            "use memory='sequential', or close what else uses the device (another notebook's kernel, for one)"
+            f"{now.model} does not fit {now.device} with memory={now.memory!r}, dtype={now.dtype!r}: leave both at "
+            "'auto', use memory='sequential', or close what else uses the device (another notebook's kernel, for one)"
         ) from error
 
 
-def _place(pipe: StableVideoDiffusionPipeline, rung: Rung, *, device: str) -> None:
-    try:
-        if rung.memory != "resident":
-            apply_technique(pipe, rung.memory, device=device)
-        else:
-            with quiet():
-                pipe.to(device)
-    except BaseException:
-        _empty(pipe)
-        raise
-    for name, on in (("two-pass-guidance", rung.two_pass_guidance), ("forward-chunking", rung.forward_chunking)):
-        if on:
-            apply_technique(pipe, name)
-
-
-def _empty(pipe: StableVideoDiffusionPipeline) -> None:
-    """Drop the weights of a pipeline that nobody gets: a notebook keeps the last traceback, and that the pipeline."""
+def _place(pipe: Any, now: LoadSettings) -> None:
+    """Put the weights where the plan wants them, and switch on what it needs."""
     import torch
 
-    for name in STEMS:
-        torch.nn.Module.to(getattr(pipe, name), "meta")  # torch's own: that of diffusers looks at offload plans first
+    try:
+        if now.memory == "resident":
+            with quiet():
+                pipe.to(now.device)
+        else:
+            apply_technique(pipe, now.memory, device=now.device)
+    except BaseException:
+        # Nobody gets this pipeline, but a notebook keeps the last traceback, and that the weights.
+        for name in STEMS:
+            torch.nn.Module.to(getattr(pipe, name), "meta")  # torch's own: diffusers' looks at offload plans first
+        raise
+    if now.two_pass_guidance:
+        apply_technique(pipe, "two-pass-guidance")
+    if now.forward_chunking:
+        apply_technique(pipe, "forward-chunking")
 
 
-def _compile(pipe: StableVideoDiffusionPipeline) -> str:
+def _compile(pipe: Any) -> str:
     """Compile in place and lazily; `torch.compile(vae)` would leave `vae.decode` eager, so its decoder is compiled."""
     import torch._dynamo
     from diffusers.models.unets import unet_spatio_temporal_condition as unet

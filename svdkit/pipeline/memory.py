@@ -6,21 +6,17 @@ the activations of a call.
 
 from __future__ import annotations
 
-import gc
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from svdkit.environment import free_ram, lacking_code
 from svdkit.errors import OutOfMemoryError, PipelineError
 from svdkit.models.costs import Call, Network, svd_network
 from svdkit.settings import choose_decode_chunk_size
 from svdkit.units import format_bytes
-
-if TYPE_CHECKING:
-    import torch
-
 
 # What other allocators than CUDA's say; they raise a plain RuntimeError.
 _SIGNS = (
@@ -36,34 +32,35 @@ def choose_device(asked: str) -> tuple[str, str]:
     """The device for "auto", "cpu", "cuda", "cuda:1" or "mps", and the reason; a PipelineError if it is not here."""
     import torch
 
-    cuda, mps = torch.cuda.device_count() if torch.cuda.is_available() else 0, torch.backends.mps.is_available()
-    if asked == "auto":
-        if cuda:
-            if lack := _lacking_code("cuda"):
-                return "cpu", f"device: cpu, because {lack[0]}, the GPU here; {lack[1]}"
-            return "cuda", "device: cuda, the fastest here"
-        if mps:
-            return "mps", "device: mps, because there is no CUDA GPU"
-        return "cpu", "device: cpu, because there is no CUDA GPU and no Apple GPU"
-    kind, _, number = asked.partition(":")
-    if kind == "cuda" and not cuda:
-        raise PipelineError(
-            f"device={asked!r} but this torch ({torch.__version__}) sees no CUDA GPU: use device='auto', or install a "
-            "torch with CUDA and check that `nvidia-smi` lists the GPU"
-        )
-    if number and int(number) >= cuda:
-        raise PipelineError(f"device={asked!r} but the last CUDA GPU here is 'cuda:{cuda - 1}': use that or 'cuda'")
-    if kind == "cuda" and (lack := _lacking_code(asked)):
-        raise PipelineError(f"device={asked!r} but {lack[0]}: {lack[1]}; or use device='cpu'")
-    if kind == "mps" and not mps:
-        raise PipelineError(f"device={asked!r} but there is no Apple GPU that torch can use: use device='auto'")
-    return asked, f"device: {asked}, as asked"
+    lack = _lack(asked)
+    if asked != "auto":
+        if lack:
+            raise PipelineError(f"device={asked!r} but {lack[0]}: {lack[1]}")
+        return asked, f"device: {asked}, as asked"
+    lack = _lack("cuda")
+    if not lack:
+        return "cuda", "device: cuda, the fastest here"
+    if torch.cuda.device_count():
+        return "cpu", f"device: cpu, because {lack[0]}, the GPU here; {lack[1]}"
+    device = "cpu" if _lack("mps") else "mps"
+    return device, f"device: {device}, because there is no CUDA GPU{' and no Apple GPU' * (device == 'cpu')}"
 
 
-def _lacking_code(device: str) -> tuple[str, str] | None:
-    """Say that this torch cannot compute on a CUDA GPU that it sees, and the cure; None if it can."""
+def _lack(device: str) -> tuple[str, str] | None:
+    """Say why torch cannot compute on a device, and the cure; None if it can."""
     import torch
 
+    kind, _, number = device.partition(":")
+    cuda = torch.cuda.device_count()
+    if kind == "mps" and not torch.backends.mps.is_available():
+        return "there is no Apple GPU that torch can use", "use device='auto'"
+    if kind != "cuda":
+        return None
+    if not cuda:
+        cure = "use device='auto', or install a torch with CUDA and check that `nvidia-smi` lists the GPU"
+        return f"this torch ({torch.__version__}) sees no CUDA GPU", cure
+    if int(number or 0) >= cuda:
+        return f"the last CUDA GPU here is 'cuda:{cuda - 1}'", "use that or 'cuda'"
     return lacking_code(torch.cuda.get_device_capability(device), torch.cuda.get_arch_list())
 
 
@@ -75,10 +72,6 @@ def choose_dtype(asked: str, *, device: str, capability: tuple[int, int] | None 
     """
     kind = device.partition(":")[0]
     half = "fp16" if kind == "cuda" else "fp32"
-    if asked == "auto":
-        if kind == "cuda":
-            return half, half, "dtype: fp16, the precision SVD's weights are published in"
-        return half, half, f"dtype: fp32, half precision gains nothing on {kind}"
     # Cards before Ampere emulate bf16, many times slower than fp16.
     if asked == "bf16" and capability is not None and capability < (8, 0):
         raise PipelineError(
@@ -87,11 +80,15 @@ def choose_dtype(asked: str, *, device: str, capability: tuple[int, int] | None 
         )
     if asked in {"bf16", "fp8"} and kind == "mps":
         raise PipelineError(f"dtype={asked!r} does not work on Apple GPUs with torch: use dtype='fp32'")
-    if asked == "fp8":
-        why = f"UNet weights stored in 8 bits (half of fp16's memory, lossy) and raised to {half} layer by layer"
-        return "fp8", half, f"dtype: fp8, {why}"
-    slow = {"fp16": "; many times slower than fp32 on a CPU", "bf16": "; rarely faster than fp32 on a CPU"}
-    return asked, asked, f"dtype: {asked}, as asked" + (slow.get(asked, "") if kind == "cpu" else "")
+    usual = "the precision SVD's weights are published in"
+    reasons = {
+        "auto": usual if kind == "cuda" else f"half precision gains nothing on {kind}",
+        "fp8": f"UNet weights stored in 8 bits (half of fp16's memory, lossy) and raised to {half} layer by layer",
+        "fp16": "as asked; many times slower than fp32 on a CPU" if kind == "cpu" else "as asked",
+        "bf16": "as asked; rarely faster than fp32 on a CPU" if kind == "cpu" else "as asked",
+    }
+    stored = half if asked == "auto" else asked
+    return stored, half if asked == "fp8" else stored, f"dtype: {stored}, {reasons.get(asked, 'as asked')}"
 
 
 def cuda_capability(device: str) -> tuple[int, int] | None:
@@ -108,7 +105,6 @@ def free_bytes(device: str) -> int:
     import torch
 
     # What torch keeps for later of an earlier clip is not free to CUDA, and would push the next load to a slower plan.
-    gc.collect()
     torch.cuda.empty_cache()
     return int(torch.cuda.mem_get_info(device)[0])
 
@@ -123,7 +119,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
 
 
-def torch_dtype(name: str) -> torch.dtype:
+def torch_dtype(name: str) -> Any:
     """The torch dtype of "fp32", "fp16" or "bf16"."""
     import torch
 
@@ -131,7 +127,7 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 GIB = 1 << 30
-_PLANS = ("resident", "offload", "group-offload", "sequential")
+_PLANS: tuple[str, ...] = ("resident", "offload", "group-offload", "sequential")
 
 # What counting cannot see, measured on an H200 (bench_results/gpu). Fragments that the allocator keeps, as a factor on
 # activations: given 1.15 of them, denoising failed; with room it took 1.19 to 1.28. Decoding ran in 1.15. The context
@@ -142,9 +138,9 @@ LATER_BYTES = GIB // 8  # of these, what comes after the first question how much
 # On a card with room torch keeps blocks of several sizes while it decodes; 1.48 to 1.78 were seen.
 _WITH_ROOM = {**MARGINS, "vae_decode": 1.7}
 
-# Part of a network's weights on the device at one time. The largest layer of the UNet is 2 % of it, and the next ones
-# are fetched ahead in group-offload [estimate].
-_STREAMED_PART = {"group-offload": 0.10, "sequential": 0.04}
+# Plan -> part of a running network's weights on the device at one time. The largest layer of the UNet is 2 % of it, and
+# the next ones are fetched ahead in group-offload [estimate].
+_STREAMED_PART = {"offload": 1.0, "group-offload": 0.10, "sequential": 0.04}
 _SWITCHES = ((False, False), (True, False), (True, True))
 
 
@@ -184,54 +180,51 @@ class Need:
         """Expected bytes on the device, with overhead and margin: those needed, or those taken where there is room."""
         # Sequential offloading empties torch's memory after each layer.
         margins = _WITH_ROOM if with_room and rung.memory != "sequential" else MARGINS
-        activations = self.activations(rung)
         # While it encodes, an fp16 VAE is in fp32: twice the weights.
         upcast = self.weight_bytes["vae"] if self.dtype in {"fp16", "fp8"} else 0
-        stages = {"image_encoder": "image_encoder", "vae_encode": "vae", "unet": "unet", "vae_decode": "vae"}
-        peak = max(
-            self.weights_on_device(rung.memory, network)
-            + activations[stage] * margins[stage]
-            + (upcast if stage == "vae_encode" else 0)
-            for stage, network in stages.items()
+        peaks = (
+            self.weights_on_device(rung.memory, "vae" if stage.startswith("vae") else stage)
+            + size * margins[stage]
+            + upcast * (stage == "vae_encode")
+            for stage, size in self.activations(rung).items()
         )
-        return int(peak) + self.overhead_bytes
+        return int(max(peaks)) + self.overhead_bytes
 
     def activations(self, rung: Rung) -> Mapping[str, int]:
         """Bytes of each stage's activations at their peak, without weights and margin."""
-        how = {name: getattr(self, name) for name in ("height", "width", "num_frames", "dtype", "guided")}
-        calls = clip_calls(rung._replace(decode_chunk_size=self.decode_chunk_size or rung.decode_chunk_size), **how)
-        costs = {stage: [self.network.cost(call) for call, _ in part] for stage, part in calls.items()}
-        return {stage: max(cost.peak_workspace_bytes for cost in found) for stage, found in costs.items()}
+        rung = rung._replace(decode_chunk_size=self.decode_chunk_size or rung.decode_chunk_size)
+        size = {"height": self.height, "width": self.width, "num_frames": self.num_frames}
+        calls = clip_calls(rung, **size, dtype=self.dtype, guided=self.guided)
+        cost = self.network.cost
+        return {stage: max(cost(call).peak_workspace_bytes for call, _ in part) for stage, part in calls.items()}
 
     def weights_on_device(self, memory: str, network: str) -> float:
         """Bytes of weights on the device while a network runs."""
         if memory == "resident":
             return sum(self.weight_bytes.values())
-        if memory == "offload":
-            return self.weight_bytes[network]
-        # group-offload leaves the small VAE on the device (techniques.py says why).
-        kept = self.weight_bytes["vae"] if memory == "group-offload" else 0
-        return kept if kept and network == "vae" else kept + _STREAMED_PART[memory] * self.weight_bytes[network]
+        if memory != "group-offload":
+            return _STREAMED_PART[memory] * self.weight_bytes[network]
+        # It leaves the small VAE on the device (techniques.py says why).
+        streamed = 0.0 if network == "vae" else _STREAMED_PART[memory] * self.weight_bytes[network]
+        return self.weight_bytes["vae"] + streamed
 
 
 def clip_calls(
     rung: Rung, *, height: int, width: int, num_frames: int, dtype: str, guided: bool, steps: int = 1
 ) -> dict[str, list[tuple[Call, int]]]:
     """List the calls of each stage of a clip, and how often each is made."""
-    like: dict[str, Any] = {"height": height, "width": width, "element_bytes": 4 if dtype == "fp32" else 2}
-    # diffusers raises an fp16 VAE to fp32 while it encodes, a bf16 one not.
-    encode = like if dtype == "bf16" else {**like, "element_bytes": 4}
+    call = partial(Call, height=height, width=width, element_bytes=4 if dtype == "fp32" else 2)
     passes = 2 if guided and rung.two_pass_guidance else 1
-    unet = Call("unet", num_frames, batch=2 if guided and passes == 1 else 1, chunked=rung.forward_chunking, **like)
     chunk = min(rung.decode_chunk_size, num_frames)
     whole, rest = divmod(num_frames, chunk)
+    chunks = [(call("vae_decode", chunk), whole)] + [(call("vae_decode", rest), 1)] * bool(rest)
+    batch = 2 if guided and passes == 1 else 1
     return {
-        "image_encoder": [(Call("image_encoder", 1, **like), 1)],
-        "vae_encode": [(Call("vae_encode", 1, **encode), 1)],
-        "unet": [(unet, passes * steps)],
-        "vae_decode": [
-            (Call("vae_decode", size, **like), times) for size, times in ((chunk, whole), (rest, 1)) if size
-        ],
+        "image_encoder": [(call("image_encoder", 1), 1)],
+        # diffusers raises an fp16 VAE to fp32 while it encodes, a bf16 one not.
+        "vae_encode": [(call("vae_encode", 1, element_bytes=2 if dtype == "bf16" else 4), 1)],
+        "unet": [(call("unet", num_frames, batch=batch, chunked=rung.forward_chunking), passes * steps)],
+        "vae_decode": chunks,
     }
 
 
@@ -245,9 +238,10 @@ def plan(
     decoder's view over time a little and everything else keeps the maths. Sequential, many times slower, comes last.
     """
     asked = asked or Rung("auto")
-    automatic = asked.memory == "auto"
     chunks = dict.fromkeys((choose_decode_chunk_size(need.num_frames), 2, 1))
-    ways = itertools.product(chunks, plans if automatic else (asked.memory,), _SWITCHES if automatic else _SWITCHES[:1])
+    ways = itertools.product(chunks, plans, _SWITCHES)
+    if asked.memory != "auto":
+        ways = itertools.product(chunks, [asked.memory], _SWITCHES[:1])
     ladder: list[Fit] = []
     for frames, memory, (two_passes, chunked) in sorted(ways, key=lambda way: way[1] == "sequential"):
         rung = Rung(memory, two_passes or asked.two_pass_guidance, chunked or asked.forward_chunking, frames)
@@ -262,42 +256,36 @@ def choose_memory(
 ) -> tuple[Rung, tuple[str, ...]]:
     """Choose the first of `plan` that is expected to fit, and say why; the smallest, and why, if nothing does."""
     ladder = plan(need, free_bytes=free_bytes, asked=asked, plans=plans)
-    chosen = next((step for step in ladder if step.fits), ladder[-1])
-    return chosen.rung, _reasons(need, chosen.rung, first=ladder[0].rung, free_bytes=free_bytes)
+    first, (rung, peak, fits, _) = ladder[0], next((step for step in ladder if step.fits), ladder[-1])
+    size = f"{need.num_frames} frames of {need.height}x{need.width}"
+    reasons = [f"{rung_text(rung)}; {size} need about {format_bytes(peak)} of {format_bytes(free_bytes)} free"]
+    if rung[:3] != first.rung[:3]:
+        reasons.append(f"{first.rung.memory} would need about {format_bytes(first.memory_bytes)}")
+    chunk = rung.decode_chunk_size
+    if chunk < first.rung.decode_chunk_size:
+        reasons.append(f"decode at most {chunk} frames at a time here (decode_chunk_size={chunk})")
+    if not fits:
+        reasons.append("expected not to fit; make smaller or shorter clips, or close what else uses the device")
+    return rung, tuple(f"memory: {reason}" for reason in reasons)
 
 
 def rung_text(rung: Rung) -> str:
     """Name a way to run a clip, without its decode chunk."""
-    extras = [text for on, text in zip(rung[1:3], ("two-pass guidance", "forward chunking"), strict=True) if on]
-    return " with ".join(filter(None, (rung.memory, " and ".join(extras))))
+    switches = ["two-pass guidance"] * rung.two_pass_guidance + ["forward chunking"] * rung.forward_chunking
+    return " with ".join([rung.memory, *filter(None, [" and ".join(switches)])])
 
 
 def possible_plans(device: str, *, memory: str, dtype: str, compiled: bool) -> tuple[str, ...]:
     """The memory plans that work with the other settings; a PipelineError if the one asked for is not among them."""
-    possible: tuple[str, ...] = _PLANS
-    why = ""
-    if not device.startswith("cuda"):
-        possible, why = ("resident",), f"needs a CUDA GPU to move weights to, and the device is {device}"
-    elif compiled:
-        possible, why = ("resident",), "cannot be combined with compile=True, which needs the weights to stay"
-    elif dtype == "fp8":
-        possible, why = _PLANS[:3], "keeps one layer on the GPU, where 8-bit storage saves nothing and does not work"
     if compiled and dtype == "fp8":
         raise PipelineError("dtype='fp8' raises weights layer by layer, which compile=True cannot trace: choose one")
+    possible, why = _PLANS, ""
+    if not device.startswith("cuda"):
+        possible, why = _PLANS[:1], f"needs a CUDA GPU to move weights to, and the device is {device}"
+    elif compiled:
+        possible, why = _PLANS[:1], "cannot be combined with compile=True, which needs the weights to stay"
+    elif dtype == "fp8":
+        possible, why = _PLANS[:3], "keeps one layer on the GPU, where 8-bit storage saves nothing and does not work"
     if memory not in {"auto", *possible}:
         raise PipelineError(f"memory={memory!r} {why}: use memory='resident' or 'auto'")
     return possible
-
-
-def _reasons(need: Need, rung: Rung, *, first: Rung, free_bytes: int) -> tuple[str, ...]:
-    peak = need.peak(rung)
-    size = f"{need.num_frames} frames of {need.height}x{need.width}"
-    reasons = [f"memory: {rung_text(rung)}; {size} need about {format_bytes(peak)} of {format_bytes(free_bytes)} free"]
-    if rung[:3] != first[:3]:
-        reasons.append(f"memory: {first.memory} would need about {format_bytes(need.peak(first))}")
-    if rung.decode_chunk_size < first.decode_chunk_size:
-        chunk = rung.decode_chunk_size
-        reasons.append(f"memory: decode at most {chunk} frames at a time here (decode_chunk_size={chunk})")
-    if peak > free_bytes:
-        reasons.append("memory: expected not to fit; make smaller or shorter clips, or close what else uses the device")
-    return tuple(reasons)

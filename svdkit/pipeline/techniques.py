@@ -14,7 +14,6 @@ Undoing any of them brings back bit-identical results.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import PipelineError, SettingsError
@@ -45,23 +44,7 @@ def apply_technique(pipe: StableVideoDiffusionPipeline, name: str, *, device: st
     Example:
         >>> apply_technique(pipe, "two-pass-guidance")
     """
-    if _is_on(pipe, name):
-        return
-    if name == "forward-chunking":
-        pipe.unet.enable_forward_chunking(chunk_size=1)
-        for layer in _temporal_layers(pipe):
-            layer.register_forward_pre_hook(_join_up)
-    elif name == "two-pass-guidance":
-        pipe.unet.__class__ = _two_pass_class(type(pipe.unet))
-    else:
-        import torch
-
-        target = torch.device(device or pipe._execution_device)  # noqa: SLF001 - diffusers has no public name for it
-        _check_gpu(name, target)
-        _unhook(pipe)
-        with quiet():
-            _hook(pipe, name, device=target)
-    _report(pipe, name, on=True)
+    _switch(pipe, name, on=True, device=device)
 
 
 def undo_technique(pipe: StableVideoDiffusionPipeline, name: str) -> None:
@@ -77,23 +60,7 @@ def undo_technique(pipe: StableVideoDiffusionPipeline, name: str) -> None:
     Example:
         >>> undo_technique(pipe, "two-pass-guidance")
     """
-    if not _is_on(pipe, name):
-        return
-    if name == "forward-chunking":
-        for block in pipe.unet.modules():
-            if hasattr(block, "set_chunk_feed_forward"):
-                block.set_chunk_feed_forward(None, dim=0)
-        for layer in _temporal_layers(pipe):
-            for key in [key for key, hook in layer._forward_pre_hooks.items() if hook is _join_up]:  # noqa: SLF001 - torch has no other way
-                del layer._forward_pre_hooks[key]  # noqa: SLF001
-    elif name == "two-pass-guidance":
-        pipe.unet.__class__ = type(pipe.unet).__bases__[0]
-    else:
-        device = pipe._execution_device  # noqa: SLF001 - see above
-        _unhook(pipe)
-        with quiet():
-            pipe.to(device)
-    _report(pipe, name, on=False)
+    _switch(pipe, name, on=False)
 
 
 def active_techniques(pipe: StableVideoDiffusionPipeline) -> tuple[str, ...]:
@@ -103,20 +70,38 @@ def active_techniques(pipe: StableVideoDiffusionPipeline) -> tuple[str, ...]:
         >>> active_techniques(svdkit.load("micro"))
         ()
     """
+    from diffusers.hooks.group_offloading import _is_group_offload_enabled
+
     on = {
         "forward-chunking": any(getattr(block, "_chunk_size", None) is not None for block in pipe.unet.modules()),
-        "two-pass-guidance": getattr(pipe.unet, "runs_guidance_in_two_passes", False),
-        _plan(pipe): True,
+        "two-pass-guidance": hasattr(pipe.unet, "runs_guidance_in_two_passes"),
+        "offload": bool(getattr(pipe, "_all_hooks", None)),
+        "group-offload": _is_group_offload_enabled(pipe.unet),
+        "sequential": hasattr(pipe.unet, "_hf_hook") and not getattr(pipe, "_all_hooks", None),
     }
-    return tuple(name for name in TECHNIQUES if on.get(name))
+    return tuple(name for name in TECHNIQUES if on[name])
 
 
-def _is_on(pipe: StableVideoDiffusionPipeline, name: str) -> bool:
+def _switch(pipe: Any, name: str, *, on: bool, device: str | None = None) -> None:
+    """Apply or undo a technique, and keep the load report true."""
+    import torch
+
     if name not in TECHNIQUES:
-        close = difflib.get_close_matches(name, TECHNIQUES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise SettingsError(f"technique {name!r} is not known{hint}: give one of {', '.join(TECHNIQUES)}")
-    return name in active_techniques(pipe)
+        raise SettingsError(f"technique {name!r} is not known: give one of {', '.join(TECHNIQUES)}")
+    if on == (name in active_techniques(pipe)):
+        return
+    if name == "forward-chunking":
+        _chunk(pipe.unet, on=on)
+    elif name == "two-pass-guidance":
+        pipe.unet.__class__ = _two_pass_class(type(pipe.unet)) if on else type(pipe.unet).__bases__[0]
+    else:
+        target = torch.device(device or pipe._execution_device)  # noqa: SLF001 - diffusers has no public name for it
+        if on:
+            _check_gpu(name, target)
+        _offload(pipe, name if on else "resident", device=target)
+    if hasattr(pipe, "svdkit"):
+        change = {_SWITCHES[name]: on} if name in _SWITCHES else {"memory": name if on else "resident"}
+        pipe.svdkit = dataclasses.replace(pipe.svdkit, settings=pipe.svdkit.settings.replace(**change))
 
 
 def _check_gpu(name: str, device: torch.device) -> None:
@@ -127,10 +112,19 @@ def _check_gpu(name: str, device: torch.device) -> None:
         )
 
 
-def _temporal_layers(pipe: StableVideoDiffusionPipeline) -> list[nn.Module]:
-    """The feed-forward layers that diffusers slices by frame, across memory."""
-    blocks = [block for block in pipe.unet.modules() if hasattr(block, "ff_in")]
-    return [layer for block in blocks for layer in (block.ff_in, block.ff)]
+def _chunk(unet: Any, *, on: bool) -> None:
+    """Have diffusers slice the feed-forward layers, and put each slice side by side in memory."""
+    for handle in vars(unet).pop("svdkit_handles", ()):
+        handle.remove()
+    if on:
+        blocks = [
+            block for block in unet.modules() if hasattr(block, "ff_in")
+        ]  # these it slices by frame, across memory
+        layers = [layer for block in blocks for layer in (block.ff_in, block.ff)]
+        unet.svdkit_handles = [layer.register_forward_pre_hook(_join_up) for layer in layers]
+    for block in unet.modules():
+        if hasattr(block, "set_chunk_feed_forward"):
+            block.set_chunk_feed_forward(1 if on else None, dim=0)
 
 
 def _join_up(_layer: nn.Module, inputs: Any) -> Any:
@@ -145,23 +139,17 @@ def _two_pass_class(network: Any) -> Any:
     a call stands outside all of them, and outside `compile`, which then sees batches of n only.
     """
 
-    def in_two_passes(self: nn.Module, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def in_two_passes(
+        self: nn.Module, sample: Any, timestep: Any, encoder_hidden_states: Any, added_time_ids: Any, **options: Any
+    ) -> Any:
         import torch
 
-        batch = len(sample)
-        if batch % 2:
-            return network.__call__(self, sample, *args, **kwargs)
-
-        def half(value: Any, index: int) -> Any:
-            # A scalar time step is for all; everything of the batch's length is cut with it.
-            is_batch = torch.is_tensor(value) and value.ndim > 0 and len(value) == batch
-            return value.chunk(2)[index] if is_batch else value
-
-        def run(index: int) -> Any:
-            named = {key: half(value, index) for key, value in kwargs.items()}
-            return network.__call__(self, *(half(value, index) for value in (sample, *args)), **named)
-
-        first, second = run(0), run(1)
+        steps = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
+        inputs = (sample, steps, encoder_hidden_states, added_time_ids)
+        if len(sample) % 2:
+            return network.__call__(self, *inputs, **options)
+        halves = zip(*(value.chunk(2) for value in inputs), strict=True)
+        first, second = (network.__call__(self, *half, **options) for half in halves)
         joined = torch.cat([first[0], second[0]])
         return (joined,) if isinstance(first, tuple) else type(first)(sample=joined)
 
@@ -169,51 +157,27 @@ def _two_pass_class(network: Any) -> Any:
     return type(network.__name__, (network,), body)
 
 
-def _plan(pipe: StableVideoDiffusionPipeline) -> str:
-    """The offload plan that is on, "resident" for none."""
-    if getattr(pipe, "_all_hooks", None):
-        return "offload"
-    if hasattr(pipe.unet, "_hf_hook"):
-        return "sequential"
-    hooked = any("group_offloading" in registry.hooks for registry in _registries(pipe.unet))
-    return "group-offload" if hooked else "resident"
+def _offload(pipe: Any, plan: str, *, device: torch.device) -> None:
+    """Take the offload plan off that is on, which leaves the weights in main memory, and put another in its place."""
+    from diffusers.hooks import HookRegistry, apply_group_offloading
 
-
-def _hook(pipe: StableVideoDiffusionPipeline, plan: str, *, device: torch.device) -> None:
-    if plan == "offload":
-        pipe.enable_model_cpu_offload(device=device)
-    elif plan == "sequential":
-        pipe.enable_sequential_cpu_offload(device=device)
-    else:
-        from diffusers.hooks import apply_group_offloading
-
-        # The VAE (0.18 GiB) stays on the device: diffusers raises it to fp32 and back for each photo, which a hook that
-        # keeps a copy of the weights would not notice. CLIP runs once a clip, so fetching ahead would gain nothing.
-        options = {"onload_device": device, "offload_device": "cpu", "offload_type": "leaf_level"}
-        pipe.to("cpu", silence_dtype_warnings=True)
-        apply_group_offloading(pipe.unet, use_stream=device.type == "cuda", **options)
-        apply_group_offloading(pipe.image_encoder, **options)
-        pipe.vae.to(device)
-
-
-def _unhook(pipe: StableVideoDiffusionPipeline) -> None:
-    """Take any offload plan off; the weights are in main memory afterwards, as they are while it is on."""
-    if _plan(pipe) == "resident":
-        return
     pipe.remove_all_hooks()
-    for registry in (*_registries(pipe.unet), *_registries(pipe.image_encoder)):
+    for network in (pipe.unet, pipe.image_encoder):  # diffusers has no public way to take group offloading off
         for hook in _GROUP_HOOKS:
-            registry.remove_hook(hook, recurse=False)
-
-
-def _registries(network: nn.Module) -> list[Any]:
-    """Where diffusers keeps the hooks of each module; it has no public way to take group offloading off."""
-    return [module._diffusers_hook for module in network.modules() if hasattr(module, "_diffusers_hook")]  # noqa: SLF001 - see above
-
-
-def _report(pipe: StableVideoDiffusionPipeline, name: str, *, on: bool) -> None:
-    """Keep the load report true."""
-    report = getattr(pipe, "svdkit", None)
-    if report is not None:
-        change = {_SWITCHES[name]: on} if name in _SWITCHES else {"memory": name if on else "resident"}
-        pipe.svdkit = dataclasses.replace(report, settings=report.settings.replace(**change))
+            HookRegistry.check_if_exists_or_initialize(network).remove_hook(hook)
+    with quiet():
+        if plan == "resident":
+            pipe.to(device)
+        elif plan == "offload":
+            pipe.enable_model_cpu_offload(device=device)
+        elif plan == "sequential":
+            pipe.enable_sequential_cpu_offload(device=device)
+        else:
+            # The VAE (0.18 GiB) stays on the device: diffusers raises it to fp32 and back for each photo, which a hook
+            # that keeps a copy of the weights would not notice. CLIP runs once a clip, so fetching ahead would gain
+            # nothing.
+            options = {"onload_device": device, "offload_device": "cpu", "offload_type": "leaf_level"}
+            pipe.to("cpu", silence_dtype_warnings=True)
+            apply_group_offloading(pipe.unet, use_stream=device.type == "cuda", **options)
+            apply_group_offloading(pipe.image_encoder, **options)
+            pipe.vae.to(device)
