@@ -56,22 +56,19 @@ def test_a_folder_is_given_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert absolute("somebody/my-svd") == "somebody/my-svd"
 
 
-def test_the_notebook_runs_by_itself(tmp_path: Path) -> None:
-    """Without `svdkit app` it shows the panel on micro."""
-    executed = run_notebook(NOTEBOOK, tmp_path / "app.ipynb", parameters={"model": "micro"})
+@pytest.mark.parametrize("installed", [False, True])
+def test_the_notebook_runs_by_itself(tmp_path: Path, installed: bool) -> None:
+    """Without `svdkit app` it shows the panel on micro; so does the one that an installed svdkit writes."""
+    page = write_app_notebook(tmp_path) if installed else NOTEBOOK
+    executed = run_notebook(page, tmp_path / "executed.ipynb", parameters={} if installed else {"model": "micro"})
     kinds = [kind for cell in executed.cells for out in cell.get("outputs", []) for kind in out.get("data", {})]
     assert "application/vnd.jupyter.widget-view+json" in kinds
+    assert ("svdkit.panel(folder=None)" in nbformat.writes(executed)) is installed
 
 
-def test_the_notebook_of_an_installed_svdkit_runs_too(tmp_path: Path) -> None:
-    page = write_app_notebook(tmp_path)
-    executed = run_notebook(page, tmp_path / "executed.ipynb", parameters={})
-    assert "svdkit.panel(folder=None)" in nbformat.writes(executed)
-
-
-@pytest.mark.parametrize(("host", "own"), [("127.0.0.1", True), ("localhost", True), ("::1", True)])
-def test_this_machine_needs_no_token(host: str, own: bool) -> None:
-    assert is_loopback(host) is own
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_this_machine_needs_no_token(host: str) -> None:
+    assert is_loopback(host)
     _check_access(host, None)
 
 
