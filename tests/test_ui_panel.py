@@ -261,18 +261,20 @@ def test_settings_that_do_not_go_together(panel: Panel) -> None:
     finish(panel)
 
 
-def test_the_photo_is_fitted_to_the_size(panel: Panel) -> None:
+def test_a_change_is_told_to_all_once(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The photo is fitted to another size; what fits is put into the form; a preset changes many fields at once."""
     panel.form.fields["width"].value = 80
     assert panel.photo.size == {"height": 64, "width": 80}
     panel.form.sizes[0].click()
     assert panel.photo.size == panel.form.size == {"height": 64, "width": 64}
-
-
-def test_what_fits_is_put_into_the_form(panel: Panel) -> None:
-    smaller = panel.form.settings.replace(decode_chunk_size=1)
     panel.outlook.fitting = {"decode_chunk_size": 1}
     panel.outlook.apply.click()
-    assert panel.form.settings == smaller
+    assert panel.form.settings.decode_chunk_size == 1
+    asked = list[ClipSettings]()
+    monkeypatch.setattr(panel.outlook, "show", lambda: asked.append(panel.form.settings))
+    panel.form.preset.value = "comfyui"
+    panel.form.fields["fps"].value = 9
+    assert [clip.fps for clip in asked] == [6, 9]
 
 
 def test_another_language_writes_everything_anew(panel: Panel) -> None:
@@ -346,17 +348,6 @@ def test_no_text_of_a_user_becomes_a_tag(panel: Panel, tmp_path: Path) -> None:
     assert str(path) in panel.results.code.value
 
 
-def test_a_change_is_forecast_once(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A preset changes many knobs; a change during a run is forecast too."""
-    asked = list[ClipSettings]()
-    monkeypatch.setattr(panel.outlook, "show", lambda: asked.append(panel.form.settings))
-    panel.form.preset.value = "comfyui"
-    assert len(asked) == 1
-    assert asked[0].fps == 6
-    panel.form.fields["fps"].value = 9
-    assert [clip.fps for clip in asked] == [6, 9]
-
-
 def test_what_given_settings_leave_open_is_as_in_the_form(panel: Panel) -> None:
     """Size, frames and seed; what follows from others, such as the playback fps, follows from those given."""
     panel.form.set(num_frames=3, decode_chunk_size=3)
@@ -372,10 +363,12 @@ def test_what_given_settings_leave_open_is_as_in_the_form(panel: Panel) -> None:
 
 class TestMake:
     def test_micro_is_the_one_without_a_pipeline(self) -> None:
-        """Nothing is loaded for it."""
+        """Nothing is loaded for it; random weights are said."""
         panel = make_panel()
         assert (panel.studio.info.name, panel.studio.load.dtype) == ("micro", "auto")
         assert "The built-in model" in panel.title.value
+        loaded = make_panel(svdkit.LoadSettings(model="micro", weights="random"))
+        assert "Random weights: time and memory are real, the clip is noise." in loaded.title.value
 
     def test_it_is_a_name_of_svdkit_and_shows_itself(self) -> None:
         from IPython.utils.capture import capture_output
@@ -386,10 +379,6 @@ class TestMake:
             panel._ipython_display_()
         assert "HTML object" in captured.stdout
         assert "VBox(" in captured.stdout
-
-    def test_random_weights_are_said(self) -> None:
-        loaded = make_panel(svdkit.LoadSettings(model="micro", weights="random"), background=False)
-        assert "Random weights: time and memory are real, the clip is noise." in loaded.title.value
 
     def test_what_it_does_not_know(self) -> None:
         with pytest.raises(SettingsError, match="language='de' is not one of the panel's; give 'en'"):

@@ -16,7 +16,7 @@ import pytest
 
 from svdkit.errors import ImageError, SettingsError
 from svdkit.image import sample_photo
-from svdkit.models import catalogue
+from svdkit.models import find_model
 from svdkit.settings import ClipSettings
 from svdkit.sweep.player import Player, asset
 from svdkit.ui import parts as module
@@ -66,26 +66,17 @@ class OldUpload:
 
 
 class TestUpload:
-    def test_a_file_is_read_and_the_widget_emptied(self) -> None:
+    def test_each_file_is_read_and_the_widget_emptied(self) -> None:
         """With the FileUpload of the ipywidgets that is installed; a notebook that is saved has nothing of it."""
         close_all()
-        upload = ipywidgets.FileUpload(accept="image/*", multiple=False)
+        upload, seen = ipywidgets.FileUpload(accept="image/*", multiple=False), list[Any]()
         put(upload, "holiday.jpg", b"hello")
         assert MARK in state()
-        assert "holiday" in state()
-        assert read_upload(upload) == b"hello"
-        assert not upload.value
-        assert MARK not in state()
-        assert "holiday" not in state()
-
-    def test_the_next_file_comes_as_the_first_did(self) -> None:
-        """Emptying does not wear the widget out: each of three files is told of once."""
-        upload, seen = ipywidgets.FileUpload(), list[Any]()
         on_value(upload, lambda files: seen.append(read_upload(upload)) if files else None)
-        for number in range(3):
-            put(upload, f"{number}.jpg", bytes([number]))
-        assert seen == [bytes([number]) for number in range(3)]
-        assert not upload.value
+        for data in (b"0", b"hello"):
+            put(upload, "holiday.jpg", data)
+        assert (seen, bool(upload.value)) == ([b"0", b"hello"], False)
+        assert not any(trace in state() for trace in (MARK, "holiday"))
 
     @pytest.mark.parametrize(
         ("arrived", "size"), [(b"", len(PHOTO)), (PHOTO[:1000], len(PHOTO)), (b"", 0)], ids=["empty", "cut", "nothing"]
@@ -156,29 +147,19 @@ def test_tooltips_are_called_differently() -> None:
     assert (text.description, getattr(text, name)[-12:]) == ("帧数", "此模型按 25 帧训练。")
 
 
-def test_actions_get_what_they_need() -> None:
-    """A click brings nothing, a change the new value."""
+def test_small_parts() -> None:
+    """A click brings nothing, a change the new value; texts are made safe; panel.css knows boxes by their class."""
     field, seen = ipywidgets.IntText(value=1), list[Any]()
     button = Words().button("stop", lambda: seen.append("clicked"), icon="stop")
     on_value(field, seen.append)
     button.click()
     field.value = 2
-    field.value = 2
     field.description = "not a value"
     assert seen == ["clicked", 2]
-
-
-def test_texts_are_made_safe() -> None:
     assert safe("<script>\"'&\nnext") == "&lt;script&gt;&quot;&#x27;&amp;<br>next"
-    assert safe(3) == "3"
-
-
-def test_boxes_and_html_have_their_class() -> None:
-    """The one that panel.css knows them by."""
     inside = as_html("svdkit-hint")
     column, row = box("a", inside), box("b", row=True)
-    assert (type(column), type(row)) == (ipywidgets.VBox, ipywidgets.HBox)
-    assert column.children == (inside,)
+    assert (type(column), type(row), column.children) == (ipywidgets.VBox, ipywidgets.HBox, (inside,))
     assert (column._dom_classes, row._dom_classes, inside._dom_classes) == (("a",), ("b",), ("svdkit-hint",))
 
 
@@ -187,37 +168,22 @@ def blanks(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_both_languages_fill_in_the_same(name: str) -> None:
-    """A blank that one language lacks, or another name for it, would be an error in the middle of a click."""
+def test_both_languages_say_the_same(name: str) -> None:
+    """A blank or tag that one lacks would be an error in the middle of a click; Chinese is, but for blanks alone."""
     english, chinese = TEXTS[name]["en"], TEXTS[name]["zh"]
     assert blanks(english) == blanks(chinese)
-    assert english.strip() == english != ""
-    assert chinese.strip() == chinese != ""
+    assert all(text.strip() == text != "" for text in (english, chinese))
+    rest = re.sub(r"{\w+}", "", chinese)
+    assert HAN.search(rest) or not re.search(r"\w", rest)
+    tags = re.findall(r"</?\w+>", english)
+    assert sorted(re.findall(r"</?\w+>", chinese)) == sorted(tags)
+    assert sum(tag.startswith("</") for tag in tags) * 2 == len(tags)
 
 
-def test_chinese_is_chinese() -> None:
-    """Every text has at least one Chinese character, but for those that are a blank alone."""
-    words = {name: re.sub(r"{\w+}", "", chinese) for name, text in TEXTS.items() for chinese in [text["zh"]]}
-    assert [name for name, rest in words.items() if re.search(r"\w", rest) and not HAN.search(rest)] == []
-
-
-def test_the_same_marks_up_both() -> None:
-    """A tag that is opened in one language is in the other, and closed."""
-    for english, chinese in ((text["en"], text["zh"]) for text in TEXTS.values()):
-        tags = re.findall(r"</?\w+>", english)
-        assert sorted(re.findall(r"</?\w+>", chinese)) == sorted(tags)
-        assert sum(tag.startswith("</") for tag in tags) * 2 == len(tags)
-
-
-def test_every_setting_is_called_something_and_explained() -> None:
-    assert [name for name in FIELDS if name not in TEXTS] == []
-    assert [name for name in FIELDS if f"{name}_tip" not in TEXTS] == []
+def test_every_setting_and_size_is_called_something_and_explained() -> None:
+    assert {*FIELDS, *(f"{name}_tip" for name in FIELDS), *_sizes_for(find_model("micro"))} <= set(TEXTS)
     named = set(FIELDS) - {"height", "width"}
     assert all(name in text for name in named for text in TEXTS[f"{name}_tip"].values())
-
-
-def test_every_size_that_is_offered_has_a_name() -> None:
-    assert {name for model in catalogue() for name in _sizes_for(model)} <= set(TEXTS)
 
 
 def test_every_text_is_used() -> None:

@@ -225,7 +225,7 @@ class TestShown:
     def test_hostile_names_are_texts_everywhere(self) -> None:
         """In no widget of HTML is anything of them a tag; in a text field they are what they are."""
         one = results()
-        settings = SETTINGS | {"height": 32, "width": 48, "num_frames": 4, "seed": 3}
+        settings = SETTINGS | {"height": 32, "width": 48, "num_frames": 4, "seed": 3, "playback_fps": 7.0}
         model = {"name": "<script>alert(2)</script>", "revision": "a", "weights": "trained"}
         hostile = micro_clip(provenance=provenance(load=LOAD, model=model, settings=settings))
         for _ in range(2):

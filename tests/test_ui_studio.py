@@ -307,14 +307,6 @@ def latents_of(*pictures: Any) -> Any:
     return (cells @ line + [0.3, -0.2, 0.1, 0.7]).transpose(0, 3, 1, 2).astype(np.float32)
 
 
-@pytest.mark.parametrize(("high", "low"), [(700.0, 412.5), (3.0, 1.0), (0.05, 0.0)])
-def test_two_points_of_a_line_give_its_end(high: float, low: float) -> None:
-    clean, direction = noise(1), noise(2)
-    found = _predicted(clean + high * direction, clean + low * direction, high=high, low=low)
-    assert found.dtype == np.float32
-    assert np.allclose(found, clean[0].numpy(), atol=1e-6 * max(1, high * 8))
-
-
 def test_it_is_what_the_scheduler_of_svd_takes_the_clip_to_be() -> None:
     """diffusers' own Euler step with SVD's settings: the same as its ``pred_original_sample``, at every step."""
     from diffusers import EulerDiscreteScheduler

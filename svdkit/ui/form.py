@@ -22,7 +22,7 @@ _MODES = ("crop", "pad", "stretch")
 _LARGEST_SEED = 2**53 - 1  # what a browser's numbers hold exactly
 _ALWAYS_SHOWN = 2  # of the following; the others are folded away
 # From, to, step: what is useful; ClipSettings itself allows more.
-_RANGES: dict[str, tuple[float, float, float]] = {
+_RANGES = {
     "motion_bucket_id": (1, 255, 1),
     "num_inference_steps": (1, 100, 1),
     "fps": (1, 30, 1),
@@ -70,7 +70,7 @@ class _Form:
         on_value(widget, lambda value: self._quietly.locked() or action(value))
         return self.words.name(widget, name, **values)
 
-    def _rename(self, dropdown: Any, options: list[tuple[str, Any]]) -> None:
+    def _rename(self, dropdown: Any, options: list[Any]) -> None:
         """Call the values of a dropdown something else; the chosen one stays."""
         with self._quietly:
             chosen, dropdown.options = dropdown.value, options

@@ -23,8 +23,6 @@ from svdkit.ui.studio import APP, RemoteStudio, Studio
 if TYPE_CHECKING:
     from svdkit.settings import ClipSettings
     from svdkit.ui.parts import Action
-    from svdkit.ui.results import Made
-    from svdkit.ui.studio import Stop, Tell
 
 _ASSETS = Path(__file__).parent / "assets"
 _DRAFTS, _DRAFT_STEPS = 4, 8  # at 8 steps the scene and its motion are those of 25, and the details are not
@@ -89,6 +87,7 @@ class Panel:
         self.runner = RunControl(words, background, on_turn=self._look)
         where = None if folder is None else user_path(folder)
         self.results = ClipHistory(words, self.runner.picture, where, on_finish=self._finish)
+        self.results.drafts.observe(lambda _: self._look(), "children")
         self.form = SettingsForm(words, info, on_change=self._look)
         self.photo = PhotoForm(words, self.form.size, on_error=self.runner.show_error, later=self._later)
         self.outlook = Outlook(
@@ -152,8 +151,8 @@ class Panel:
                     raise Cancelled("cleared; nothing was kept")
                 return action()
 
-        def work(tell: Tell, stop: Stop) -> str:
-            made: list[Made] = []
+        def work(tell: Any, stop: Any) -> str:
+            made: list[Any] = []
             try:
                 whole = wanted()
                 for number, settings in enumerate(whole, 1):
@@ -189,18 +188,18 @@ class Panel:
             self.photo.open(sample_photos()[0])
             self.results.forget()
 
-    def _later(self, read: Action) -> bool:
-        """Read a photo while no clip is made."""
-        return self.runner.start(lambda *_: read() or "ready", doing="reading", can_stop=False)
+    def _later(self, work: Action, doing: str = "reading") -> bool:
+        """Do something while no clip is made; False if one is."""
+
+        def run(*_: object) -> str:
+            work()
+            return "ready"
+
+        return self.runner.start(run, doing=doing)
 
     def prepare(self) -> None:
         """Load the model now, in the background, so that the first clip need not wait for it."""
-
-        def load(tell: Tell, _: Stop) -> str:
-            self.studio.prepare(tell)
-            return "ready"
-
-        self.runner.start(load, doing="idle_loading", can_stop=False)
+        self._later(partial(self.studio.prepare, self.runner.tell), "idle_loading")
 
     def _look(self) -> None:
         """After any change: the size to the photo, the forecast, what can be pressed."""
@@ -225,8 +224,7 @@ class Panel:
         if self.studio.load.weights == "random":
             note = f"{note} {words('title_random')}"
         data = f'data-language="{words.language}" data-too-large="{safe(words("too_large"))}"'  # for panel.js
-        title = f'<h2>{safe(words("title"))}</h2><p>{note}</p><span class="svdkit-language" {data}></span>'
-        self.title.value = title
+        self.title.value = f'<h2>{safe(words("title"))}</h2><p>{note}</p><span class="svdkit-language" {data}></span>'
         notes = ["saved_note"] if self.runner.background else ["stop_foreground", "saved_note"]
         self.note.value = safe(" ".join(map(words, notes)))
 

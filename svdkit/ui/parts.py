@@ -26,9 +26,9 @@ _LARGEST_UPLOAD_BYTES = 9 * 10**6  # a Jupyter server's websocket takes 10 MB a 
 
 
 @functools.cache
-def texts() -> dict[str, Any]:
+def texts() -> Any:
     """Read all texts: the languages' own names, the texts of the panel by name and language, those of the player."""
-    found: dict[str, Any] = json.loads(Path(__file__).with_name("texts.json").read_text("utf-8"))
+    found = json.loads(Path(__file__).with_name("texts.json").read_text("utf-8"))
     for setting in dataclasses.fields(ClipSettings):
         found["texts"][f"{setting.name}_tip"]["en"] = f"{setting.name}: {setting.metadata['help']}"
     return found
@@ -70,7 +70,7 @@ class Words:
             widget.description = self(name, **values)
             tip = " ".join(self(one, **values) for one in (f"{name}_tip", more) if one in texts()["texts"])
             for trait in ("tooltip", "description_tooltip"):
-                if tip and widget.has_trait(trait):
+                if widget.has_trait(trait):
                     setattr(widget, trait, tip)
 
         self.bind(write)

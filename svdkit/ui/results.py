@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,8 +57,7 @@ class Made:
 
     def label(self, words: Words) -> str:
         """One line; with the steps, which tell a draft from what became of it."""
-        values = {**self.about.settings, "fps": f"{self.clip.fps:g}"}
-        return words("made", number=self.number, model=self.about.name, **values)
+        return words("made", number=self.number, model=self.about.name, **self.about.settings)
 
 
 @dataclasses.dataclass(eq=False)
@@ -74,8 +73,8 @@ class ClipHistory:
         import ipywidgets as w
 
         words, folder = self.words, self.folder
-        self._staged: Sequence[Made] = ()  # one clip that plays, and is saved and copied; or several drafts in step
-        self._compared: Sequence[Made] = ()
+        # Those in view: one clip that plays, and is saved and copied, or several drafts in step; and those beside.
+        self._staged, self._compared = list[Made](), list[Made]()
         self._numbers = itertools.count(1)
         self.player, self.saved, self.compared = map(as_html, ("svdkit-result", "svdkit-hint", "svdkit-compared"))
         self.save = words.button("save", self.save_current, icon="save", folder=folder)
@@ -110,7 +109,7 @@ class ClipHistory:
         self.show([made])
         return made
 
-    def show(self, staged: Sequence[Made]) -> None:
+    def show(self, staged: list[Made]) -> None:
         """Play one clip, to save it, download it or take its code, or several in step; drafts can be finished."""
         import ipywidgets as w
 
@@ -120,7 +119,7 @@ class ClipHistory:
         for draft in staged:
             if draft.finish:
                 title = self.words("finish", seed=draft.about.settings["seed"])
-                button = w.Button(description=title, button_style="info", disabled=True)
+                button = w.Button(description=title, button_style="info")
                 button.on_click(partial(self.on_finish, draft.photo, draft.finish))
                 self.drafts.children += (button,)
         self._enable()
@@ -156,11 +155,11 @@ class ClipHistory:
 
     def forget(self) -> None:
         """Take all clips off the page."""
-        self._compared = ()
+        self._compared = []
         for part in (self.compared, self.saved, self.code, self.sweep):
             part.value = ""
         self._keep(())
-        self.show(())
+        self.show([])
 
     @property
     def made(self) -> list[Made]:
@@ -171,7 +170,7 @@ class ClipHistory:
     def _chosen(self) -> list[Made]:
         return [mark.made for mark in self.list.children if mark.value]
 
-    def _in_step(self, several: Sequence[Made]) -> str:
+    def _in_step(self, several: list[Made]) -> str:
         labels, language = [made.label(self.words) for made in several], self.words.language
         clips = [made.clip for made in several]
         return sync_player(clips, labels=labels, texts=texts()["player"][language])._repr_html_()

@@ -156,7 +156,7 @@ class RunControl:
         self.widget = box("svdkit-run", self.state, self.bar, self.error, self.live)
         self.words.bind(lambda: None if self.busy else self._say("ready"))
 
-    def start(self, work: Action, *, doing: str = "starting", can_stop: bool = True) -> bool:
+    def start(self, work: Action, *, doing: str = "starting") -> bool:
         """Run ``work(tell, stop)``; False if a run is going on already.
 
         It returns the name of the text for the end, or None for the usual one; ``doing`` names the one until there is
@@ -167,7 +167,7 @@ class RunControl:
                 return False
             self.busy = True
             self._stop.clear()
-        self.stop.disabled = not (self.background and can_stop)
+        self.stop.disabled = not self.background or doing != "starting"  # it is for clips
         self.show_error(None)
         self._say(doing)
         self.on_turn()
