@@ -21,7 +21,7 @@ from svdkit.settings import ClipSettings
 from svdkit.sweep.player import Player, asset
 from svdkit.ui import parts as module
 from svdkit.ui.form import _sizes_for
-from svdkit.ui.parts import Words, as_html, box, knob, on_value, read_upload, safe, texts
+from svdkit.ui.parts import Words, as_html, box, knob, read_upload, safe, texts
 from svdkit.units import format_bytes
 from tests.ui_toys import IPYWIDGETS, close_all, jpeg, put, state
 
@@ -72,7 +72,7 @@ class TestUpload:
         upload, seen = ipywidgets.FileUpload(accept="image/*", multiple=False), list[Any]()
         put(upload, "holiday.jpg", b"hello")
         assert MARK in state()
-        on_value(upload, lambda files: seen.append(read_upload(upload)) if files else None)
+        Words().field(upload, "upload", lambda files: seen.append(read_upload(upload)) if files else None)
         for data in (b"0", b"hello"):
             put(upload, "holiday.jpg", data)
         assert (seen, bool(upload.value)) == ([b"0", b"hello"], False)
@@ -121,7 +121,7 @@ class TestKnob:
         assert knob(1, 100, 1, given)[0].value == kept
         field, row = knob(1, 100, 1, 25)
         slider, seen = row.children[1], list[int]()
-        on_value(field, seen.append)
+        Words().field(field, "fps", seen.append)
         for widget in (field, slider):
             field.value = 25
             seen.clear()
@@ -148,12 +148,13 @@ def test_tooltips_are_called_differently() -> None:
 
 
 def test_small_parts() -> None:
-    """A click brings nothing, a change the new value; texts are made safe; panel.css knows boxes by their class."""
-    field, seen = ipywidgets.IntText(value=1), list[Any]()
-    button = Words().button("stop", lambda: seen.append("clicked"), icon="stop")
-    on_value(field, seen.append)
-    button.click()
+    """A click brings nothing, a user's change the new value; texts are made safe; boxes have their class."""
+    words, seen = Words(), list[Any]()
+    field = words.field(ipywidgets.IntText(value=1), "fps", seen.append)
+    words.button("stop", lambda: seen.append("clicked"), icon="stop").click()
     field.value = 2
+    with words.quietly:
+        field.value = 3
     field.description = "not a value"
     assert seen == ["clicked", 2]
     assert safe("<script>\"'&\nnext") == "&lt;script&gt;&quot;&#x27;&amp;<br>next"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import secrets
-import threading
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from svdkit.image import Frame, fit, preview_fit, read_image, sample_photos
 from svdkit.settings import ClipSettings, clip_preset, presets
-from svdkit.ui.parts import as_html, box, knob, on_value, picture_uri, read_upload, safe
+from svdkit.ui.parts import as_html, box, knob, picture_uri, read_upload, safe
 
 if TYPE_CHECKING:
     from svdkit.models import ModelInfo
@@ -59,26 +58,7 @@ class Photo:
 
 
 @dataclass(eq=False)
-class _Form:
-    """Fields that tell of what the user changes, and not of what the form changes itself."""
-
-    words: Words
-    _quietly: Any = field(default_factory=threading.Lock, init=False)  # held while the form changes its own fields
-
-    def _field(self, name: str, widget: Any, action: Action, **values: Any) -> Any:
-        """Name a field in every language, and act on what the user puts into it."""
-        on_value(widget, lambda value: self._quietly.locked() or action(value))
-        return self.words.name(widget, name, **values)
-
-    def _rename(self, dropdown: Any, options: list[Any]) -> None:
-        """Call the values of a dropdown something else; the chosen one stays."""
-        with self._quietly:
-            chosen, dropdown.options = dropdown.value, options
-            dropdown.value = chosen
-
-
-@dataclass(eq=False)
-class PhotoForm(_Form):
+class PhotoForm:
     """Choose a photo (upload, path, address, sample) and how it is fitted; shows what will be cut.
 
     Attributes:
@@ -87,6 +67,7 @@ class PhotoForm(_Form):
         later: Takes what reads an address, and calls it in the background; or says False.
     """
 
+    words: Words
     size: dict[str, Any]
     on_error: Action
     later: Action
@@ -98,10 +79,10 @@ class PhotoForm(_Form):
         self._wanted: Any = None  # the photo asked for last: one that took long is dropped when it is another
         self._failed: Any = None  # what could not be read
         upload, source = w.FileUpload(accept="image/*", multiple=False), w.Text(continuous_update=False)
-        self.sample = self._field("sample", w.Dropdown(options=["", *sample_photos()]), self._choose)
-        self.upload = self._field("upload", upload, lambda files: self.open(upload) if files else None)
-        self.source = self._field("source", source, self._choose)
-        self.mode = self._field("fit_mode", w.Dropdown(options=_MODES), self._draw)
+        self.sample = words.field(w.Dropdown(options=["", *sample_photos()]), "sample", self._choose)
+        self.upload = words.field(upload, "upload", lambda files: self.open(upload) if files else None)
+        self.source = words.field(source, "source", self._choose)
+        self.mode = words.field(w.Dropdown(options=_MODES), "fit_mode", self._draw)
         source.on_msg(self._retry)
         self.picture, self.note = as_html("svdkit-photo"), as_html("svdkit-hint")
         hint = words.html("svdkit-hint", "upload_hint")
@@ -109,7 +90,7 @@ class PhotoForm(_Form):
         self.focus = []
         for axis in "xy":
             number, row = knob(0, 100, 1, 50)
-            self.focus.append(self._field(f"focus_{axis}", number, self._draw))
+            self.focus.append(words.field(number, f"focus_{axis}", self._draw))
             rows.append(row.add_class(f"svdkit-focus-{axis}"))
         self.widget = box("svdkit-form", *rows)
         self.open(sample_photos()[0])
@@ -152,7 +133,7 @@ class PhotoForm(_Form):
         self._failed, self.image, self.name = None, image, "" if is_upload else str(photo)
         self._small = image.copy()
         self._small.thumbnail((_LOOK_SIDE, _LOOK_SIDE))
-        with self._quietly:  # each of the other photos can be chosen again
+        with self.words.quietly:  # each of the other photos can be chosen again
             is_sample = self.name in sample_photos()
             self.sample.value, self.source.value = (self.name, "") if is_sample else ("", self.name)
         self._draw()
@@ -178,15 +159,16 @@ class PhotoForm(_Form):
             number.disabled = not cuts
 
     def _write(self) -> None:
-        self._rename(self.mode, [(self.words(name), name) for name in _MODES])
+        self.words.rename(self.mode, [(self.words(name), name) for name in _MODES])
         self.source.placeholder = self.words("source_hint")
         self._draw()
 
 
 @dataclass(eq=False)
-class SettingsForm(_Form):
+class SettingsForm:
     """The settings of a clip, to be looked at and changed."""
 
+    words: Words
     info: ModelInfo
     on_change: Action
 
@@ -195,15 +177,15 @@ class SettingsForm(_Form):
 
         words, info = self.words, self.info
         seed = w.BoundedIntText(min=0, max=_LARGEST_SEED, value=secrets.randbelow(2**32))
-        self.fields = {"seed": self._field("seed", seed, lambda _: self.on_change())}
+        self.fields = {"seed": words.field(seed, "seed", lambda _: self.on_change())}
         own, rows = self._fill(ClipSettings()), []
         more = {"num_frames": "trained_frames", "motion_bucket_id": f"curve_{info.kind}"}
         for name, limits in _RANGES.items():
             number, row = knob(*limits, own[name])
             moved = partial(self._moved, name)
-            self.fields[name] = self._field(name, number, moved, more=more.get(name, ""), own=info.num_frames)
+            self.fields[name] = words.field(number, name, moved, more=more.get(name, ""), own=info.num_frames)
             rows.append(row)
-        self.preset = self._field("preset", w.Dropdown(options=["own"]), self._choose_preset)
+        self.preset = words.field(w.Dropdown(options=["own"]), "preset", self._choose_preset)
         self.sizes = [
             words.button(name, partial(self.set, **size), icon="crop", **size)
             for name, size in _sizes_for(info).items()
@@ -233,7 +215,7 @@ class SettingsForm(_Form):
 
     def set(self, *, preset: str = "", **values: float) -> None:
         """Put single values into the form, and tell once."""
-        with self._quietly:
+        with self.words.quietly:
             self.preset.value = preset or self.preset.value
             for name, value in values.items():
                 self.fields[name].value = value
@@ -257,7 +239,7 @@ class SettingsForm(_Form):
 
     def _write(self) -> None:
         words, names = self.words, [(name, name) for name in presets()]
-        self._rename(self.preset, [(words("preset_own"), "own"), *names, (words("preset_custom"), "custom")])
+        self.words.rename(self.preset, [(words("preset_own"), "own"), *names, (words("preset_custom"), "custom")])
         self.advanced.set_title(0, words("advanced"))
 
 

@@ -15,7 +15,7 @@ from svdkit.errors import Cancelled
 from svdkit.given import user_path
 from svdkit.image import sample_photos
 from svdkit.ui.form import Photo, PhotoForm, SettingsForm
-from svdkit.ui.parts import Words, as_html, box, on_value, safe, texts
+from svdkit.ui.parts import Words, as_html, box, safe, texts
 from svdkit.ui.results import ClipHistory
 from svdkit.ui.run import Outlook, RunControl
 from svdkit.ui.studio import APP, RemoteStudio, Studio
@@ -103,8 +103,7 @@ class Panel:
         self.small = words.name(w.Checkbox(value=False, indent=False), "small_drafts")
         self.forget = words.button("forget", self._forget, icon="trash")
         languages = [(title, name) for name, title in texts()["languages"].items()]
-        self.language = words.name(w.Dropdown(options=languages, value=words.language), "language")
-        on_value(self.language, words.switch)
+        self.language = words.field(w.Dropdown(options=languages, value=words.language), "language", words.switch)
         self.title, self.note = as_html("svdkit-title"), as_html("svdkit-hint")
         self.widget = self._laid_out()
         words.bind(self._write)

@@ -13,6 +13,7 @@ import functools
 import html
 import io
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,15 @@ def texts() -> Any:
 
 
 class Words:
-    """The texts in the language of now; what was bound is written again when that changes."""
+    """The texts in the language of now; what was bound is written again when that changes.
+
+    Attributes:
+        quietly: Held while a form changes its own fields: they tell of what the user changes alone.
+    """
 
     def __init__(self, language: str = "en") -> None:
         self._bound: list[Action] = []
+        self.quietly = threading.Lock()
         self.switch(language)
 
     def __call__(self, name: str, **values: object) -> str:
@@ -76,6 +82,17 @@ class Words:
         self.bind(write)
         return widget
 
+    def field(self, widget: Any, name: str, action: Action, **values: Any) -> Any:
+        """Describe a field, and act on each new value that the user puts into it; return it."""
+        widget.observe(lambda change: self.quietly.locked() or action(change["new"]), "value")
+        return self.name(widget, name, **values)
+
+    def rename(self, dropdown: Any, options: list[Any]) -> None:
+        """Call the values of a dropdown something else, as (text, value); the chosen one stays."""
+        with self.quietly:
+            chosen, dropdown.options = dropdown.value, options
+            dropdown.value = chosen
+
     def button(self, name: str, action: Action, *, icon: str, style: str = "", **values: Any) -> Any:
         """Make a button with a name in every language, for as long as the panel is there."""
         import ipywidgets as w
@@ -108,11 +125,6 @@ def knob(low: float, high: float, step: float, value: float) -> tuple[Any, Any]:
     for trait in ("value", "disabled"):
         traitlets.link((field, trait), (slider, trait))
     return field, box("svdkit-knob", field, slider, row=True)
-
-
-def on_value(widget: Any, action: Action) -> None:
-    """Call an action with the new value whenever it changes."""
-    widget.observe(lambda change: action(change["new"]), "value")
 
 
 def read_upload(widget: Any) -> bytes:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from svdkit.errors import SvdkitError
 from svdkit.settings import LoadSettings
 from svdkit.sweep.player import sync_player
-from svdkit.ui.parts import as_html, as_uri, box, on_value, picture_uri, safe, show_if, texts
+from svdkit.ui.parts import as_html, as_uri, box, picture_uri, safe, show_if, texts
 from svdkit.units import format_seconds
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class ClipHistory:
 
         made = Made(number=next(self._numbers), **values)
         mark = w.Checkbox(value=False, description=made.label(self.words), indent=False)
-        on_value(mark, lambda _: self._enable())
+        mark.observe(lambda _: self._enable(), "value")
         # First: a clip that cannot be shown, for a full disk, can still be saved elsewhere.
         mark.made = made
         self._keep((*self.list.children, mark)[-_KEPT:])

@@ -15,7 +15,7 @@ from svdkit.bench.record import Record
 from svdkit.errors import Cancelled, SvdkitError
 from svdkit.forecast import Forecast, forecast
 from svdkit.models import catalogue
-from svdkit.ui.parts import as_html, as_uri, box, on_value, safe, show_if
+from svdkit.ui.parts import as_html, as_uri, box, safe, show_if
 from svdkit.units import format_bytes, format_money, format_seconds
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ class Outlook:
         self.text, self.apply = as_html("svdkit-outlook"), w.Button(button_style="warning")
         self.apply.on_click(lambda _: self.on_apply(**self.fitting))
         price = w.BoundedFloatText(value=self.hourly_price, min=0, max=10_000, step=0.1)
-        self.price = words.name(price, "price", currency=self.currency)
-        on_value(price, lambda _: self.show())
+        self.price = words.field(price, "price", lambda _: self.show(), currency=self.currency)
         self.widget = box("svdkit-outlook-box", self.text, self.apply, price)
         words.bind(self.show)
 
