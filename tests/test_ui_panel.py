@@ -413,19 +413,6 @@ class TestMake:
         assert type(make_panel(pipe).studio).__name__ == "Studio"
 
 
-def test_while_an_app_loads_its_model_the_buttons_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A button that looks ready and does nothing would be worse."""
-    panel = make_panel(background=True)
-    go_on = threading.Event()
-    monkeypatch.setattr(panel.studio, "prepare", lambda tell: go_on.wait(10))
-    panel.prepare()
-    while_loading = (panel.runner.busy, panel.start.disabled, panel.drafts.disabled)
-    go_on.set()
-    assert finish(panel) == "Ready."
-    assert while_loading == (True, True, True)
-    assert not panel.start.disabled
-
-
 def test_it_shows_itself_in_a_notebook() -> None:
     """A real kernel: first style and script, which know this panel by its class, then the widgets."""
     import nbclient
@@ -494,8 +481,13 @@ def test_what_ends_after_clearing_stays_away(
     assert len(panel.results.made) == 1
 
 
-def test_while_an_address_is_read_the_buttons_rest(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that no clip is made of the photo before, which is not what was meant; what goes wrong is said."""
+def test_while_an_address_is_read_or_the_model_loaded_the_buttons_rest(
+    panel: Panel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that no clip is made of the photo before, which is not what was meant; what goes wrong is said.
+
+    A button that looks ready and does nothing would be worse.
+    """
     go_on, failed = threading.Event(), ImageError("nobody answers")
 
     def read(photo: Any) -> Any:
@@ -505,10 +497,20 @@ def test_while_an_address_is_read_the_buttons_rest(panel: Panel, monkeypatch: py
         return sample_photo("cat")
 
     monkeypatch.setattr(sys.modules["svdkit.ui.form"], "read_image", read)
-    for name in ("https://a.test/cat.jpg", "https://a.test/wrong.jpg"):
+    monkeypatch.setattr(panel.studio, "prepare", lambda tell: go_on.wait(10))
+    cases = {
+        "load": "The model is being loaded",
+        "https://a.test/cat.jpg": "Reading",
+        "https://a.test/wrong": "Reading",
+    }
+    for name, said in cases.items():
         go_on.clear()
-        panel.photo.source.value = name
-        assert (plain(panel.runner.state.value), panel.start.disabled) == ("Reading the photo …", True)
+        if name == "load":
+            panel.prepare()
+        else:
+            panel.photo.source.value = name
+        wait_for(lambda: panel.drafts.disabled)
+        assert plain(panel.runner.state.value).startswith(said)
         assert not panel.make()
         go_on.set()
         assert finish(panel) == "Ready."

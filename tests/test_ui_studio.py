@@ -50,7 +50,8 @@ def test_a_model_is_loaded_when_the_first_clip_is_wanted() -> None:
     assert (studio.info.name, studio.load.dtype) == ("micro", "auto")
     frame, settings = fit("rocket", height=72, width=128), SETTINGS.replace(height=72, width=128)
     clip = run(studio, settings, frame=frame, tell=told)
-    assert told.kinds == ["loading", "encode", "denoise", "decode"]
+    stages = [kind for kind in dict.fromkeys(told.kinds) if kind != "picture"]  # of which a slow machine has time for
+    assert stages == ["loading", "encode", "denoise", "decode"]
     assert told.steps("denoise") == [0, 1, 2]
     assert (studio.load.dtype, studio.load.device) == ("fp32", "cpu")
     assert run(studio, settings, frame=frame, tell=again) == clip
@@ -193,82 +194,54 @@ def test_a_pipeline_of_svdkit_goes_with_its_variable(tmp_path: Path) -> None:
     assert (told.kinds[0], again.kinds[0], studio.load.two_pass_guidance) == ("loading", "encode", True)
 
 
-class Waiting:
-    """A run on a thread of its own, which ends when the test says so."""
-
-    def __init__(self, turns: list[object], log: list[str], name: str) -> None:
-        self.places: list[int] = []
-        self.stop, self.end, self.inside = threading.Event(), threading.Event(), False
-        self.error: BaseException | None = None
-        self._line, self._log, self._name = turns, log, name
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        try:
-            with _turn(self._line, tell=lambda _, place: self.places.append(place), stop=self.stop.is_set):
-                self.inside = True
-                self._log.append(f"{self._name} begins")
-                assert self.end.wait(10)
-                self._log.append(f"{self._name} ends")
-        except Cancelled as error:
-            self.error = error
-
-    def finish(self) -> None:
-        self.end.set()
-        self.thread.join(10)
-        assert not self.thread.is_alive()
-
-
-@pytest.fixture
-def line() -> tuple[list[Waiting], list[str]]:
-    """Three runs that came in this order; the first runs."""
-    turns, log, runs = list[object](), list[str](), list[Waiting]()
-    for number, name in enumerate(("first", "second", "third")):
-        runs.append(Waiting(turns, log, name))
-        wait_for(lambda number=number: runs[number].inside or runs[number].places == [number])  # type: ignore[misc]
-    return runs, log
-
-
-@pytest.mark.parametrize("leaves", [False, True])
-def test_first_come_first_served(line: tuple[list[Waiting], list[str]], leaves: bool) -> None:
-    """No two are ever inside together, though the last is ready to end first; whoever waits is told each place once.
+def test_first_come_first_served() -> None:
+    """No two are inside together, though the last is ready to end first; whoever waits is told each place once.
 
     The one who leaves never runs, and the one behind moves up.
     """
-    runs, log = line
-    if leaves:
-        runs[1].stop.set()
-        runs[1].thread.join(10)
-        assert isinstance(runs[1].error, Cancelled)
-        assert str(runs[1].error) == "stopped while waiting for the run before"
-        wait_for(lambda: runs[2].places == [2, 1])
-    assert [run.places for run in runs] == [[], [1], [2, 1] if leaves else [2]]
-    for run in reversed(runs):
-        run.end.set()
-    for run in runs:
-        run.finish()
-    names = ("first", "third") if leaves else ("first", "second", "third")
-    assert log == [f"{name} {what}" for name in names for what in ("begins", "ends")]
+    turns, log, left = list[object](), list[str](), list[str]()
+    places: list[list[int]] = [[], [], []]
+    stops, ends = ([threading.Event() for _ in range(3)] for _ in range(2))
+
+    def run(number: int) -> None:
+        try:
+            with _turn(turns, tell=lambda _, place: places[number].append(place), stop=stops[number].is_set):
+                log.append(f"{number} begins")
+                assert ends[number].wait(10)
+                log.append(f"{number} ends")
+        except Cancelled as error:
+            left.append(str(error))
+
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(3)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        wait_for(lambda number=number: log if number == 0 else places[number])  # type: ignore[misc]
+    stops[1].set()
+    wait_for(lambda: places[2] == [2, 1])
+    for end in (ends[2], ends[0]):
+        end.set()
+    for thread in threads:
+        thread.join(10)
+    assert log == ["0 begins", "0 ends", "2 begins", "2 ends"]
+    assert (places, left, turns) == ([[], [1], [2, 1]], ["stopped while waiting for the run before"], [])
 
 
-def test_an_error_of_the_one_who_is_told_frees_the_place() -> None:
-    """A panel whose page is gone may fail when it hears of its place; as may a run itself."""
-    turns, log = list[object](), list[str]()
-    first = Waiting(turns, log, "first")
-    wait_for(lambda: first.inside)
+def test_an_error_frees_the_place() -> None:
+    """Of a run; or of one who is told of a place, such as a panel whose page is gone. Whoever has the turn keeps it."""
+    ahead = object()
+    turns, log = [ahead], list[str]()
 
     def gone(kind: str, *, place: int) -> None:
         raise ConnectionResetError(kind, place)
 
     with pytest.raises(ConnectionResetError), _turn(turns, tell=gone, stop=bool):
         pytest.fail("it was not its turn")
-    first.finish()
+    turns.remove(ahead)
     with pytest.raises(ZeroDivisionError), _turn(turns, tell=gone, stop=bool):
         raise ZeroDivisionError
-    with _turn(turns, tell=gone, stop=lambda: True):  # whoever has the turn keeps it
+    with _turn(turns, tell=gone, stop=lambda: True):
         log.append("next")
-    assert (log[-1], turns) == ("next", [])
+    assert (log, turns) == (["next"], [])
 
 
 SHAPE = (1, 4, 4, 6, 8)  # one clip, frames, channels, cells high and wide

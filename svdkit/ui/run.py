@@ -104,7 +104,7 @@ class Outlook:
         self.show()
 
     def _described(self, found: Forecast) -> str:
-        words, source = self.words, ""
+        words = self.words
         seconds, low, high = (
             format_seconds(one or 0) for one in (found.seconds, found.seconds_low, found.seconds_high)
         )
@@ -169,7 +169,6 @@ class RunControl:
         self.stop.disabled = not self.background or doing != "starting"  # it is for clips
         self.show_error(None)
         self._say(doing)
-        self.on_turn()
         if self.background:
             self.thread = threading.Thread(target=self._run, args=(work,), daemon=True)
             self.thread.start()
@@ -200,6 +199,7 @@ class RunControl:
         """
         start, end, loop = time.perf_counter(), "ready", None
         try:
+            self.on_turn()
             end = work(self.tell, self._stop.is_set) or "done"
         except (Cancelled, KeyboardInterrupt):
             end = "stopped"
