@@ -35,6 +35,7 @@ from svdkit.image import fit  # noqa: E402
 from svdkit.pipeline import load  # noqa: E402
 from svdkit.settings import ClipSettings  # noqa: E402
 from svdkit.ui.panel import panel  # noqa: E402
+from svdkit.ui.run import RunControl  # noqa: E402
 from svdkit.ui.studio import Preview  # noqa: E402
 from svdkit.units import format_seconds  # noqa: E402
 
@@ -56,24 +57,21 @@ def measure_here(*, repeats: int, steps: int) -> dict[str, Any]:
     settings = settings.resolve(**size, max_guidance_scale=info.max_guidance_scale)
     shown = panel(pipe, background=True)
     made: list[float] = []
-    pictures: list[float] = []
-    make, draw = shown.studio.run, Preview.step
+    spent: list[float] = []
 
-    def drawn(self: Preview, *arguments: Any, **named: Any) -> Any:
-        start = time.perf_counter()
-        picture = draw(self, *arguments, **named)
-        pictures.append(time.perf_counter() - start)
-        return picture
+    def clocked(method: Any, kept: list[float]) -> Any:
+        def timed(*arguments: Any, **named: Any) -> Any:
+            start = time.perf_counter()
+            found = method(*arguments, **named)
+            kept.append(time.perf_counter() - start)
+            return found
 
-    Preview.step = drawn  # type: ignore[method-assign]  # this process does nothing else
+        return timed
 
-    def timed(*arguments: Any, **named: Any) -> Any:
-        start = time.perf_counter()
-        clip = make(*arguments, **named)
-        made.append(time.perf_counter() - start)
-        return clip
-
-    shown.studio.run = timed  # type: ignore[method-assign]  # the panel's part before and after is not the clip's
+    # This process does nothing else; and the panel's part before and after a clip is not the clip's.
+    Preview.step = clocked(Preview.step, spent)  # type: ignore[method-assign]
+    RunControl.tell = clocked(RunControl.tell, spent)  # type: ignore[method-assign]
+    shown.studio.run = clocked(shown.studio.run, made)  # type: ignore[method-assign]
 
     def by_hand() -> float:
         start = time.perf_counter()
@@ -95,8 +93,8 @@ def measure_here(*, repeats: int, steps: int) -> dict[str, Any]:
             took = ways[way]()
             if repeat >= 0:  # the first round warms up
                 seconds[way].append(took)
-        own += [shown.runner.handler_seconds + sum(pictures)] if repeat >= 0 else []
-        pictures.clear()
+        own += [sum(spent)] if repeat >= 0 else []
+        spent.clear()
     return {"samples_seconds": seconds, "panel_code_seconds": own, "settings": settings.to_dict()}
 
 

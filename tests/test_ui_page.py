@@ -68,11 +68,8 @@ def test_from_an_upload_to_a_clip(panel: PanelPage, photo: Path, tmp_path: Path)
     download.value.save_as(saved)
     made = Clip.read(saved).provenance
     assert made is not None
-    assert (made.settings["motion_bucket_id"], made.settings["seed"], made.settings["num_inference_steps"]) == (
-        200,
-        11,
-        12,
-    )
+    names = ("motion_bucket_id", "seed", "num_inference_steps")
+    assert [made.settings[name] for name in names] == [200, 11, 12]
     assert "holiday" not in json.dumps(made.to_dict())
     outlook = panel.root.locator(".svdkit-outlook").inner_text()
     assert re.search(r"about [\d.]+ s .*¥[\d.]+ a clip", outlook.replace("\n", " ")), outlook

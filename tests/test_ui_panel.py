@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import dataclasses
 import gc
@@ -14,14 +15,13 @@ import weakref
 from collections.abc import Iterator
 from multiprocessing.connection import Listener
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import svdkit
-from svdkit.errors import ModelError, SettingsError
+from svdkit.errors import Cancelled, ImageError, ModelError, SettingsError
 from svdkit.forecast import predict
 from svdkit.forecast.cards import CARD_GIB, Card
 from svdkit.generate import generate
@@ -57,8 +57,8 @@ def pipe(toy_pipe: Any) -> Iterator[Any]:
 def panel(pipe: Any, tmp_path: Path) -> Panel:
     """A panel of the toy, with clips of two steps; runs are threads."""
     made = make_panel(pipe, folder=tmp_path / "clips", background=True)
-    made.form.knobs["num_inference_steps"].value = 2
-    made.form.seed.value = 7
+    made.form.fields["num_inference_steps"].value = 2
+    made.form.fields["seed"].value = 7
     return made
 
 
@@ -68,6 +68,11 @@ def finish(panel: Panel) -> str:
     if panel.runner.thread is not None:
         panel.runner.thread.join(10)  # it enables the buttons, and looks at the form once more
     return plain(panel.runner.state.value)
+
+
+def settings_of(panel: Panel) -> list[dict[str, Any]]:
+    """The settings of the clips that are kept."""
+    return [made.about.settings for made in panel.results.made]
 
 
 def texts(panel: Panel) -> list[tuple[str, str]]:
@@ -84,7 +89,7 @@ def texts(panel: Panel) -> list[tuple[str, str]]:
         if kind == "Accordion":
             found += [("Accordion.title", widget.get_title(number)) for number in range(len(widget.children))]
         if kind == "Dropdown" and widget is not panel.language:
-            found += [("Dropdown.option", label) for label, _ in widget.options]
+            found += [("Dropdown.option", label) for label in widget._options_labels]
     return found
 
 
@@ -97,16 +102,6 @@ def english_in(text: str) -> list[str]:
         if english != chinese and (text == english or any(piece in html.unescape(text) for piece in pieces)):
             found.append(name)
     return found
-
-
-def refusing(look: Any) -> Any:
-    """A studio's run that looks at what is asked for and makes nothing."""
-
-    def run(frame: Any, settings: ClipSettings, **_: Any) -> Any:
-        look(frame, settings)
-        raise RuntimeError("looked")
-
-    return run
 
 
 def test_from_a_photo_to_a_clip(panel: Panel, pipe: Any) -> None:
@@ -126,15 +121,26 @@ def test_from_a_photo_to_a_clip(panel: Panel, pipe: Any) -> None:
 
 
 def test_in_the_foreground_it_is_there_when_the_click_is_over(pipe: Any) -> None:
-    """As on Colab."""
+    """As on Colab: the buttons can be pressed again, but for the clicks made during the run, which arrive after it."""
     panel = make_panel(pipe, folder=None, background=False)
-    panel.form.knobs["num_inference_steps"].value = 2
-    panel.start.click()
-    assert not panel.runner.busy
-    assert len(panel.results.made) == 1
     said = [text for _, text in texts(panel)]
     assert any("Here a run is stopped by interrupting the kernel" in text for text in said)
     assert any("clear photo and clips before you share it" in text for text in said)
+    panel.form.fields["num_inference_steps"].value = 1
+    panel.form.lock.value = False
+
+    async def clicks() -> None:
+        panel.start.click()
+        seed = panel.form.fields["seed"].value
+        panel.start.click()
+        panel.form.fields["num_inference_steps"].value = 2
+        assert (panel.runner.busy, panel.start.disabled, len(panel.results.made)) == (False, False, 1)
+        assert panel.form.fields["seed"].value == seed
+        await asyncio.sleep(0.5)
+        panel.start.click()
+
+    asyncio.run(clicks())
+    assert len(panel.results.made) == 2
 
 
 def test_a_pipeline_that_svdkit_did_not_load(toy_pipe: Any) -> None:
@@ -146,153 +152,138 @@ def test_a_pipeline_that_svdkit_did_not_load(toy_pipe: Any) -> None:
     assert "no forecast" in panel.outlook.text.value
 
 
-def test_the_buttons_rest_while_it_runs(panel: Panel) -> None:
-    """A second click starts nothing, and afterwards all can be pressed again."""
-    inside, go_on = threading.Event(), threading.Event()
-    run = panel.studio.run
-
-    def hold(*args: Any, **more: Any) -> Any:
-        inside.set()
-        assert go_on.wait(10)
-        return run(*args, **more)
-
-    panel.studio.run = hold  # type: ignore[method-assign]
-    panel.start.click()
-    assert inside.wait(10)
-    assert (panel.start.disabled, panel.drafts.disabled, panel.runner.stop.disabled) == (True, True, False)
-    assert not panel.make()
-    assert not panel.make_drafts()
-    go_on.set()
-    finish(panel)
-    assert (panel.start.disabled, panel.drafts.disabled, panel.runner.stop.disabled) == (False, False, True)
-    assert len(panel.results.made) == 1
-
-
-def test_stop_keeps_nothing_and_the_next_run_works(panel: Panel) -> None:
-    panel.form.knobs["num_inference_steps"].value = 100
+def test_the_buttons_rest_while_it_runs_and_stop_keeps_nothing(panel: Panel) -> None:
+    """A second click starts nothing; afterwards all can be pressed again, and the settings are as they were."""
+    panel.form.fields["num_inference_steps"].value = 100
     before = panel.form.settings
     panel.start.click()
     wait_for(lambda: "denoising" in panel.runner.state.value)
+    assert (panel.start.disabled, panel.drafts.disabled, panel.runner.stop.disabled) == (True, True, False)
+    assert not panel.make()
+    assert not panel.make_drafts()
     panel.runner.stop.click()
     assert finish(panel) == "Stopped. Nothing was kept; the settings are as they were."
+    assert (panel.start.disabled, panel.drafts.disabled, panel.runner.stop.disabled) == (False, False, True)
     assert (panel.results.made, panel.form.settings) == ([], before)
-    panel.form.knobs["num_inference_steps"].value = 2
+    panel.form.fields["num_inference_steps"].value = 2
     panel.start.click()
     assert finish(panel).startswith("Done in")
+    assert len(panel.results.made) == 1
 
 
-def test_the_seed_is_kept_or_drawn(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def asked(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ClipSettings]]:
+    """Frames and settings that the studio is asked for, which makes nothing of them."""
+    found = list[tuple[Any, ClipSettings]]()
+
+    def run(frame: Any, settings: ClipSettings, **_: Any) -> Any:
+        found.append((frame, settings))
+        raise RuntimeError("looked")
+
+    monkeypatch.setattr(panel.studio, "run", run)
+    return found
+
+
+def test_the_seed_is_kept_or_drawn(panel: Panel, asked: list[tuple[Any, ClipSettings]]) -> None:
     """As the box beside it says; what was drawn stands in the form, so that the clip can be made again."""
-    ran = list[ClipSettings]()
-    monkeypatch.setattr(panel.studio, "run", refusing(lambda _, settings: ran.append(settings)))
-    panel.make()
-    finish(panel)
-    panel.form.lock.value = False
-    for _ in range(2):
+    seeds = list[int]()
+    for kept in (True, False, False):
+        panel.form.lock.value = kept
         panel.make()
         finish(panel)
-        assert ran[-1].seed == panel.form.seed.value
-    assert ran[0].seed == 7
-    assert len({settings.seed for settings in ran}) == 3
+        seeds.append(panel.form.settings.seed or 0)
+    assert [settings.seed for _, settings in asked] == seeds
+    assert (seeds[0], len(set(seeds))) == (7, 3)
 
 
-def test_four_drafts_and_one_of_them_finished(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four seeds, the form's first, with few steps; the button makes that seed's clip with all steps."""
-    monkeypatch.setattr(module, "_DRAFT_STEPS", 1)
-    panel.form.lock.value = False
-    assert panel.make_drafts()
-    assert finish(panel).startswith("Done in")
-    drafts = panel.results.made
-    seeds = [made.clip.provenance.settings["seed"] for made in drafts if made.clip.provenance]
-    assert len(set(seeds)) == 4
-    assert seeds[0] == 7
-    assert {made.clip.provenance.settings["num_inference_steps"] for made in drafts if made.clip.provenance} == {1}
-    assert len({made.clip.frames.tobytes() for made in drafts}) == 4
-    assert [button.description for button in panel.results.drafts.children] == [f"Finish seed {seed}" for seed in seeds]
-    assert panel.results.player.value.startswith("<iframe ")
-    panel.results.drafts.children[2].click()
-    finish(panel)
-    made = panel.results.made[-1].clip.provenance
-    assert made is not None
-    assert (made.settings["seed"], made.settings["num_inference_steps"]) == (seeds[2], 2)
-    assert panel.form.settings.seed == seeds[2]
-    assert panel.form.lock.value
-
-
-def test_drafts_may_be_small(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drafts_may_be_small(panel: Panel, asked: list[tuple[Any, ClipSettings]]) -> None:
     """Half the size in multiples of 8, and never more steps than the clip itself has; finished, it is whole."""
-    ran = list[tuple[Any, ClipSettings]]()
-    monkeypatch.setattr(panel.studio, "run", refusing(lambda *asked: ran.append(asked)))
     panel.small.value = True
     panel.make_drafts()
     finish(panel)
-    ((frame, draft),) = ran
+    ((frame, draft),) = asked
     assert (frame.height, frame.width, draft.height, draft.width, draft.num_inference_steps) == (32, 32, 32, 32, 2)
     full = ClipSettings(height=72, width=128, num_inference_steps=25)
-    small = panel._draft_of(full)
-    assert (small.height, small.width, small.num_inference_steps) == (32, 64, 8)
+    assert panel._draft_of(full) == full.replace(height=32, width=64, num_inference_steps=8)
     panel.small.value = False
     assert panel._draft_of(full) == full.replace(num_inference_steps=8)
 
 
-def test_drafts_are_told_by_number(panel: Panel) -> None:
+def test_four_drafts_and_one_of_them_finished(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four seeds, the form's first, with few steps, told by number; a button makes that seed's clip with all steps.
+
+    Of the photo it was made of, whatever stands in the form by then.
+    """
+    monkeypatch.setattr(module, "_DRAFT_STEPS", 1)
+    panel.form.lock.value = False
     seen = list[str]()
     panel.runner.state.observe(lambda change: seen.append(plain(change["new"])), "value")
-    panel.make_drafts()
-    finish(panel)
+    assert panel.make_drafts()
+    assert finish(panel).startswith("Done in")
     for number in range(1, 5):
         assert any(text.startswith(f"draft {number} of 4 · denoising") for text in seen)
-    assert seen[-1].startswith("Done in")
+    seeds = [settings["seed"] for settings in settings_of(panel)]
+    assert (len(set(seeds)), seeds[0]) == (4, 7)
+    assert {settings["num_inference_steps"] for settings in settings_of(panel)} == {1}
+    assert [button.description for button in panel.results.drafts.children] == [f"Finish seed {seed}" for seed in seeds]
+    assert panel.results.player.value.startswith("<iframe ")
+    panel.photo.sample.value = "cat"
+    panel.photo.mode.value = "pad"
+    draft = panel.results.made[2]
+    panel.results.drafts.children[2].click()
+    finish(panel)
+    made = panel.results.made[-1]
+    assert (made.about.settings["seed"], made.about.settings["num_inference_steps"]) == (seeds[2], 2)
+    assert made.photo is draft.photo
+    assert made.about.image == draft.about.image
+    assert (panel.form.settings.seed, panel.form.lock.value) == (seeds[2], True)
 
 
 def test_settings_that_do_not_go_together(panel: Panel) -> None:
-    """The error stands in the panel at once, nothing starts, and it goes when it is mended."""
-    panel.form.knobs["max_guidance_scale"].value = 1
-    panel.form.knobs["min_guidance_scale"].value = 3
-    said = panel.runner.error.value
+    """The error stands in the panel at once, no clip is made, and it goes when it is mended; a size is taken."""
+    panel.form.fields["max_guidance_scale"].value = 1
+    panel.form.fields["min_guidance_scale"].value = 3
+    problem = "min_guidance_scale=3 with max_guidance_scale=1: diffusers switches guidance off"
+    said = panel.outlook.text.value
     assert 'role="alert"' in said
-    assert "min_guidance_scale=3 with max_guidance_scale=1: diffusers switches guidance off" in plain(said)
-    assert not panel.make()
-    assert not panel.make_drafts()
+    assert problem in plain(said)
+    for button in (panel.start, panel.drafts):
+        button.click()
+        assert finish(panel) == "Ready."
+        assert problem in plain(panel.runner.error.value)
     assert panel.results.made == []
-    assert "min_guidance_scale=3" in panel.runner.error.value
-    panel.form.knobs["max_guidance_scale"].value = 3
-    assert 'role="alert"' not in panel.runner.error.value
+    panel.form.set(height=128)
+    assert panel.photo.size == {"height": 128, "width": 64}
+    panel.form.fields["max_guidance_scale"].value = 3
+    assert problem not in panel.outlook.text.value
+    panel.form.set(height=64)
+    assert panel.make()
+    assert panel.runner.error.value == ""
+    panel.runner.ask_to_stop()
+    finish(panel)
 
 
-def test_a_size_chosen_while_settings_do_not_go_together(panel: Panel) -> None:
-    """It raises nothing in the callback, where nobody would see it, and the size is taken."""
-    panel.form.knobs["max_guidance_scale"].value = 1
-    panel.form.knobs["min_guidance_scale"].value = 3
-    panel.photo.sizes["portrait"] = (128, 64)
-    panel.photo.size.value = "portrait"
-    assert (panel.form.knobs["height"].value, panel.form.knobs["width"].value) == (128, 64)
-
-
-def test_the_size_is_the_same_in_both_forms(panel: Panel) -> None:
-    """Chosen by name or by number; the photo is fitted to it."""
-    panel.photo.sizes["portrait"] = (128, 64)
-    panel.photo.size.value = "portrait"
-    assert (panel.form.settings.height, panel.form.settings.width) == (128, 64)
-    panel.form.knobs["height"].value = 64
-    assert (panel.photo.height, panel.photo.width) == (64, 64)
-    assert panel.photo.size.value in {"landscape", "portrait", "square"}
-    panel.form.knobs["width"].value = 80
-    assert panel.photo.size.value == "own_size"
-
-
-def test_what_fits_is_put_into_the_form(panel: Panel) -> None:
-    smaller = panel.form.settings.replace(decode_chunk_size=1)
-    panel.outlook._fitting = smaller
+def test_a_change_is_told_to_all_once(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The photo is fitted to another size; what fits is put into the form; a preset changes many fields at once."""
+    panel.form.fields["width"].value = 80
+    assert panel.photo.size == {"height": 64, "width": 80}
+    panel.form.sizes[0].click()
+    assert panel.photo.size == panel.form.size == {"height": 64, "width": 64}
+    panel.outlook.fitting = {"decode_chunk_size": 1}
     panel.outlook.apply.click()
-    assert panel.form.settings == smaller
+    assert panel.form.settings.decode_chunk_size == 1
+    asked = list[ClipSettings]()
+    monkeypatch.setattr(panel.outlook, "show", lambda: asked.append(panel.form.settings))
+    panel.form.preset.value = "comfyui"
+    panel.form.fields["fps"].value = 9
+    assert [clip.fps for clip in asked] == [6, 9]
 
 
 def test_another_language_writes_everything_anew(panel: Panel) -> None:
     """With clips, drafts and a comparison on the page: no English is left among the texts."""
     panel.make()
     finish(panel)
-    panel.form.knobs["num_inference_steps"].value = 1
+    panel.form.fields["num_inference_steps"].value = 1
     panel.make_drafts()
     finish(panel)
     assert [text for _, text in texts(panel) if english_in(text)]
@@ -306,36 +297,27 @@ def test_another_language_writes_everything_anew(panel: Panel) -> None:
 
 
 def test_an_upload_stays_with_its_owner(panel: Panel) -> None:
-    """Its name is nowhere, its bytes neither; the small picture is the one trace, and the clip that was asked for."""
+    """Its name is nowhere, its bytes neither; the small picture is the one trace, and the clip that was asked for.
+
+    Clearing leaves nothing: only the sample's picture, and no recipe.
+    """
     data = jpeg(sample_photo("cat").resize((500, 400)))
     put(panel.photo.upload, "anna-on-holiday.jpg", data)
     panel.make()
     finish(panel)
-    held = state()
+    held, seen = state(), panel.photo.picture.value[-400:]
     (made,) = panel.results.made
-    assert made.clip.provenance is not None
-    for where in (held, json.dumps(made.clip.provenance.to_dict()), panel.results.code.value, repr(made)):
+    for where in (held, json.dumps(made.about.to_dict()), panel.results.code.value, repr(made)):
         assert "anna" not in where
     for start in range(0, len(data) - 3000, 3000):
         assert base64.b64encode(data[start : start + 300]).decode() not in held
-    assert made.photo.name == ""
-    assert not panel.photo.upload.value
-    pictures = re.findall(r"data:image/(?:jpeg|png|webp);base64,", held)
-    assert len(pictures) == 2  # what will be cut, and the poster of the clip
-
-
-def test_clearing_leaves_nothing(panel: Panel) -> None:
-    """Only the sample's picture; no clip, no recipe."""
-    put(panel.photo.upload, "anna.jpg", jpeg(sample_photo("cat")))
-    panel.make()
-    finish(panel)
-    seen = panel.photo.picture.value[-400:]
+    assert (made.photo.name, bool(panel.photo.upload.value)) == ("", False)
+    pictures = r"data:image/(?:jpeg|png|webp);base64,"
+    assert len(re.findall(pictures, held)) == 2  # what will be cut, and the poster of the clip
     panel.forget.click()
     left = state()
-    assert "data:video" not in left
-    assert "ClipSettings(" not in left
-    assert seen not in left
-    assert len(re.findall(r"data:image/", left)) == 1
+    assert not any(trace in left for trace in ("data:video", "ClipSettings(", seen))
+    assert len(re.findall(pictures, left)) == 1
     assert (panel.results.made, panel.photo.name) == ([], sample_photos()[0])
 
 
@@ -343,7 +325,7 @@ def test_a_panel_on_the_page_keeps_neither_the_pipeline_nor_what_was_cleared(tmp
     """ipywidgets keeps the panel for as long as the kernel lives; the next model needs the memory."""
     pipe = svdkit.load(write_hub_folder(tmp_path / "my-svd"))
     panel = make_panel(pipe, folder=None, background=True)
-    panel.form.knobs["num_inference_steps"].value = 1
+    panel.form.fields["num_inference_steps"].value = 1
     put(panel.photo.upload, "anna.jpg", jpeg(sample_photo("cat")))
     panel.make_drafts()
     finish(panel)
@@ -368,17 +350,6 @@ def test_no_text_of_a_user_becomes_a_tag(panel: Panel, tmp_path: Path) -> None:
     assert str(path) in panel.results.code.value
 
 
-def test_a_change_is_forecast_once(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A preset changes many knobs; a change during a run is forecast too."""
-    asked = list[ClipSettings]()
-    monkeypatch.setattr(panel.outlook, "show", lambda clip, load: asked.append(clip))
-    panel.form.preset.value = "comfyui"
-    assert len(asked) == 1
-    assert asked[0].fps == 6
-    panel.form.knobs["fps"].slider.value = 9
-    assert [clip.fps for clip in asked] == [6, 9]
-
-
 def test_what_given_settings_leave_open_is_as_in_the_form(panel: Panel) -> None:
     """Size, frames and seed; what follows from others, such as the playback fps, follows from those given."""
     panel.form.set(num_frames=3, decode_chunk_size=3)
@@ -386,45 +357,30 @@ def test_what_given_settings_leave_open_is_as_in_the_form(panel: Panel) -> None:
     assert finish(panel).startswith("Done in"), panel.runner.error.value
     assert panel.make(ClipSettings(num_inference_steps=1, num_frames=2, seed=5))
     assert finish(panel).startswith("Done in"), panel.runner.error.value
-    first, second = (made.clip.provenance.settings for made in panel.results.made if made.clip.provenance)
+    first, second = settings_of(panel)
     names = ("height", "width", "num_frames", "fps", "playback_fps", "seed")
     assert [first[name] for name in names] == [64, 64, 3, 9, 9, 7]
     assert [second[name] for name in names] == [64, 64, 2, 7, 7, 5]
 
 
-def test_after_a_foreground_run_the_buttons_can_be_pressed(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are told so within the click, and a change of a slider right after it does not take that back."""
-    later = list[Any]()
-    loop = SimpleNamespace(call_later=lambda _, action: later.append(action))
-    monkeypatch.setattr(sys.modules["svdkit.ui.run"], "_kernel_loop", lambda: loop)
-    panel = make_panel(pipe, folder=None, background=False)
-    panel.form.knobs["num_inference_steps"].value = 1
-    panel.form.lock.value = False
-    panel.start.click()
-    seed = panel.form.seed.value
-    panel.start.click()  # made during the run
-    panel.form.knobs["num_inference_steps"].value = 2
-    assert (panel.start.disabled, len(panel.results.made), panel.form.seed.value) == (False, 1, seed)
-    later.pop()()
-    panel.start.click()
-    assert len(panel.results.made) == 2
-
-
 class TestMake:
     def test_micro_is_the_one_without_a_pipeline(self) -> None:
-        """Nothing is loaded for it."""
+        """Nothing is loaded for it; random weights are said."""
         panel = make_panel()
-        assert panel.studio.info.name == "micro"
-        assert not panel.studio.loaded
+        assert (panel.studio.info.name, panel.studio.load.dtype) == ("micro", "auto")
         assert "The built-in model" in panel.title.value
-
-    def test_it_is_a_name_of_svdkit(self) -> None:
-        assert "panel" in svdkit.__all__
-        assert type(svdkit.panel()) is Panel
-
-    def test_random_weights_are_said(self) -> None:
-        loaded = make_panel(svdkit.LoadSettings(model="micro", weights="random"), background=False)
+        loaded = make_panel(svdkit.LoadSettings(model="micro", weights="random"))
         assert "Random weights: time and memory are real, the clip is noise." in loaded.title.value
+
+    def test_it_is_a_name_of_svdkit_and_shows_itself(self) -> None:
+        from IPython.utils.capture import capture_output
+
+        panel = svdkit.panel()
+        assert type(panel) is Panel
+        with capture_output() as captured:  # there is no notebook here, so IPython prints
+            panel._ipython_display_()
+        assert "HTML object" in captured.stdout
+        assert "VBox(" in captured.stdout
 
     def test_what_it_does_not_know(self) -> None:
         with pytest.raises(SettingsError, match="language='de' is not one of the panel's; give 'en'"):
@@ -449,7 +405,7 @@ class TestMake:
         assert type(panel.studio).__name__ == "RemoteStudio"
         assert (panel.language.value, panel.outlook.price.value) == ("zh", 2.5)
         assert panel.outlook.price.description == "每小时价格 CNY"
-        panel.photo.resize(height=64, width=64)
+        assert finish(panel) == "就绪。"
         assert panel.make(ClipSettings(num_inference_steps=1, seed=1, num_frames=4, height=64, width=64))
         assert finish(panel).startswith("完成")
         assert len(panel.results.made) == 1
@@ -457,30 +413,6 @@ class TestMake:
         assert (other.language.value, other.outlook.price.value) == ("en", 0)
         assert other.outlook.price.description == "EUR an hour"
         assert type(make_panel(pipe).studio).__name__ == "Studio"
-
-
-def test_while_an_app_loads_its_model_the_buttons_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A button that looks ready and does nothing would be worse."""
-    panel = make_panel(background=True)
-    go_on = threading.Event()
-    monkeypatch.setattr(panel.studio, "prepare", lambda tell: go_on.wait(10))
-    panel.prepare()
-    while_loading = (panel.runner.busy, panel.start.disabled, panel.drafts.disabled)
-    go_on.set()
-    finish(panel)
-    assert while_loading == (True, True, True)
-    assert not panel.start.disabled
-
-
-def test_it_shows_itself_in_a_terminal_as_a_text() -> None:
-    """Both versions of ipywidgets; there is no notebook here, so IPython prints."""
-    from IPython.utils.capture import capture_output
-
-    panel = make_panel()
-    with capture_output() as captured:
-        panel._ipython_display_()
-    assert "HTML object" in captured.stdout
-    assert "VBox(" in captured.stdout
 
 
 def test_it_shows_itself_in_a_notebook() -> None:
@@ -504,58 +436,25 @@ def test_it_shows_itself_in_a_notebook() -> None:
     assert not re.search(r"(src|href)=.https?://|@import|url\(http", page)
 
 
-def test_a_draft_is_finished_of_its_own_photo(panel: Panel) -> None:
-    """Whatever stands in the form by then; and not while a run is going on."""
-    panel.form.set(num_inference_steps=3)
-    panel.make_drafts()
-    finish(panel)
-    panel.photo.sample.value = "cat"
-    panel.photo.mode.value = "pad"
-    draft = panel.results.made[1]
-    panel.results.drafts.children[1].click()
-    finish(panel)
-    made = panel.results.made[-1]
-    assert made.photo is draft.photo
-    assert made.clip.provenance is not None
-    assert draft.clip.provenance is not None
-    assert made.clip.provenance.image == draft.clip.provenance.image
-    assert made.clip.provenance.settings["num_inference_steps"] == 3
-
-
-def test_drafts_made_before_a_stop_stay_and_can_be_finished(panel: Panel) -> None:
-    add = panel.results.add
-
-    def stop_at_two(made: Any, **more: Any) -> Any:
-        added = add(made, **more)
-        if len(panel.results.made) == 2:
-            panel.runner.ask_to_stop()
-        return added
-
-    panel.results.add = stop_at_two  # type: ignore[method-assign]  # this panel is this test's own
-    panel.make_drafts()
-    assert finish(panel).startswith("Stopped. What was finished before is below")
-    assert len(panel.results.made) == 2
-    assert len(panel.results.drafts.children) == 2
-
-
-def test_drafts_made_before_an_interrupt_stay(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On Colab that is how one stops; to say that nothing was kept, above two drafts, would be wrong."""
-    panel = make_panel(pipe, folder=None, background=False)
-    panel.form.knobs["num_inference_steps"].value = 1
+@pytest.mark.parametrize("how", [Cancelled("stopped"), KeyboardInterrupt()], ids=["stop", "interrupt"])
+def test_drafts_made_before_a_stop_stay_and_can_be_finished(
+    panel: Panel, how: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt is how one stops on Colab; to say that nothing was kept, above two drafts, would be wrong."""
     run, calls = panel.studio.run, list[int]()
 
-    def interrupted(*given: Any, **how: Any) -> Any:
+    def stopped(*given: Any, **more: Any) -> Any:
         calls.append(1)
         if len(calls) == 3:
-            raise KeyboardInterrupt
-        return run(*given, **how)
+            raise how
+        return run(*given, **more)
 
-    monkeypatch.setattr(panel.studio, "run", interrupted)
+    monkeypatch.setattr(panel.studio, "run", stopped)
     panel.make_drafts()
-    assert plain(panel.runner.state.value).startswith("Stopped. What was finished before is below")
-    assert len(panel.results.drafts.children) == 2
+    assert finish(panel).startswith("Stopped. What was finished before is below")
+    assert (len(panel.results.made), len(panel.results.drafts.children)) == (2, 2)
     panel.make()
-    assert plain(panel.runner.state.value).startswith("Done in")
+    assert finish(panel).startswith("Done in")
 
 
 @pytest.mark.parametrize(("button", "clears_at"), [("start", 1), ("drafts", 2), ("drafts", 4)])
@@ -584,16 +483,42 @@ def test_what_ends_after_clearing_stays_away(
     assert len(panel.results.made) == 1
 
 
-def test_no_clip_is_made_of_the_photo_before(panel: Panel) -> None:
-    """Of an address that is still being read the button says so; the old photo is not what was meant."""
-    panel.photo.reading = True
-    assert not panel.make()
-    assert not panel.make_drafts()
-    assert "The photo is still being read" in panel.runner.error.value
-    assert panel.results.made == []
-    panel.photo.reading = False
-    assert panel.make()
-    finish(panel)
+def test_while_an_address_is_read_or_the_model_loaded_the_buttons_rest(
+    panel: Panel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that no clip is made of the photo before, which is not what was meant; what goes wrong is said.
+
+    A button that looks ready and does nothing would be worse.
+    """
+    go_on, failed = threading.Event(), ImageError("nobody answers")
+
+    def read(photo: Any) -> Any:
+        assert go_on.wait(10)
+        if "wrong" in str(photo):
+            raise failed
+        return sample_photo("cat")
+
+    monkeypatch.setattr(sys.modules["svdkit.ui.form"], "read_image", read)
+    monkeypatch.setattr(panel.studio, "prepare", lambda tell: go_on.wait(10))
+    cases = {
+        "load": "The model is being loaded",
+        "https://a.test/cat.jpg": "Reading",
+        "https://a.test/wrong": "Reading",
+    }
+    for name, said in cases.items():
+        go_on.clear()
+        if name == "load":
+            panel.prepare()
+        else:
+            panel.photo.source.value = name
+        wait_for(lambda: panel.drafts.disabled)
+        assert plain(panel.runner.state.value).startswith(said)
+        assert not panel.make()
+        go_on.set()
+        assert finish(panel) == "Ready."
+    assert panel.photo.name == "https://a.test/cat.jpg"
+    assert plain(panel.runner.error.value).endswith("nobody answers")
+    assert not panel.start.disabled
 
 
 def test_clearing_takes_errors_and_the_run_away(panel: Panel) -> None:

@@ -16,18 +16,19 @@ import pytest
 
 from svdkit.errors import ImageError, SettingsError
 from svdkit.image import sample_photo
-from svdkit.models import catalogue
+from svdkit.models import find_model
 from svdkit.settings import ClipSettings
 from svdkit.sweep.player import Player, asset
 from svdkit.ui import parts as module
 from svdkit.ui.form import _sizes_for
-from svdkit.ui.parts import Knob, Words, _set_tooltip, as_html, box, empty_upload, on_value, read_upload, safe, texts
+from svdkit.ui.parts import Words, as_html, box, knob, read_upload, safe, texts
+from svdkit.units import format_bytes
 from tests.ui_toys import IPYWIDGETS, close_all, jpeg, put, state
 
 HAN = re.compile("[\u4e00-\u9fff]")
 FIELDS = [field.name for field in dataclasses.fields(ClipSettings)]
 TEXTS: dict[str, dict[str, str]] = texts()["texts"]
-PLAYER: dict[str, str] = texts()["player"]
+PLAYER: dict[str, str] = texts()["player"]["zh"]
 PHOTO = jpeg(sample_photo("cat"))
 MARK = "aGVsbG8="  # what base64 makes of b"hello"
 
@@ -65,48 +66,36 @@ class OldUpload:
 
 
 class TestUpload:
-    def test_a_file_is_read_and_the_widget_emptied(self) -> None:
+    def test_each_file_is_read_and_the_widget_emptied(self) -> None:
         """With the FileUpload of the ipywidgets that is installed; a notebook that is saved has nothing of it."""
         close_all()
-        upload = ipywidgets.FileUpload(accept="image/*", multiple=False)
+        upload, seen = ipywidgets.FileUpload(accept="image/*", multiple=False), list[Any]()
         put(upload, "holiday.jpg", b"hello")
         assert MARK in state()
-        assert "holiday" in state()
-        assert read_upload(upload) == b"hello"
-        assert not upload.value
-        assert MARK not in state()
-        assert "holiday" not in state()
-
-    def test_the_next_file_comes_as_the_first_did(self) -> None:
-        """Emptying does not wear the widget out: each of three files is told of once."""
-        upload, seen = ipywidgets.FileUpload(), list[Any]()
-        on_value(upload, lambda files: seen.append(read_upload(upload)) if files else None)
-        for number in range(3):
-            put(upload, f"{number}.jpg", bytes([number]))
-        assert seen == [bytes([number]) for number in range(3)]
-        assert not upload.value
-
-    def test_a_file_that_arrived_empty_was_too_large(self) -> None:
-        """The browser knows its size; the text says how much fits and what to do."""
-        upload = ipywidgets.FileUpload()
-        put(upload, "huge.png", b"", size=25 * 2**20)
-        with pytest.raises(ImageError) as caught:
-            read_upload(upload)
-        assert str(caught.value) == (
-            "huge.png (25.0 MiB) arrived with 0 B: the connection to the notebook takes about 8.6 MiB at a time. "
-            "Copy the file to this machine and give its path, or make it smaller."
-        )
-        assert not upload.value
+        Words().field(upload, "upload", lambda files: seen.append(read_upload(upload)) if files else None)
+        for data in (b"0", b"hello"):
+            put(upload, "holiday.jpg", data)
+        assert (seen, bool(upload.value)) == ([b"0", b"hello"], False)
+        assert not any(trace in state() for trace in (MARK, "holiday"))
 
     @pytest.mark.parametrize(
         ("arrived", "size"), [(b"", len(PHOTO)), (PHOTO[:1000], len(PHOTO)), (b"", 0)], ids=["empty", "cut", "nothing"]
     )
-    def test_ipywidgets_7_says_it_too(self, arrived: bytes, size: int) -> None:
-        upload = OldUpload()
-        upload.receive(("huge.png", arrived, size))
-        with pytest.raises(ImageError, match=r"huge\.png \(.* arrived with .* B: the connection to the notebook takes"):
-            read_upload(upload)
-        assert upload.value == {}
+    def test_what_arrives_short_was_too_large(self, arrived: bytes, size: int) -> None:
+        """The browser knows its size; the text says how much fits and what to do, in both versions of ipywidgets."""
+        new, old = ipywidgets.FileUpload(), OldUpload()
+        put(new, "huge.png", arrived, size=size)
+        old.receive(("huge.png", arrived, size))
+        expected = (
+            f"huge.png ({format_bytes(size)}) arrived with {format_bytes(len(arrived))}: the connection to the "
+            "notebook takes about 8.6 MiB at a time. Copy the file to this machine and give its path, or make it "
+            "smaller."
+        )
+        for upload in (new, old):
+            with pytest.raises(ImageError) as caught:
+                read_upload(upload)
+            assert str(caught.value) == expected
+            assert not upload.value
 
     def test_the_shape_of_ipywidgets_7(self) -> None:
         """A dict by name; it is emptied in one message, so that the browser never sees half of it."""
@@ -124,84 +113,54 @@ class TestUpload:
         given[:] = b"xxxxx"
         assert read == b"hello"
 
-    def test_emptying_what_is_empty(self) -> None:
-        upload = ipywidgets.FileUpload()
-        empty_upload(upload)
-        assert not upload.value
-
 
 class TestKnob:
-    def test_each_change_is_told_once(self) -> None:
-        knob, seen = Knob(0.0, 1.0, 0.01, 0.02), list[float]()
-        on_value(knob.field, seen.append)
-        knob.slider.value = 0.5
-        knob.field.value = 0.25
-        knob.value = 0.25
-        assert seen == [0.5, 0.25]
-        assert knob.slider.value == knob.field.value == knob.value == 0.25
+    @pytest.mark.parametrize(("given", "kept"), [(0, 1), (1000, 100), (50, 50)])
+    def test_field_and_slider_follow_each_other_within_the_limits(self, given: int, kept: int) -> None:
+        """Each change is told once; a slider's when it rests, else a drag would be a forecast for each pixel."""
+        assert knob(1, 100, 1, given)[0].value == kept
+        field, row = knob(1, 100, 1, 25)
+        slider, seen = row.children[1], list[int]()
+        Words().field(field, "fps", seen.append)
+        for widget in (field, slider):
+            field.value = 25
+            seen.clear()
+            widget.value = given
+            assert (seen, field.value, slider.value) == ([kept], kept, kept)
+        field.disabled = True
+        assert (slider.disabled, slider.continuous_update) == (True, False)
 
     def test_whole_steps_make_whole_numbers(self) -> None:
-        whole, other = Knob(1, 30, 1, 7), Knob(1.0, 60.0, 0.5, 7)
-        assert isinstance(whole.value, int)
-        assert isinstance(other.value, float)
-
-    @pytest.mark.parametrize(("given", "kept"), [(0, 1), (1000, 100), (100, 100)])
-    def test_values_stay_within_the_limits(self, given: int, kept: int) -> None:
-        assert Knob(1, 100, 1, given).value == kept
-        knob = Knob(1, 100, 1, 25)
-        knob.value = given
-        assert (knob.value, knob.slider.value) == (kept, kept)
-        knob.field.value = given
-        assert (knob.value, knob.slider.value) == (kept, kept)
-
-    def test_a_value_is_sent_when_the_slider_rests(self) -> None:
-        """Else a drag would be a forecast for each pixel."""
-        assert Knob(1, 100, 1, 25).slider.continuous_update is False
-
-    def test_label_and_tooltip(self) -> None:
-        """The field has the label; both have the tooltip, which is the label where there is no other."""
-        name = "tooltip" if IPYWIDGETS >= 8 else "description_tooltip"
-        knob = Knob(1, 100, 1, 25)
-        knob.label("Steps", "time grows with it")
-        assert (knob.field.description, knob.slider.description) == ("Steps", "")
-        assert {getattr(one, name) for one in (knob.field, knob.slider)} == {"time grows with it"}
-        knob.label("步数")
-        assert getattr(knob.slider, name) == "步数"
+        assert isinstance(knob(1, 30, 1, 7)[0].value, int)
+        assert isinstance(knob(1.0, 60.0, 0.5, 7)[0].value, float)
 
 
 def test_tooltips_are_called_differently() -> None:
-    """By version, and in version 7 by widget."""
-    button, text = ipywidgets.Button(), ipywidgets.Text()
-    _set_tooltip(button, "press me")
-    _set_tooltip(text, "write here")
-    assert button.tooltip == "press me"
-    assert getattr(text, "tooltip" if IPYWIDGETS >= 8 else "description_tooltip") == "write here"
-    _set_tooltip(ipywidgets.VBox(), "no place for it in version 7, and no error")
+    """By version, and in version 7 by widget, of which some have none; there may be more to say in one."""
+    name, words = "tooltip" if IPYWIDGETS >= 8 else "description_tooltip", Words()
+    button = words.name(ipywidgets.Button(), "drafts", steps=8)
+    text = words.name(ipywidgets.Text(), "num_frames", more="trained_frames", own=25)
+    words.name(ipywidgets.VBox(), "forget")
+    assert button.tooltip == "four seeds with 8 steps each, to choose one from"
+    assert getattr(text, name) == f"{words('num_frames_tip')} This one was trained on 25."
+    words.switch("zh")
+    assert (text.description, getattr(text, name)[-12:]) == ("帧数", "此模型按 25 帧训练。")
 
 
-def test_actions_get_what_they_need() -> None:
-    """A click brings nothing, a change the new value."""
-    field, seen = ipywidgets.IntText(value=1), list[Any]()
-    button = Words().button("stop", lambda: seen.append("clicked"), icon="stop")
-    on_value(field, seen.append)
-    button.click()
+def test_small_parts() -> None:
+    """A click brings nothing, a user's change the new value; texts are made safe; boxes have their class."""
+    words, seen = Words(), list[Any]()
+    field = words.field(ipywidgets.IntText(value=1), "fps", seen.append)
+    words.button("stop", lambda: seen.append("clicked"), icon="stop").click()
     field.value = 2
-    field.value = 2
+    with words.quietly:
+        field.value = 3
     field.description = "not a value"
     assert seen == ["clicked", 2]
-
-
-def test_texts_are_made_safe() -> None:
     assert safe("<script>\"'&\nnext") == "&lt;script&gt;&quot;&#x27;&amp;<br>next"
-    assert safe(3) == "3"
-
-
-def test_boxes_and_html_have_their_class() -> None:
-    """The one that panel.css knows them by."""
     inside = as_html("svdkit-hint")
     column, row = box("a", inside), box("b", row=True)
-    assert (type(column), type(row)) == (ipywidgets.VBox, ipywidgets.HBox)
-    assert column.children == (inside,)
+    assert (type(column), type(row), column.children) == (ipywidgets.VBox, ipywidgets.HBox, (inside,))
     assert (column._dom_classes, row._dom_classes, inside._dom_classes) == (("a",), ("b",), ("svdkit-hint",))
 
 
@@ -210,44 +169,29 @@ def blanks(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_both_languages_fill_in_the_same(name: str) -> None:
-    """A blank that one language lacks, or another name for it, would be an error in the middle of a click."""
+def test_both_languages_say_the_same(name: str) -> None:
+    """A blank or tag that one lacks would be an error in the middle of a click; Chinese is, but for blanks alone."""
     english, chinese = TEXTS[name]["en"], TEXTS[name]["zh"]
     assert blanks(english) == blanks(chinese)
-    assert english.strip() == english != ""
-    assert chinese.strip() == chinese != ""
+    assert all(text.strip() == text != "" for text in (english, chinese))
+    rest = re.sub(r"{\w+}", "", chinese)
+    assert HAN.search(rest) or not re.search(r"\w", rest)
+    tags = re.findall(r"</?\w+>", english)
+    assert sorted(re.findall(r"</?\w+>", chinese)) == sorted(tags)
+    assert sum(tag.startswith("</") for tag in tags) * 2 == len(tags)
 
 
-def test_chinese_is_chinese() -> None:
-    """Every text has at least one Chinese character, but for those that are a blank alone."""
-    words = {name: re.sub(r"{\w+}", "", chinese) for name, text in TEXTS.items() for chinese in [text["zh"]]}
-    assert [name for name, rest in words.items() if re.search(r"\w", rest) and not HAN.search(rest)] == []
-
-
-def test_the_same_marks_up_both() -> None:
-    """A tag that is opened in one language is in the other, and closed."""
-    for english, chinese in ((text["en"], text["zh"]) for text in TEXTS.values()):
-        tags = re.findall(r"</?\w+>", english)
-        assert sorted(re.findall(r"</?\w+>", chinese)) == sorted(tags)
-        assert sum(tag.startswith("</") for tag in tags) * 2 == len(tags)
-
-
-def test_every_setting_is_called_something_and_explained() -> None:
-    assert [name for name in FIELDS if name not in TEXTS] == []
-    assert [name for name in FIELDS if f"{name}_tip" not in TEXTS] == []
+def test_every_setting_and_size_is_called_something_and_explained() -> None:
+    assert {*FIELDS, *(f"{name}_tip" for name in FIELDS), *_sizes_for(find_model("micro"))} <= set(TEXTS)
     named = set(FIELDS) - {"height", "width"}
     assert all(name in text for name in named for text in TEXTS[f"{name}_tip"].values())
-
-
-def test_every_size_that_is_offered_has_a_name() -> None:
-    assert {name for model in catalogue() for name in _sizes_for(model)} <= set(TEXTS)
 
 
 def test_every_text_is_used() -> None:
     """One that nobody shows is work for translators and nothing else."""
     sources = [path.read_text(encoding="utf-8") for path in Path(module.__file__).parent.glob("*.py")]
     nodes = [one for source in sources for one in ast.walk(ast.parse(source)) if isinstance(one, ast.Constant)]
-    used = {*FIELDS, "encode", "denoise", "decode", "focus_x", "focus_y", *(one.value for one in nodes)}
+    used = {*FIELDS, "curve_micro", "encode", "denoise", "decode", "focus_x", "focus_y", *(one.value for one in nodes)}
     assert [name for name in TEXTS if name.removesuffix("_tip") not in used] == []
 
 
@@ -259,23 +203,14 @@ def test_the_player_speaks_chinese_throughout() -> None:
     assert {"▶ Play", "Repeat (L)", "Compare with", "Frame"} <= shown
     assert shown | {"en", Player.title} == set(PLAYER)
     assert all(HAN.search(text) for name, text in PLAYER.items() if name != "en")
-    assert (Words("en").player, Words("zh").player) == ({}, PLAYER)
-
-
-def test_texts_are_filled_in() -> None:
-    words = Words()
-    assert words("waiting", place=2) == "waiting: 2 ahead of you"
-    words.switch("zh")
-    assert words("waiting", place=2).endswith("前面还有 2 个")
 
 
 def test_what_is_bound_is_written_now_and_at_every_switch() -> None:
     words, seen = Words("zh"), list[str]()
     words.bind(lambda: seen.append(words("seed")))
-    words.bind(lambda: seen.append(words("fps")))
-    assert seen == ["种子", "给模型的帧率"]
+    words.bind(lambda: seen.append(words("waiting", place=2)))
     words.switch("en")
-    assert seen[2:] == ["Seed", "fps for the model"]
+    assert seen == ["种子", texts()["texts"]["waiting"]["zh"].format(place=2), "Seed", "waiting: 2 ahead of you"]
 
 
 @pytest.mark.parametrize("given", ["de", "EN", ""])
@@ -289,7 +224,3 @@ def test_another_language_is_refused(given: str) -> None:
     with pytest.raises(SettingsError, match="is not one of the panel's"):
         words.switch(given)
     assert words.language == "zh"
-
-
-def test_the_languages_call_themselves_by_their_own_names() -> None:
-    assert texts()["languages"] == {"en": "English", "zh": "中文"}

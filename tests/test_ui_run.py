@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import sys
+import asyncio
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -12,12 +11,12 @@ from typing import Any
 import pytest
 
 from svdkit.errors import Cancelled, SettingsError
-from svdkit.generate import Progress
 from svdkit.ui import run as module
 from svdkit.ui.parts import Words
 from svdkit.ui.run import RunControl
-from svdkit.ui.studio import News
-from tests.ui_toys import plain, wait_for
+from tests.ui_toys import plain
+
+STOPPED = "Stopped. Nothing was kept; the settings are as they were."
 
 
 class Clock:
@@ -33,15 +32,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def runner(
-    *, background: bool = True, language: str = "en", on_idle: Callable[[], object] = lambda: None
-) -> RunControl:
-    return RunControl(Words(language), background=background, on_idle=on_idle)
+def runner(*, background: bool = True, **more: Any) -> RunControl:
+    return RunControl(Words(), background=background, **more)
 
 
-def at(step: int, *, steps: int = 100, stage: str = "denoise", left: float | None = 6.0) -> News:
-    progress = Progress(stage=stage, step=step, steps=steps, elapsed_seconds=1.0, remaining_seconds=left)
-    return News(kind="progress", progress=progress)
+def at(step: int, *, steps: int = 100, stage: str = "denoise", left: float | None = 6.0) -> dict[str, Any]:
+    return {"kind": stage, "step": step, "steps": steps, "left": left}
 
 
 def finish(one: RunControl) -> None:
@@ -66,41 +62,47 @@ def fail(error: BaseException) -> Callable[..., Any]:
     return work
 
 
-def test_two_starts_are_one_run() -> None:
-    """The second click is told so by False; after the end the next one starts."""
-    one, count, go_on = runner(), list[int](), threading.Event()
+class Held:
+    """A run in the background that tells some news, waits until it is let go on, and does what comes then."""
 
-    def work(tell: Any, stop: Any) -> None:
-        count.append(1)
-        assert go_on.wait(10)
+    def __init__(self, news: dict[str, Any] | None = None, *, then: Callable[..., Any] = lambda *_: None) -> None:
+        told, self.go_on, self.control = threading.Event(), threading.Event(), runner()
 
-    assert one.start(work)
-    assert not one.start(work)
-    assert one.busy
-    go_on.set()
-    finish(one)
-    assert (count, one.busy) == ([1], False)
-    assert one.start(work)
-    finish(one)
-    assert count == [1, 1]
+        def work(tell: Any, stop: Any) -> Any:
+            if news:
+                tell(**news)
+            told.set()
+            assert self.go_on.wait(10)
+            return then(tell, stop)
+
+        assert self.control.start(work)
+        assert told.wait(10)
+
+    def finish(self) -> str:
+        self.go_on.set()
+        finish(self.control)
+        return plain(self.control.state.value)
 
 
 def test_clicks_at_the_same_moment_are_one_run() -> None:
-    """From many threads, for a kernel may serve two pages."""
+    """From many threads, for a kernel may serve two pages; after the end the next one starts."""
     one, go_on, gate, started = runner(), threading.Event(), threading.Barrier(8), list[bool]()
 
     def click() -> None:
         gate.wait(10)
-        started.append(one.start(lambda *_: go_on.wait(10)))
+        started.append(one.start(lambda *_: go_on.wait(10) and None))
 
     threads = [threading.Thread(target=click) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(10)
+    assert (sorted(started), one.busy) == ([False] * 7 + [True], True)
     go_on.set()
     finish(one)
-    assert sorted(started) == [False] * 7 + [True]
+    assert one.start(lambda *_: None)
+    finish(one)
+    assert not one.busy
 
 
 def test_the_time_is_said(clock: Clock) -> None:
@@ -109,8 +111,8 @@ def test_the_time_is_said(clock: Clock) -> None:
 
     one = run(work)
     assert one.state.value == '<div class="svdkit-said">Done in 1 min 5 s.</div>'
-    assert "hidden" in one.bar.value
-    assert one.stop.disabled
+    assert (one.bar.value, one.stop.disabled) == ("", True)
+    assert plain(run(lambda *_: "ready").state.value) == "Ready."
 
 
 @pytest.mark.parametrize("background", [False, True])
@@ -118,23 +120,22 @@ def test_the_time_is_said(clock: Clock) -> None:
     ("error", "text"),
     [
         (SettingsError("fps=0 is too small; give 1 to 60"), "fps=0 is too small; give 1 to 60"),
-        (ValueError("odd"), "ValueError: odd"),
-        (MemoryError(), "MemoryError:"),
+        (MemoryError(), "MemoryError: "),
+        (ValueError("<img src=x>\n& more"), "ValueError: &lt;img src=x&gt;<br>&amp; more"),
     ],
 )
 def test_errors_are_said_in_the_panel(error: Exception, text: str, background: bool) -> None:
-    """As an alert, which screen readers speak at once; ours in their own words, others with their class."""
+    """As an alert, which screen readers speak at once; ours in their own words, others with their class; escaped."""
     one = run(fail(error), background=background)
-    assert one.error.value.startswith('<div class="svdkit-error" role="alert"><b>This did not work</b>')
-    assert plain(one.error.value).endswith(text)
-    assert not one.busy
-    assert one.start(lambda *_: None)
-
-
-def test_errors_are_escaped() -> None:
-    one = run(fail(ValueError("<img src=x onerror=alert(1)>\n& more")))
-    assert "<img" not in one.error.value
-    assert "ValueError: &lt;img src=x onerror=alert(1)&gt;<br>&amp; more" in one.error.value
+    begin = '<div class="svdkit-error" role="alert"><b>This did not work</b><br>'
+    assert one.error.value == f"{begin}{text}</div>"
+    assert (plain(one.state.value), one.busy) == ("Ready.", False)
+    one.words.switch("zh")
+    assert one.start(fail(error))
+    one.show_error(error)
+    assert "操作失败" in one.error.value
+    one.show_error(None)
+    assert one.error.value == ""
 
 
 @pytest.mark.parametrize("background", [False, True])
@@ -142,25 +143,17 @@ def test_errors_are_escaped() -> None:
 def test_a_stop_is_no_error(error: BaseException, background: bool) -> None:
     """Nor is an interrupt of the kernel, which does not reach the cell either: the panel stays as it is."""
     one = run(fail(error), background=background)
-    assert one.state.value == '<div class="svdkit-said">Stopped. Nothing was kept; the settings are as they were.</div>'
-    assert not one.busy
-    assert one.picture.value == ""
+    assert plain(one.state.value) == STOPPED
+    assert (one.busy, one.picture.value, one.error.value) == (False, "", "")
 
 
 def test_in_the_foreground_it_is_over_when_the_click_is() -> None:
     """On the thread of the click; Stop cannot work there."""
-    threads, said = list[threading.Thread](), list[Any]()
+    said = list[Any]()
     one = runner(background=False)
-
-    def work(*_: Any) -> None:
-        threads.append(threading.current_thread())
-        said.append((one.busy, one.stop.disabled, plain(one.state.value)))
-
-    assert one.start(work)
-    assert threads == [threading.current_thread()]
-    assert said == [(True, True, "starting")]
-    assert not one.busy
-    assert one.thread is None
+    assert one.start(lambda *_: said.append((threading.current_thread(), one.busy, one.stop.disabled)))
+    assert said == [(threading.current_thread(), True, True)]
+    assert (one.busy, one.thread) == (False, None)
 
 
 def test_clicks_made_during_a_foreground_run_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,172 +161,136 @@ def test_clicks_made_during_a_foreground_run_are_passed_over(monkeypatch: pytest
 
     What is to be seen of the end is told within the click, for Colab shows nothing that comes after it.
     """
-    later = list[Any]()
-    loop = SimpleNamespace(call_later=lambda seconds, action: later.append((seconds, action)))
-    monkeypatch.setattr(module, "_kernel_loop", lambda: loop)
-    idle = list[bool]()
-    one = runner(background=False, on_idle=lambda: idle.append(one.busy))
-    assert one.start(lambda *_: None)
-    assert (one.busy, idle) == (False, [False])
-    assert not one.can_start
-    assert not one.start(lambda *_: pytest.fail("this was a click of before"))
-    ((seconds, action),) = later
-    assert 0 < seconds <= 1
-    action()
-    assert idle == [False]
-    assert one.start(lambda *_: None)
+    monkeypatch.setattr(module, "_SECONDS_FOR_CLICKS", 0.05)
+    turns = list[bool]()
+    one: RunControl = runner(background=False, on_turn=lambda: turns.append(one.busy))
+
+    async def clicks() -> None:
+        assert one.start(lambda *_: None)
+        assert (one.busy, turns) == (False, [True, False])
+        assert not one.start(lambda *_: pytest.fail("this was a click of before"))
+        await asyncio.sleep(0.1)
+        assert one.start(lambda *_: None)
+
+    asyncio.run(clicks())
+    assert turns == [True, False] * 2
 
 
 def test_a_second_interrupt_does_not_leave_the_panel_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may come while the end of the first is being told."""
-    later = list[Any]()
-    loop = SimpleNamespace(call_later=lambda _, action: later.append(action))
-    monkeypatch.setattr(module, "_kernel_loop", lambda: loop)
-    one = runner(background=False, on_idle=fail(KeyboardInterrupt()))
-    with pytest.raises(KeyboardInterrupt):
-        one.start(lambda *_: None)
-    later.pop()()
-    assert one.can_start
+    monkeypatch.setattr(module, "_SECONDS_FOR_CLICKS", 0.05)
+
+    async def click() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            one.start(lambda *_: setattr(one, "on_turn", fail(KeyboardInterrupt())))
+        await asyncio.sleep(0.1)
+
+    one = runner(background=False)
+    asyncio.run(click())
+    one.on_turn = lambda: None
+    assert one.start(lambda *_: None)
 
 
-def test_outside_of_a_kernel_there_is_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor in a terminal's IPython, nor in a kernel that is not running."""
-    monkeypatch.setitem(sys.modules, "IPython", None)
-    assert module._kernel_loop() is None
-    for shell in (None, SimpleNamespace(), SimpleNamespace(kernel=object())):
-        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda shell=shell: shell))
-        assert module._kernel_loop() is None
+@pytest.mark.parametrize("error", [ValueError("odd"), KeyboardInterrupt()])
+def test_whoever_waits_for_the_end_is_told_of_each(error: BaseException) -> None:
+    turns = list[bool]()
+    one: RunControl = runner(background=False, on_turn=lambda: turns.append(one.busy))
+    one.start(fail(error))
+    assert turns == [True, False]
 
 
-def test_in_a_kernel_it_is_the_loop_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    import asyncio
-
-    shell = SimpleNamespace(kernel=object())
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
-
-    async def look() -> bool:
-        return module._kernel_loop() is asyncio.get_running_loop()
-
-    assert asyncio.run(look())
-
-
-def shown(work: Callable[[Callable[[News], object]], object], clock: Clock) -> list[str]:
+def shown(work: Callable[[Any], object]) -> list[str]:
     """Every text of the state that a run's news led to."""
     one, seen = runner(background=False), list[str]()
     one.state.observe(lambda change: seen.append(plain(change["new"])), "value")
-    one.start(lambda tell, stop: work(tell))
+    one.start(lambda tell, stop: work(tell) and None)
     return seen
 
 
 def test_progress_is_shown_five_times_a_second(clock: Clock) -> None:
     """A thousand steps in two seconds: the first, the last and about ten between them."""
 
-    def work(tell: Callable[[News], object]) -> None:
+    def work(tell: Any) -> None:
         for step in range(1001):
             clock.now += 0.002
-            tell(at(step, steps=1000))
+            tell(**at(step, steps=1000))
 
-    seen = [text for text in shown(work, clock) if text.startswith("denoising")]
+    seen = [text for text in shown(work) if text.startswith("denoising")]
     assert 10 <= len(seen) <= 12
     assert seen[0] == "denoising: 0 of 1000, about 6.0 s left in this stage"
     assert seen[-1].startswith("denoising: 1000 of 1000")
 
 
 def test_every_stage_begins_and_ends_in_sight(clock: Clock) -> None:
-    """However quick it is."""
+    """However quick it is; waiting and loading are said too."""
 
-    def work(tell: Callable[[News], object]) -> None:
+    def work(tell: Any) -> None:
+        tell("waiting", place=2)
+        tell("loading")
         for stage, steps in (("encode", 2), ("denoise", 3), ("decode", 2)):
             for step in range(steps + 1):
-                tell(at(step, steps=steps, stage=stage, left=None))
+                tell(**at(step, steps=steps, stage=stage, left=None))
 
-    words = {"encode": "reading the photo", "denoise": "denoising", "decode": "making frames"}
-    ends = [f"{words[stage]}: {step} of {steps}, estimating" for stage, steps in
-            (("encode", 2), ("denoise", 3), ("decode", 2)) for step in (0, steps)]  # fmt: skip
-    assert [text for text in shown(work, clock) if " of " in text] == ends
-
-
-def test_waiting_and_loading_are_said(clock: Clock) -> None:
-    news = [News(kind="waiting", place=2), News(kind="loading")]
-
-    def work(tell: Callable[[News], object]) -> None:
-        for one in news:
-            tell(one)
-
-    seen = shown(work, clock)
-    assert seen[1:3] == ["waiting: 2 ahead of you", "loading the model"]
+    words = {"reading the photo": 2, "denoising": 3, "making frames": 2}
+    left = "about – left in this stage"  # which is not known before the first step is done
+    ends = [f"{name}: {step} of {steps}, {left}" for name, steps in words.items() for step in (0, steps)]
+    assert shown(work)[1:-1] == ["waiting: 2 ahead of you", "loading the model", *ends]
 
 
 @pytest.mark.parametrize(
     ("part", "news", "value"),
     [
         ("bar", at(40), '<progress aria-label="denoising" value="40" max="100"></progress>'),
-        ("bar", News(kind="loading"), '<progress aria-label="loading the model"></progress>'),
+        ("bar", {"kind": "loading"}, '<progress aria-label="loading the model"></progress>'),
         (
             "picture",
-            News(kind="picture", picture=b"RIFF1234"),
+            {"kind": "picture", "data": b"RIFF1234"},
             '<img alt="What the clip looks like so far" src="data:image/webp;base64,UklGRjEyMzQ=">',
         ),
+        ("live", at(40), "denoising"),
     ],
-    ids=["share", "none", "picture"],
+    ids=["share", "none", "picture", "spoken"],
 )
-def test_what_is_shown_has_a_name_and_goes_at_the_end(part: str, news: News, value: str) -> None:
-    """A bar moves without a share where there is none."""
-    one, seen = runner(background=False), list[str]()
-
-    def work(tell: Callable[[News], object], stop: Any) -> None:
-        tell(news)
-        seen.append(getattr(one, part).value)
-
-    one.start(work)
-    assert seen == [value]
-    assert one.picture.value == ""
-    assert "hidden" in one.bar.value
+def test_what_is_shown_has_a_name_and_goes_at_the_end(part: str, news: dict[str, Any], value: str) -> None:
+    """A bar moves without a share where there is none; a screen reader hears no numbers, but how it ended."""
+    held = Held(news)
+    assert getattr(held.control, part).value == value
+    assert held.finish() == held.control.live.value
+    assert (held.control.picture.value, held.control.bar.value) == ("", "")
 
 
-@pytest.mark.parametrize(
-    ("news", "text"),
-    [
-        (at(3), "stopping after this step"),
-        (at(1, stage="decode"), "stopping after this chunk of frames: what is being decoded cannot be interrupted"),
-        (at(1, stage="encode"), "stopping as soon as the photo is read: that cannot be interrupted"),
-        (News(kind="loading"), "stopping once the model is loaded: loading cannot be interrupted"),
-    ],
-    ids=["denoise", "decode", "encode", "loading"],
-)
-def test_a_stop_says_when_it_will_be(news: News, text: str) -> None:
-    """And keeps saying it while the last step goes on."""
-    one, told, go_on = runner(), threading.Event(), threading.Event()
+@pytest.mark.parametrize("news", [at(3), at(1, stage="decode"), {"kind": "loading"}])
+def test_a_stop_says_when_it_will_be(news: dict[str, Any]) -> None:
+    """And keeps saying it while the last step goes on; the next run is not stopped by it."""
+    said = list[Any]()
 
-    def work(tell: Callable[[News], object], stop: threading.Event) -> None:
-        tell(news)
-        told.set()
-        assert go_on.wait(10)
-        tell(at(100))
-        assert stop.is_set()
+    def then(tell: Any, stop: Any) -> None:
+        tell(**at(100))
+        said.append((plain(held.control.state.value), stop()))
         raise Cancelled("stopped")
 
-    one.start(work)
-    assert told.wait(10)
-    assert not one.stop.disabled
-    one.stop.click()
-    assert plain(one.state.value) == text
-    assert one.stop.disabled
-    go_on.set()
-    finish(one)
-    assert "Stopped" in one.state.value
+    held = Held(news, then=then)
+    assert not held.control.stop.disabled
+    held.control.stop.click()
+    assert held.control.stop.disabled
+    assert held.finish() == STOPPED
+    assert said == [(held.control.words("stopping"), True)]
+    held.control.start(lambda tell, stop: said.append(stop()))
+    finish(held.control)
+    assert said[1:] == [False]
 
 
 def test_how_it_ended_is_said_last() -> None:
     """Also when the run ends while the click on Stop is still being answered."""
-    one, over = runner(), threading.Event()
+    one, over, stopped = runner(), threading.Event(), threading.Event()
 
-    def work(tell: Any, stop: threading.Event) -> None:
-        assert stop.wait(10)
+    def work(tell: Any, stop: Any) -> None:
+        assert stopped.wait(10)
         raise Cancelled("stopped")
 
     def linger(_: Any) -> None:
         assert one.thread is not None
+        stopped.set()
         one.thread.join(0.5)  # as long as it takes a busy kernel to send the button's new state
         over.set()
 
@@ -342,105 +299,28 @@ def test_how_it_ended_is_said_last() -> None:
     one.stop.click()
     assert over.is_set()
     finish(one)
-    assert plain(one.state.value).startswith("Stopped")
+    assert plain(one.state.value) == STOPPED
 
 
-def test_a_click_after_the_end_says_nothing() -> None:
+def test_stop_without_a_run_says_nothing() -> None:
     """The button is on the screen a little longer than the run is there."""
-    one = run(lambda tell, stop: None, background=True)
+    one = run(lambda tell, stop: None)
     said = one.state.value
     one.ask_to_stop()
-    assert one.state.value == said
-    assert said
+    assert (one.state.value, one.stop.disabled) == (said, True)
 
 
-def test_the_next_run_is_not_stopped_by_the_last_stop() -> None:
-    one = runner()
-    one.start(lambda tell, stop: stop.wait(10))
-    one.stop.click()
-    finish(one)
-    seen = list[bool]()
-    one.start(lambda tell, stop: seen.append(stop.is_set()))
-    finish(one)
-    assert seen == [False]
-
-
-def test_stop_without_a_run_does_nothing() -> None:
-    one = runner()
-    one.ask_to_stop()
-    assert plain(one.state.value) == "Ready."
-    assert one.stop.disabled
-
-
-def test_parts_are_named_while_they_run(clock: Clock) -> None:
-    """Such as the second of four drafts; the end is that of all."""
-    one, seen = runner(background=False), list[str]()
-
-    def work(tell: Callable[[News], object], stop: Any) -> None:
-        one.part("draft 2 of 4")
-        tell(at(0))
-        seen.append(plain(one.state.value))
-
-    one.start(work)
-    assert seen == ["draft 2 of 4 · denoising: 0 of 100, about 6.0 s left in this stage"]
-    assert re.fullmatch(r"Done in .*s\.", plain(one.state.value))
-
-
-def test_whoever_waits_for_the_end_is_told_of_each() -> None:
-    idle = list[bool]()
-    one = runner(background=False, on_idle=lambda: idle.append(one.busy))
-    one.start(lambda *_: None)
-    one.start(fail(ValueError("odd")))
-    one.start(fail(KeyboardInterrupt()))
-    assert idle == [False] * 3
-
-
-def test_its_own_time_is_counted(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the panel costs during a run, which a benchmark reads."""
-    one = runner(background=False)
-    show = one._show
-
-    def slow(news: News, now: float) -> None:
-        clock.now += 0.25
-        show(news, now)
-
-    monkeypatch.setattr(one, "_show", slow)
-    one.start(lambda tell, stop: [tell(at(step)) for step in range(4)])
-    assert one.handler_seconds == 1.0
-
-
-def test_an_error_can_be_taken_away() -> None:
-    one = runner()
-    one.show_error(SettingsError("a & b"))
-    assert 'role="alert"' in one.error.value
-    assert "a &amp; b" in one.error.value
-    one.show_error(None)
-    assert one.state.value == '<div class="svdkit-said">Ready.</div>'
-
-
-def test_taking_an_error_away_does_not_say_ready_during_a_run() -> None:
-    """Another photo may be chosen while a clip is being made."""
-    one, told, go_on = runner(), threading.Event(), threading.Event()
-
-    def work(tell: Callable[[News], object], stop: Any) -> None:
-        tell(at(0))
-        told.set()
-        assert go_on.wait(10)
-
-    one.start(work)
-    assert told.wait(10)
-    one.show_error(None)
-    said = plain(one.state.value)
-    go_on.set()
-    finish(one)
-    assert said.startswith("denoising")
+def test_parts_are_named_while_they_run() -> None:
+    """Such as the second of four drafts; the end is that of all. A photo may be chosen meanwhile."""
+    held = Held(then=lambda *_: None)
+    held.control.part = "draft 2 of 4"
+    held.control.tell(**at(0))
+    held.control.show_error(None)
+    assert plain(held.control.state.value) == "draft 2 of 4 · denoising: 0 of 100, about 6.0 s left in this stage"
+    assert held.finish().startswith("Done in ")
 
 
 def test_another_language() -> None:
-    words = Words()
-    one = RunControl(words, background=True)
-    words.switch("zh")
+    one = runner()
+    one.words.switch("zh")
     assert (one.stop.description, plain(one.state.value)) == ("停止", "就绪。")
-    one.start(fail(ValueError("odd")))
-    wait_for(lambda: not one.busy)
-    assert "操作失败" in one.error.value

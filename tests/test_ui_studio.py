@@ -17,32 +17,22 @@ import pytest
 import torch
 from PIL import Image
 
-from svdkit.errors import Cancelled, ModelError, SettingsError, SvdkitWarning
+from svdkit.errors import Cancelled, ModelError, SvdkitWarning
 from svdkit.generate import generate
 from svdkit.image import fit, sample_photo
 from svdkit.models import find_model
 from svdkit.pipeline import apply_technique, load, undo_technique
 from svdkit.settings import LoadSettings
 from svdkit.ui import studio as module
-from svdkit.ui.studio import News, Preview, Studio, _animate, _colours, _predicted, _turn
+from svdkit.ui.studio import Preview, Studio, _colours, _predicted, _turn
 from tests.toy import toy_pipeline, write_hub_folder
-from tests.ui_toys import SETTINGS, TOY, Told, as_loaded, wait_for
+from tests.ui_toys import SETTINGS, TOY, Told, as_loaded, silent, wait_for
 
 FRAME = fit("rocket", height=64, width=64)
 
 
-def run(studio: Studio, settings: Any = SETTINGS, *, tell: Any = id, stop: threading.Event | None = None) -> Any:
-    return studio.run(FRAME, settings, tell=tell, stop=stop or threading.Event())
-
-
-def stopping(stop: threading.Event, *, stage: str, step: int) -> Told:
-    """Press stop when a stage has come so far."""
-
-    def look(news: News) -> None:
-        if news.progress is not None and (news.progress.stage, news.progress.step) == (stage, step):
-            stop.set()
-
-    return Told(look)
+def run(studio: Studio, settings: Any = SETTINGS, *, frame: Any = FRAME, tell: Any = silent, stop: Any = bool) -> Any:
+    return studio.run(frame, settings, tell=tell, stop=stop)
 
 
 def test_the_clip_is_that_of_generate(toy_pipe: Any) -> None:
@@ -56,68 +46,40 @@ def test_the_clip_is_that_of_generate(toy_pipe: Any) -> None:
 
 def test_a_model_is_loaded_when_the_first_clip_is_wanted() -> None:
     """News in their order; the second clip loads nothing."""
-    studio, told = Studio("micro"), Told()
-    assert not studio.loaded
+    studio, told, again = Studio("micro"), Told(), Told()
     assert (studio.info.name, studio.load.dtype) == ("micro", "auto")
     frame, settings = fit("rocket", height=72, width=128), SETTINGS.replace(height=72, width=128)
-    clip = studio.run(frame, settings, tell=told, stop=threading.Event())
-    assert told.kinds[:2] == ["loading", "progress"]
-    stages = [news.progress.stage for news in told.news if news.progress is not None]
-    assert list(dict.fromkeys(stages)) == ["encode", "denoise", "decode"]
+    clip = run(studio, settings, frame=frame, tell=told)
+    stages = [kind for kind in dict.fromkeys(told.kinds) if kind != "picture"]  # of which a slow machine has time for
+    assert stages == ["loading", "encode", "denoise", "decode"]
     assert told.steps("denoise") == [0, 1, 2]
-    assert studio.loaded
     assert (studio.load.dtype, studio.load.device) == ("fp32", "cpu")
-    again = Told()
-    assert studio.run(frame, settings, tell=again, stop=threading.Event()) == clip
+    assert run(studio, settings, frame=frame, tell=again) == clip
     assert "loading" not in again.kinds
 
 
-def test_loading_happens_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    loads = []
+def test_a_model_is_loaded_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch, toy_pipe: Any) -> None:
+    """Who waits for another one's load, such as that of the page's own process, is told that it is being loaded."""
+    go_on, inside, loads, pipes = threading.Event(), threading.Event(), list[Any](), list[Any]()
 
     def load(*, settings: LoadSettings) -> Any:
         loads.append(settings)
-        time.sleep(0.1)
-        pipe = toy_pipeline()
-        with as_loaded(pipe):
-            report = pipe.svdkit
-        pipe.svdkit = report
-        return pipe
-
-    monkeypatch.setattr("svdkit.pipeline.load", load)
-    studio, pipes = Studio("micro"), list[Any]()
-    threads = [threading.Thread(target=lambda: pipes.append(studio.prepare(id))) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
-    assert len(loads) == 1
-    assert len(pipes) == 3
-    assert len(set(map(id, pipes))) == 1
-
-
-def test_who_waits_for_another_ones_load_is_told(monkeypatch: pytest.MonkeyPatch, toy_pipe: Any) -> None:
-    """The page's own process begins it before any tab asks; a tab says that the model is being loaded."""
-    go_on, inside = threading.Event(), threading.Event()
-
-    def load(**_: Any) -> Any:
         inside.set()
         go_on.wait(10)
         return toy_pipe
 
     monkeypatch.setattr("svdkit.pipeline.load", load)
     studio, told = Studio("micro"), Told()
-    with as_loaded(toy_pipe):
-        threads = [threading.Thread(target=studio.prepare, args=(tell,)) for tell in (id, told)]
-        threads[0].start()
-        inside.wait(10)
-        threads[1].start()
-        wait_for(lambda: told.kinds == ["loading"])
-        go_on.set()
-        for thread in threads:
-            thread.join(10)
-        studio.prepare(told)
-    assert told.kinds == ["loading"]
+    threads = [threading.Thread(target=lambda tell=tell: pipes.append(studio.prepare(tell))) for tell in (silent, told)]
+    threads[0].start()
+    inside.wait(10)
+    threads[1].start()
+    wait_for(lambda: told.kinds == ["loading"])
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    studio.prepare(told)
+    assert (len(loads), pipes, told.kinds) == (1, [toy_pipe] * 2, ["loading"])
 
 
 def test_a_load_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch, toy_pipe: Any) -> None:
@@ -130,80 +92,59 @@ def test_a_load_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch, toy_
     studio = Studio("micro")
     with pytest.raises(ModelError, match="no network; connect"):
         run(studio)
-    assert not studio.loaded
     with as_loaded(toy_pipe):
         monkeypatch.setattr("svdkit.pipeline.load", lambda *, settings: toy_pipe)
         assert run(studio).num_frames == 4
 
 
-def test_stop_between_steps_and_the_next_run_works(toy_pipe: Any) -> None:
+@pytest.mark.parametrize(("stage", "step"), [("denoise", 2), ("decode", 1), ("decode", 4)])
+def test_stop_between_steps_and_chunks_of_frames(toy_pipe: Any, stage: str, step: int) -> None:
+    """The next run works; a stop after the last chunk comes too late: it would be a waste to throw the clip away."""
     stop = threading.Event()
-    told = stopping(stop, stage="denoise", step=2)
-    with pytest.raises(Cancelled, match="stopped; nothing was kept of this clip"):
-        run(Studio(toy_pipe), SETTINGS.replace(num_inference_steps=20), tell=told, stop=stop)
-    assert told.steps("denoise")[-1] == 2
-    assert told.steps("decode") == []
+    told = Told(lambda kind, *, step=None, **_: stop.set() if (kind, step) == (stage, end) else None)
+    end, settings = step, SETTINGS.replace(num_inference_steps=8, decode_chunk_size=1)
+    if end == 4:
+        assert run(Studio(toy_pipe), settings, tell=told, stop=stop.is_set).num_frames == 4
+    else:
+        with pytest.raises(Cancelled, match="stopped; nothing was kept of this clip"):
+            run(Studio(toy_pipe), settings, tell=told, stop=stop.is_set)
+    assert (stop.is_set(), told.news[-1][0], told.steps(stage)[-1]) == (True, stage, end)
     assert run(Studio(toy_pipe)) == generate(toy_pipe, FRAME, SETTINGS, progress=False)
-
-
-def test_stop_between_chunks_of_frames(toy_pipe: Any) -> None:
-    stop = threading.Event()
-    told = stopping(stop, stage="decode", step=1)
-    with pytest.raises(Cancelled, match="nothing was kept"):
-        run(Studio(toy_pipe), SETTINGS.replace(decode_chunk_size=1), tell=told, stop=stop)
-    assert told.steps("decode") == [0, 1]
-
-
-def test_a_stop_after_the_last_chunk_comes_too_late(toy_pipe: Any) -> None:
-    """The clip is there by then: it would be a waste to throw it away."""
-    stop = threading.Event()
-    told = stopping(stop, stage="decode", step=4)
-    clip = run(Studio(toy_pipe), SETTINGS.replace(decode_chunk_size=1), tell=told, stop=stop)
-    assert stop.is_set()
-    assert clip.num_frames == 4
 
 
 def test_two_studios_of_one_pipeline_share_a_line(toy_pipe: Any) -> None:
     """The second is told its place, and runs only when the first has ended."""
     first_inside, go_on = threading.Event(), threading.Event()
 
-    def hold(news: News) -> None:
-        if news.progress is not None and news.progress.step == 1:
+    def hold(_: str, *, step: int = 0, **__: Any) -> None:
+        if step == 1:
             first_inside.set()
             assert go_on.wait(10)
 
     first, second = Told(hold), Told()
-    threads = [threading.Thread(target=run, args=(Studio(toy_pipe),), kwargs={"tell": first})]
-    threads.append(threading.Thread(target=run, args=(Studio(toy_pipe),), kwargs={"tell": second}))
+    threads = [
+        threading.Thread(target=run, args=(Studio(toy_pipe),), kwargs={"tell": tell}) for tell in (first, second)
+    ]
     threads[0].start()
     assert first_inside.wait(10)
     threads[1].start()
     wait_for(lambda: second.news)
-    assert second.news == [News(kind="waiting", place=1)]
+    assert second.news == [("waiting", {"place": 1})]
     go_on.set()
     for thread in threads:
         thread.join(20)
-    assert second.kinds[:2] == ["waiting", "progress"]
+    assert second.kinds[:2] == ["waiting", "encode"]
     assert "waiting" not in first.kinds
-
-
-def test_studios_of_different_pipelines_do_not_wait_for_each_other(toy_pipe: Any) -> None:
-    assert Studio(toy_pipe)._line is Studio(toy_pipe)._line
-    assert Studio(toy_pipe)._line is not Studio("micro")._line
-    assert Studio("micro")._line is not Studio("micro")._line
-
-
-def test_a_run_that_fails_lets_the_next_one_in(toy_pipe: Any) -> None:
-    studio = Studio(toy_pipe)
-    with pytest.raises(SettingsError, match="64"):
-        run(studio, SETTINGS.replace(height=128))
-    assert run(studio).num_frames == 4
+    studios = [Studio(of) for of in (toy_pipe, toy_pipe, "micro", "micro")]
+    assert len({id(studio._line) for studio in studios}) == 3
 
 
 def test_what_a_studio_may_be_made_of(toy_pipe: Any) -> None:
     """A pipeline of svdkit or another, a name, or settings to load with."""
     assert Studio(toy_pipe).info.title == "a pipeline that svdkit did not load"
-    assert Studio(toy_pipe).loaded
+    own = Studio(toy_pipeline())
+    gc.collect()
+    assert run(own).num_frames == 4  # it is kept: svdkit could not load it again
     with as_loaded(toy_pipe):
         assert Studio(toy_pipe).info == TOY
         assert Studio(toy_pipe).load.dtype == "fp32"
@@ -215,26 +156,17 @@ def test_what_a_studio_may_be_made_of(toy_pipe: Any) -> None:
         Studio("svd-xxt")
 
 
-def test_a_folders_pipeline_is_named_by_its_folder(tmp_path: Path) -> None:
-    """What the panel writes as code and as a sweep must load: the report's last name alone would not."""
-    folder = write_hub_folder(tmp_path / "my-svd")
-    pipe = load(folder)
+def test_pipelines_are_named_so_that_they_load(toy_pipe: Any, tmp_path: Path) -> None:
+    """A folder by its path, of which a report keeps the last name; a hub model by its id."""
+    pipe = load(write_hub_folder(tmp_path / "my-svd"))
     assert pipe.svdkit.settings.model == "my-svd"
-    studio = Studio(pipe)
-    assert find_model(studio.model) == studio.info
-
-
-def test_other_pipelines_are_named_as_they_were(toy_pipe: Any, tmp_path: Path) -> None:
-    """A hub model by its id, though its files lie in a folder; micro by its name."""
+    assert find_model(Studio(pipe).model) == Studio(pipe).info
     with as_loaded(toy_pipe):
-        info = dataclasses.replace(TOY, name="someone/toy", hub_id="someone/toy", folder=tmp_path)
-        settings = toy_pipe.svdkit.settings.replace(model=info.name)
-        toy_pipe.svdkit = dataclasses.replace(toy_pipe.svdkit, model=info, settings=settings)
-        assert Studio(toy_pipe).model == "someone/toy"
-        micro = find_model("micro")
-        settings = settings.replace(model="micro")
-        toy_pipe.svdkit = dataclasses.replace(toy_pipe.svdkit, model=micro, settings=settings)
-        assert Studio(toy_pipe).model == "micro"
+        hub = dataclasses.replace(TOY, name="someone/toy", hub_id="someone/toy", folder=tmp_path)
+        for info in (hub, find_model("micro")):
+            settings = toy_pipe.svdkit.settings.replace(model=info.name)
+            toy_pipe.svdkit = dataclasses.replace(toy_pipe.svdkit, model=info, settings=settings)
+            assert Studio(toy_pipe).model == info.name
 
 
 def test_the_settings_are_those_of_now(toy_pipe: Any) -> None:
@@ -252,132 +184,64 @@ def test_a_pipeline_of_svdkit_goes_with_its_variable(tmp_path: Path) -> None:
     pipe = load(write_hub_folder(tmp_path / "my-svd"), two_pass_guidance=True)
     studio, gone = Studio(pipe), weakref.ref(pipe)
     clip = run(studio)
-    assert studio.loaded
     del pipe
     gc.collect()
     assert gone() is None
-    assert not studio.loaded
-    told = Told()
+    told, again = Told(), Told()
     assert np.array_equal(run(studio, tell=told).frames, clip.frames)
-    assert told.kinds[:2] == ["loading", "progress"]
     gc.collect()
-    assert studio.loaded  # what it loaded itself is its own
-    assert studio.load.two_pass_guidance
+    run(studio, tell=again)  # what it loaded itself is its own
+    assert (told.kinds[0], again.kinds[0], studio.load.two_pass_guidance) == ("loading", "encode", True)
 
 
-def test_another_pipeline_is_kept() -> None:
-    """svdkit did not load it, and could not do so again."""
-    studio = Studio(toy_pipeline())
-    gc.collect()
-    assert run(studio).num_frames == 4
+def test_first_come_first_served() -> None:
+    """No two are inside together, though the last is ready to end first; whoever waits is told each place once.
 
+    The one who leaves never runs, and the one behind moves up.
+    """
+    turns, log, left = list[object](), list[str](), list[str]()
+    places: list[list[int]] = [[], [], []]
+    stops, ends = ([threading.Event() for _ in range(3)] for _ in range(2))
 
-def told(place: int) -> None:
-    pytest.fail(f"nobody was ahead, but it was told of {place}")
-
-
-class Waiting:
-    """A run on a thread of its own, which ends when the test says so."""
-
-    def __init__(self, turns: list[object], log: list[str], name: str) -> None:
-        self.places: list[int] = []
-        self.stop, self.end, self.inside = threading.Event(), threading.Event(), False
-        self.error: BaseException | None = None
-        self._line, self._log, self._name = turns, log, name
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
+    def run(number: int) -> None:
         try:
-            with _turn(self._line, on_place=self.places.append, stop=self.stop):
-                self.inside = True
-                self._log.append(f"{self._name} begins")
-                assert self.end.wait(10)
-                self._log.append(f"{self._name} ends")
+            with _turn(turns, tell=lambda _, place: places[number].append(place), stop=stops[number].is_set):
+                log.append(f"{number} begins")
+                assert ends[number].wait(10)
+                log.append(f"{number} ends")
         except Cancelled as error:
-            self.error = error
+            left.append(str(error))
 
-    def finish(self) -> None:
-        self.end.set()
-        self.thread.join(10)
-        assert not self.thread.is_alive()
-
-
-@pytest.fixture
-def line() -> tuple[list[Waiting], list[str]]:
-    """Three runs that came in this order; the first runs."""
-    turns, log, runs = list[object](), list[str](), list[Waiting]()
-    for number, name in enumerate(("first", "second", "third")):
-        runs.append(Waiting(turns, log, name))
-        wait_for(lambda number=number: runs[number].inside or runs[number].places == [number])  # type: ignore[misc]
-    return runs, log
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(3)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        wait_for(lambda number=number: log if number == 0 else places[number])  # type: ignore[misc]
+    stops[1].set()
+    wait_for(lambda: places[2] == [2, 1])
+    for end in (ends[2], ends[0]):
+        end.set()
+    for thread in threads:
+        thread.join(10)
+    assert log == ["0 begins", "0 ends", "2 begins", "2 ends"]
+    assert (places, left, turns) == ([[], [1], [2, 1]], ["stopped while waiting for the run before"], [])
 
 
-def test_first_come_first_served(line: tuple[list[Waiting], list[str]]) -> None:
-    """The last may be ready to end long before: it still waits, and no two are ever inside together."""
-    runs, log = line
-    for run in reversed(runs):
-        run.end.set()
-    for run in runs:
-        run.finish()
-    assert log == [f"{name} {what}" for name in ("first", "second", "third") for what in ("begins", "ends")]
+def test_an_error_frees_the_place() -> None:
+    """Of a run; or of one who is told of a place, such as a panel whose page is gone. Whoever has the turn keeps it."""
+    ahead = object()
+    turns, log = [ahead], list[str]()
 
+    def gone(kind: str, *, place: int) -> None:
+        raise ConnectionResetError(kind, place)
 
-def test_whoever_waits_is_told_each_place_once(line: tuple[list[Waiting], list[str]]) -> None:
-    runs, _ = line
-    assert [run.places for run in runs] == [[], [1], [2]]
-    runs[0].finish()
-    wait_for(lambda: runs[2].places == [2, 1])
-    runs[1].finish()
-    runs[2].finish()
-    assert [run.places for run in runs] == [[], [1], [2, 1]]
-
-
-def test_leaving_the_line_lets_the_others_go_on(line: tuple[list[Waiting], list[str]]) -> None:
-    """The one who leaves never runs, and the one behind moves up."""
-    runs, log = line
-    runs[1].stop.set()
-    runs[1].thread.join(10)
-    assert isinstance(runs[1].error, Cancelled)
-    assert str(runs[1].error) == "stopped while waiting for the run before"
-    wait_for(lambda: runs[2].places == [2, 1])
-    runs[0].finish()
-    runs[2].finish()
-    assert log == ["first begins", "first ends", "third begins", "third ends"]
-
-
-def test_an_error_inside_frees_the_turn() -> None:
-    turns, stop = list[object](), threading.Event()
-    with pytest.raises(ZeroDivisionError), _turn(turns, on_place=print, stop=stop):
-        raise ZeroDivisionError
-    with _turn(turns, on_place=told, stop=stop):
-        pass
-
-
-def test_an_error_of_the_one_who_is_told_frees_the_place() -> None:
-    """A panel whose page is gone may fail when it hears of its place."""
-    turns, log = list[object](), list[str]()
-    first = Waiting(turns, log, "first")
-    wait_for(lambda: first.inside)
-
-    def gone(place: int) -> None:
-        raise ConnectionResetError(place)
-
-    with pytest.raises(ConnectionResetError), _turn(turns, on_place=gone, stop=threading.Event()):
+    with pytest.raises(ConnectionResetError), _turn(turns, tell=gone, stop=bool):
         pytest.fail("it was not its turn")
-    first.finish()
-    with _turn(turns, on_place=told, stop=threading.Event()):
+    turns.remove(ahead)
+    with pytest.raises(ZeroDivisionError), _turn(turns, tell=gone, stop=bool):
+        raise ZeroDivisionError
+    with _turn(turns, tell=gone, stop=lambda: True):
         log.append("next")
-    assert log[-1] == "next"
-
-
-def test_a_stop_that_comes_too_late_does_not_matter_to_the_line() -> None:
-    """Whoever has the turn keeps it: to stop is then the run's own affair."""
-    stop = threading.Event()
-    stop.set()
-    with _turn([], on_place=told, stop=stop):
-        reached = True
-    assert reached
+    assert (log, turns) == (["next"], [])
 
 
 SHAPE = (1, 4, 4, 6, 8)  # one clip, frames, channels, cells high and wide
@@ -416,14 +280,6 @@ def latents_of(*pictures: Any) -> Any:
     return (cells @ line + [0.3, -0.2, 0.1, 0.7]).transpose(0, 3, 1, 2).astype(np.float32)
 
 
-@pytest.mark.parametrize(("high", "low"), [(700.0, 412.5), (3.0, 1.0), (0.05, 0.0)])
-def test_two_points_of_a_line_give_its_end(high: float, low: float) -> None:
-    clean, direction = noise(1), noise(2)
-    found = _predicted(clean + high * direction, clean + low * direction, high=high, low=low)
-    assert found.dtype == np.float32
-    assert np.allclose(found, clean[0].numpy(), atol=1e-6 * max(1, high * 8))
-
-
 def test_it_is_what_the_scheduler_of_svd_takes_the_clip_to_be() -> None:
     """diffusers' own Euler step with SVD's settings: the same as its ``pred_original_sample``, at every step."""
     from diffusers import EulerDiscreteScheduler
@@ -452,56 +308,40 @@ def test_colours_are_found_from_the_first_frame_alone() -> None:
     assert np.abs(PHOTO.astype(int) - OTHER).max() > 100
 
 
-def test_the_photo_may_have_any_size() -> None:
-    """It is averaged to one pixel a cell."""
-    photo = Image.fromarray(PHOTO).resize((256, 144), Image.Resampling.NEAREST)
-    small = np.asarray(photo.resize((32, 18), Image.Resampling.BOX))
-    found = _colours(latents_of(small), photo)
-    assert np.abs(found[0].astype(int) - small).max() <= 2
+@pytest.mark.parametrize("photo", [np.full((18, 32, 3), (200, 90, 30), np.uint8), PHOTO], ids=["one colour", "large"])
+def test_the_photo_may_have_any_size_or_one_colour(photo: Any) -> None:
+    """It is averaged to one pixel a cell; cells that are all alike would leave the line open."""
+    large = Image.fromarray(photo).resize((256, 144), Image.Resampling.NEAREST)
+    small = np.asarray(large.resize((32, 18), Image.Resampling.BOX))
+    assert np.abs(_colours(latents_of(small), large)[0].astype(int) - small).max() <= 2
 
 
-def test_a_photo_of_one_colour_is_no_riddle() -> None:
-    """All cells alike would leave the line open; the ridge settles it near the colour."""
-    photo = np.full((18, 32, 3), (200, 90, 30), np.uint8)
-    found = _colours(latents_of(photo, photo), Image.fromarray(photo))
-    assert np.abs(found.astype(int) - [200, 90, 30]).max() <= 2
-
-
-def test_cells_that_are_not_numbers_do_no_harm() -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_cells_that_are_not_numbers_do_no_harm(value: float) -> None:
     """Half precision can overflow in a bad run, and a run must not end because of its picture."""
     latents = latents_of(PHOTO, PHOTO)
-    latents[1, :, :3] = np.nan
+    latents[1, :, :3] = value
     found = _colours(latents, Image.fromarray(PHOTO))
     assert np.abs(found[1, 3:].astype(int) - PHOTO[3:]).max() <= 2
+    latents[0, 0, 0, 0] = value  # of the frame that the line is fitted to
+    assert _colours(latents, Image.fromarray(PHOTO)).shape == (2, 18, 32, 3)
 
 
-@pytest.mark.parametrize("value", [np.inf, -np.inf])
-def test_endless_cells_do_no_harm_either(value: float) -> None:
-    """The first frame is what the line is fitted to; with one such cell it still gives pixels, without a warning."""
-    latents = latents_of(PHOTO)
-    latents[0, 0, 0, 0] = value
-    assert _colours(latents, Image.fromarray(PHOTO)).shape == (1, 18, 32, 3)
-
-
-def test_at_most_two_pictures_a_second(clock: Clock) -> None:
-    """None at the first step, which has no point before it, and none within half a second of the last one."""
-    preview = Preview(fit("rocket", height=48, width=64), fps=7)
-    given = []
-    for step in range(1, 21):
-        clock.now += 0.2
-        given.append(preview.step(step, noise(step), sigmas=[5.0 - 0.1 * one for one in range(21)]) is not None)
-    assert [step for step, shown in enumerate(given, start=1) if shown] == [3, 6, 9, 12, 15, 18]
-
-
-def test_no_picture_while_all_is_noise(clock: Clock) -> None:
-    """Above sigma 80 there is nothing to see; the points before are kept all the same."""
-    preview = Preview(fit("rocket", height=48, width=64), fps=7)
-    sigmas = [700.0, 300.0, 80.5, 80.0, 2.0, 0.0]
-    given = []
-    for step in range(1, 6):
-        clock.now += 1
-        given.append(preview.step(step, noise(step), sigmas=sigmas) is not None)
-    assert given == [False, False, False, True, True]
+@pytest.mark.parametrize(
+    ("sigmas", "seconds", "expected"),
+    [
+        ([5.0 - 0.1 * one for one in range(14)], 0.2, [3, 6, 9, 12]),
+        ([700.0, 300.0, 80.5, 80.0, 2.0, 0.0], 1.0, [4, 5]),
+    ],
+    ids=["two a second", "not while all is noise"],
+)
+def test_when_there_is_a_picture(clock: Clock, sigmas: list[float], seconds: float, expected: list[int]) -> None:
+    """None at the first step, which has no point before it, nor above sigma 80, where there is nothing to see."""
+    preview, given = Preview(fit("rocket", height=48, width=64), fps=7), list[int]()
+    for step in range(1, len(sigmas)):
+        clock.now += seconds
+        given += [step] if preview.step(step, noise(step), sigmas=sigmas) else []
+    assert given == expected
 
 
 def test_the_run_may_change_its_latents_in_place(clock: Clock) -> None:
@@ -513,17 +353,6 @@ def test_the_run_may_change_its_latents_in_place(clock: Clock) -> None:
     assert torch.equal(preview._before, noise(1))
 
 
-def test_a_picture_is_a_loop_at_the_clips_pace() -> None:
-    frames = np.stack([np.full((6, 8, 3), 60 * one, np.uint8) for one in range(4)])
-    with Image.open(io.BytesIO(_animate(frames, fps=8))) as found:
-        assert (found.format, found.size, getattr(found, "n_frames", 1)) == ("WEBP", (8, 6), 4)
-        assert found.info["loop"] == 0
-        found.seek(2)
-        found.load()
-        assert found.info["duration"] == 125
-        assert abs(found.convert("RGB").getpixel((4, 3))[0] - 120) <= 3  # type: ignore[index]
-
-
 def test_a_clip_is_not_lost_for_a_look_at_it(toy_pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures end when one cannot be made, which is said once."""
     monkeypatch.setattr(Preview, "step", lambda *_, **__: 1 / 0)
@@ -533,15 +362,15 @@ def test_a_clip_is_not_lost_for_a_look_at_it(toy_pipe: Any, monkeypatch: pytest.
 
 
 def test_a_real_run_gives_pictures_of_all_frames(toy_pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each a loop at the clip's pace."""
     monkeypatch.setattr(module, "_SECONDS_BETWEEN_PICTURES", 0.0)
     told = Told()
-    frame = fit("rocket", height=64, width=64)
-    Studio(toy_pipe).run(frame, SETTINGS.replace(num_inference_steps=8), tell=told, stop=threading.Event())
-    pictures = [news.picture for news in told.news if news.kind == "picture"]
+    run(Studio(toy_pipe), SETTINGS.replace(num_inference_steps=8, playback_fps=8.0), tell=told)
+    pictures = [values["data"] for kind, values in told.news if kind == "picture"]
     assert 3 <= len(pictures) <= 7
     for picture in pictures:
         with Image.open(io.BytesIO(picture)) as found:
             assert (found.format, found.size, getattr(found, "n_frames", 1)) == ("WEBP", (8, 8), 4)
-            for number in range(4):
-                found.seek(number)
-                found.load()
+            found.seek(2)
+            found.load()
+            assert (found.info["loop"], found.info["duration"]) == (0, 125)

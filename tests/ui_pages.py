@@ -61,15 +61,7 @@ def app(folder: Path, *options: str) -> Iterator[str]:
     """Run `svdkit app` on micro; give its address."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    command = [
-        *(sys.executable, "-m", "svdkit"),
-        "app",
-        "--model",
-        "micro",
-        "--no-browser",
-        "--port",
-        str(port),
-    ]
+    command = [sys.executable, "-m", "svdkit", "app", "--model", "micro", "--no-browser", "--port", str(port)]
     with server([*command, *options], address, folder=folder) as log:
         printed = re.search(rf"{address}/\?token=\S+", log.read_text(encoding="utf-8"))
         assert printed is not None

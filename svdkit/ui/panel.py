@@ -6,25 +6,23 @@ import json
 import os
 import secrets
 import threading
-import uuid
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from svdkit.environment import notebook_kind
-from svdkit.errors import Cancelled, SettingsError, SvdkitError
+from svdkit.errors import Cancelled
 from svdkit.given import user_path
+from svdkit.image import sample_photos
 from svdkit.ui.form import Photo, PhotoForm, SettingsForm
-from svdkit.ui.parts import Words, as_html, box, on_value, safe, texts
-from svdkit.ui.results import ClipHistory, Made
+from svdkit.ui.parts import Words, as_html, box, safe, texts
+from svdkit.ui.results import ClipHistory
 from svdkit.ui.run import Outlook, RunControl
 from svdkit.ui.studio import APP, RemoteStudio, Studio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from svdkit.settings import ClipSettings
-    from svdkit.ui.studio import Tell
+    from svdkit.ui.parts import Action
 
 _ASSETS = Path(__file__).parent / "assets"
 _DRAFTS, _DRAFT_STEPS = 4, 8  # at 8 steps the scene and its motion are those of 25, and the details are not
@@ -77,56 +75,53 @@ class Panel:
     ) -> None:
         import ipywidgets as w
 
-        if background is None:
-            background = notebook_kind() != "colab"
         app = json.loads(os.environ.get(APP, "{}")) if pipe is None else {}
-        self.studio: Studio | RemoteStudio
-        if app:
-            self.studio = RemoteStudio(port=app["port"], key=bytes.fromhex(app["key"]))
-        else:
-            self.studio = Studio("micro" if pipe is None else pipe)
-        language = language or app.get("language", "en")
-        price = app.get("hourly_price", 0.0) if hourly_price is None else hourly_price
-        self.words, info = Words(language), self.studio.info
-        words = self.words
-        self._clash = False  # whether the error shown is of settings that do not go together
-        self._clears = 0  # how often the page was cleared: a run that began before that shows nothing any more
+        self.studio: Studio | RemoteStudio = (
+            RemoteStudio(port=app["port"], key=bytes.fromhex(app["key"])) if app else Studio(pipe or "micro")
+        )
+        info, words = self.studio.info, Words(language or app.get("language", "en"))
+        self.words, self._id = words, f"svdkit-{secrets.token_hex(6)}"
+        self._page = object()  # another one when the page is cleared: a run that began before shows nothing any more
         self._showing = threading.Lock()
-        self._id = f"svdkit-{uuid.uuid4().hex[:12]}"
-        self.runner = RunControl(words, background=background, on_idle=self._look)
+        background = notebook_kind() != "colab" if background is None else background
+        self.runner = RunControl(words, background, on_turn=self._look)
         where = None if folder is None else user_path(folder)
-        self.results = ClipHistory(words, picture=self.runner.picture, folder=where, on_finish=self._finish)
-        self.form = SettingsForm(info, words, on_change=self._look)
-        money: dict[str, Any] = {"hourly_price": price, "currency": currency or app.get("currency", "USD")}
-        self.outlook = Outlook(info, words, on_apply=self.form.show, **money)
-        show_error = self.runner.show_error
-        self.photo = PhotoForm(info, words, on_size=self.form.set, on_error=show_error, background=background)
+        self.results = ClipHistory(words, self.runner.picture, where, on_finish=self._finish)
+        self.results.drafts.observe(lambda _: self._look(), "children")
+        self.form = SettingsForm(words, info, on_change=self._look)
+        self.photo = PhotoForm(words, self.form.size, on_error=self.runner.show_error, later=self._later)
+        self.outlook = Outlook(
+            words,
+            info,
+            asked=lambda: (self.form.settings, self.studio.load),
+            on_apply=self.form.set,
+            currency=currency or app.get("currency", "USD"),
+            hourly_price=app.get("hourly_price", 0.0) if hourly_price is None else hourly_price,
+        )
         self.start = words.button("start", self.make, icon="play", style="primary")
         self.drafts = words.button("drafts", self.make_drafts, icon="th-large", steps=_DRAFT_STEPS)
         self.small = words.name(w.Checkbox(value=False, indent=False), "small_drafts")
         self.forget = words.button("forget", self._forget, icon="trash")
         languages = [(title, name) for name, title in texts()["languages"].items()]
-        self.language = words.name(w.Dropdown(options=languages, value=language), "language")
-        on_value(self.language, words.switch)
+        self.language = words.field(w.Dropdown(options=languages, value=words.language), "language", words.switch)
         self.title, self.note = as_html("svdkit-title"), as_html("svdkit-hint")
         self.widget = self._laid_out()
         words.bind(self._write)
-        self._look()
         if app:
             self.prepare()
 
     def make(self, settings: ClipSettings | None = None) -> bool:
-        """Make one clip with the settings of the form, or others; False if that cannot be, which the panel says.
+        """Make one clip with the settings of the form, or others; False while another run is going on.
 
-        What others leave open, such as the size, is as in the form.
+        What others leave open, such as the size, is as in the form. The panel says what goes wrong.
         """
 
         def clip() -> list[ClipSettings]:
-            if (settings is None or settings.seed is None) and not self.form.lock.value:
+            if not self.form.lock.value:
                 self.form.draw_seed()
             form = self.form.settings
             own = {name: getattr(form, name) for name in (*self.studio.info.clip_defaults, "seed")}
-            return [settings.resolve(**own) if settings else form]
+            return [(settings or form).resolve(**own)]
 
         return self._run(clip)
 
@@ -139,56 +134,45 @@ class Panel:
 
         return self._run(clips, draft=True)
 
-    def _run(self, wanted: Callable[[], list[ClipSettings]], *, of: Photo | None = None, draft: bool = False) -> bool:
-        """Make clips, or drafts of them, of a photo or that of the form, which is not passed over while it is read."""
-        if not self.runner.can_start:
-            return False
-        if of is None and self.photo.reading:
-            self.runner.show_error(SvdkitError(self.words("still_reading")))
-            return False
-        try:
-            photo, whole = of or self.photo.photo, wanted()
-            clips = [self._draft_of(settings) if draft else settings for settings in whole]
-            frames = [photo.fitted(height=one.height or 0, width=one.width or 0) for one in clips]
-        except SvdkitError as error:
-            self.runner.show_error(error)
-            return False
-        show = partial(self._show, self._clears)
+    def _finish(self, photo: Photo, settings: ClipSettings, _: object) -> None:
+        """Make the clip of a draft at full quality, of the photo it was made of; its seed is kept in the form."""
+        self.form.lock.value = True
+        self.form.show(settings)
+        self._run(lambda: [settings], photo=photo)
 
-        def work(tell: Tell, stop: threading.Event) -> None:
-            made: list[Made] = []
-            self._enable()
+    def _run(self, wanted: Action, *, photo: Photo | None = None, draft: bool = False) -> bool:
+        """Make clips, or drafts of them, of a photo or that of the form."""
+        page, photo = self._page, photo or self.photo.photo
+
+        def show(action: Action) -> Any:
+            with self._showing:
+                if page is not self._page:
+                    raise Cancelled("cleared; nothing was kept")
+                return action()
+
+        def work(tell: Any, stop: Any) -> str:
+            made: list[Any] = []
             try:
-                for number, (frame, settings, finish) in enumerate(zip(frames, clips, whole, strict=True), 1):
+                whole = wanted()
+                for number, settings in enumerate(whole, 1):
+                    asked, finish = (self._draft_of(settings), settings) if draft else (settings, None)
+                    frame = photo.fitted(height=asked.height or 0, width=asked.width or 0)
                     if draft:
-                        self.runner.part(self.words("draft_of", number=number, count=len(clips)))
-                    clip = self.studio.run(frame, settings, tell=tell, stop=stop)
-                    new = Made(clip=clip, photo=photo, model=self.studio.model, finish=finish)
-                    made.append(show(self.results.add, new, alone=not draft))
+                        self.runner.part = self.words("draft_of", number=number, count=len(whole))
+                    clip = self.studio.run(frame, asked, tell=tell, stop=stop)
+                    new = {"clip": clip, "photo": photo, "model": self.studio.model, "finish": finish}
+                    made.append(show(partial(self.results.add, **new)))
                     self.outlook.learn(clip)
             except (Cancelled, KeyboardInterrupt):
                 if not made:
                     raise
-                stop.set()  # an interrupt did not: the runner then says what there is
+                return "stopped_part"
             finally:
-                if made and draft:
-                    show(self.results.show_drafts, made)
+                if draft and made:
+                    show(partial(self.results.show, made))
+            return "done"
 
         return self.runner.start(work)
-
-    def _show(self, clears: int, action: Callable[..., Any], *values: Any, **more: Any) -> Any:
-        """Show something of a run that began after so many clears; if there was one since, its clips stay away."""
-        with self._showing:
-            if clears != self._clears:
-                raise Cancelled("cleared; nothing was kept")
-            return action(*values, **more)
-
-    def _finish(self, draft: Made) -> None:
-        """Make the clip of a draft at full quality, of the photo it was made of; its seed is kept in the form."""
-        if (finish := draft.finish) and self.runner.can_start:
-            self.form.lock.value = True
-            self.form.show(finish)
-            self._run(lambda: [finish], of=draft.photo)
 
     def _draft_of(self, settings: ClipSettings) -> ClipSettings:
         shrunk: dict[str, Any] = {"num_inference_steps": min(_DRAFT_STEPS, settings.num_inference_steps or 1)}
@@ -199,28 +183,27 @@ class Panel:
     def _forget(self) -> None:
         self.runner.ask_to_stop()
         with self._showing:
-            self._clears += 1
-            self.runner.show_error(None)
-            self.photo.forget()
+            self._page = object()
+            self.photo.open(sample_photos()[0])
             self.results.forget()
+
+    def _later(self, work: Action, doing: str = "reading") -> bool:
+        """Do something while no clip is made; False if one is."""
+
+        def run(*_: object) -> str:
+            work()
+            return "ready"
+
+        return self.runner.start(run, doing=doing)
+
+    def prepare(self) -> None:
+        """Load the model now, in the background, so that the first clip need not wait for it."""
+        self._later(partial(self.studio.prepare, self.runner.tell), "idle_loading")
 
     def _look(self) -> None:
         """After any change: the size to the photo, the forecast, what can be pressed."""
-        try:
-            settings = self.form.settings
-        except SettingsError as error:
-            self._clash = True
-            self.runner.show_error(error)
-            return
-        if self._clash:
-            self._clash = False
-            self.runner.show_error(None)
-        if not self.runner.busy:
-            self.photo.resize(height=settings.height or 0, width=settings.width or 0)
-        self.outlook.show(settings, self.studio.load)
-        self._enable()
-
-    def _enable(self) -> None:
+        self.photo.resize(**self.form.size)
+        self.outlook.show()
         for button in (self.start, self.drafts, *self.results.drafts.children):
             button.disabled = self.runner.busy
 
@@ -240,17 +223,9 @@ class Panel:
         if self.studio.load.weights == "random":
             note = f"{note} {words('title_random')}"
         data = f'data-language="{words.language}" data-too-large="{safe(words("too_large"))}"'  # for panel.js
-        title = f'<h2>{safe(words("title"))}</h2><p>{note}</p><span class="svdkit-language" {data}></span>'
-        self.title.value = title
+        self.title.value = f'<h2>{safe(words("title"))}</h2><p>{note}</p><span class="svdkit-language" {data}></span>'
         notes = ["saved_note"] if self.runner.background else ["stop_foreground", "saved_note"]
         self.note.value = safe(" ".join(map(words, notes)))
-
-    def prepare(self) -> None:
-        """Load the model now, in the background, so that the first clip need not wait for it."""
-        if self.runner.background and not self.studio.loaded:
-            how: dict[str, Any] = {"doing": "idle_loading", "done": "ready", "can_stop": False}
-            self.runner.start(lambda tell, _: self.studio.prepare(tell), **how)
-            self._enable()
 
     def __repr__(self) -> str:
         return f"Panel({self.studio.info.name}, {len(self.results.made)} clips)"

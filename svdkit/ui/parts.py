@@ -1,7 +1,7 @@
 """What the panel is made of: its words, and small widgets that work alike on ipywidgets 7.7 (Colab) and 8.
 
 The words are in texts.json, each in every language: {names} in braces are filled in, and a text whose name ends in _tip
-is the tooltip of the one without; ``player`` are those of the synchronised player, in Chinese. What a setting means
+is the tooltip of the one without; ``player`` are those of the synchronised player, by language. What a setting means
 stands in English where its field is, in ClipSettings.
 """
 
@@ -13,6 +13,7 @@ import functools
 import html
 import io
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,34 +22,34 @@ from svdkit.errors import ImageError, SettingsError
 from svdkit.settings import ClipSettings
 from svdkit.units import format_bytes
 
+Action = Callable[..., Any]  # what a click or a change leads to
 _LARGEST_UPLOAD_BYTES = 9 * 10**6  # a Jupyter server's websocket takes 10 MB a message, and an upload is one message
 
 
 @functools.cache
-def texts() -> dict[str, Any]:
+def texts() -> Any:
     """Read all texts: the languages' own names, the texts of the panel by name and language, those of the player."""
-    found: dict[str, Any] = json.loads(Path(__file__).with_name("texts.json").read_text("utf-8"))
+    found = json.loads(Path(__file__).with_name("texts.json").read_text("utf-8"))
     for setting in dataclasses.fields(ClipSettings):
         found["texts"][f"{setting.name}_tip"]["en"] = f"{setting.name}: {setting.metadata['help']}"
     return found
 
 
 class Words:
-    """The texts in the language of now; what was bound is written again when that changes."""
+    """The texts in the language of now; what was bound is written again when that changes.
+
+    Attributes:
+        quietly: Held while a form changes its own fields: they tell of what the user changes alone.
+    """
 
     def __init__(self, language: str = "en") -> None:
-        self._bound: list[Callable[[], object]] = []
+        self._bound: list[Action] = []
+        self.quietly = threading.Lock()
         self.switch(language)
 
     def __call__(self, name: str, **values: object) -> str:
         """Give a text, with values filled in."""
-        text: str = texts()["texts"][name][self.language]
-        return text.format(**values)
-
-    @property
-    def player(self) -> dict[str, str]:
-        """What ``sync_player`` takes as ``texts``."""
-        return texts()["player"] if self.language == "zh" else {}
+        return str(texts()["texts"][name][self.language]).format(**values)
 
     def switch(self, language: str) -> None:
         """Change the language, and write everything again."""
@@ -60,23 +61,39 @@ class Words:
         for write in self._bound:
             write()
 
-    def bind(self, write: Callable[[], object]) -> None:
+    def bind(self, write: Action) -> None:
         """Call something now, and again whenever the language changes: it writes texts where they belong."""
         self._bound.append(write)
         write()
 
-    def name(self, widget: Any, name: str, **values: object) -> Any:
-        """Describe a widget in every language, with a tooltip where the texts have a tip; return the widget."""
+    def name(self, widget: Any, name: str, *, more: str = "", **values: object) -> Any:
+        """Describe a widget in every language, with a tooltip where the texts have a tip, or more; return the widget.
+
+        ipywidgets 7 calls a tooltip description_tooltip, but for buttons.
+        """
 
         def write() -> None:
             widget.description = self(name, **values)
-            if (tip := f"{name}_tip") in texts()["texts"]:
-                _set_tooltip(widget, self(tip, **values))
+            tip = " ".join(self(one, **values) for one in (f"{name}_tip", more) if one in texts()["texts"])
+            for trait in ("tooltip", "description_tooltip"):
+                if widget.has_trait(trait):
+                    setattr(widget, trait, tip)
 
         self.bind(write)
         return widget
 
-    def button(self, name: str, action: Callable[[], object], *, icon: str, style: str = "", **values: object) -> Any:
+    def field(self, widget: Any, name: str, action: Action, **values: Any) -> Any:
+        """Describe a field, and act on each new value that the user puts into it; return it."""
+        widget.observe(lambda change: self.quietly.locked() or action(change["new"]), "value")
+        return self.name(widget, name, **values)
+
+    def rename(self, dropdown: Any, options: list[Any]) -> None:
+        """Call the values of a dropdown something else, as (text, value); the chosen one stays."""
+        with self.quietly:
+            chosen, dropdown.options = dropdown.value, options
+            dropdown.value = chosen
+
+    def button(self, name: str, action: Action, *, icon: str, style: str = "", **values: Any) -> Any:
         """Make a button with a name in every language, for as long as the panel is there."""
         import ipywidgets as w
 
@@ -91,61 +108,36 @@ class Words:
         return made
 
 
-class Knob:
-    """A number as a field with a label and a slider, which follow each other and keep to the limits.
+def knob(low: float, high: float, step: float, value: float) -> tuple[Any, Any]:
+    """Make a number as a field and a slider, which follow each other within the limits; give the field, and both.
 
-    A browser's screen reader knows the field by its label; panel.js gives the slider the same name. A whole step makes
-    it a whole number's knob.
+    A browser's screen reader knows the field by its label; panel.js gives the slider the same name and tooltip. A whole
+    step makes it a whole number's.
     """
+    import ipywidgets as w
+    import traitlets
 
-    def __init__(self, low: float, high: float, step: float, value: float) -> None:
-        import ipywidgets as w
-        import traitlets
-
-        whole = isinstance(step, int)
-        field, slider = (w.BoundedIntText, w.IntSlider) if whole else (w.BoundedFloatText, w.FloatSlider)
-        limits = {"min": low, "max": high, "step": step, "value": min(max(value, low), high)}
-        self.field = field(**limits)
-        # A message for each pixel of a drag would be a forecast for each: the value is sent when the slider rests.
-        self.slider = slider(readout=False, continuous_update=False, **limits)
-        self._link = traitlets.link((self.field, "value"), (self.slider, "value"))
-        self.widget = box("svdkit-knob", self.field, self.slider, row=True)
-
-    @property
-    def value(self) -> Any:
-        """The number."""
-        return self.field.value
-
-    @value.setter
-    def value(self, value: float) -> None:
-        """Set it."""
-        self.field.value = value
-
-    def label(self, text: str, tip: str = "") -> None:
-        """Write the label and the tooltip."""
-        self.field.description = text
-        for widget in (self.field, self.slider):
-            _set_tooltip(widget, tip or text)
-
-
-def on_value(widget: Any, action: Callable[[Any], object]) -> None:
-    """Call an action with the new value whenever it changes."""
-    widget.observe(lambda change: action(change["new"]), "value")
-
-
-def _set_tooltip(widget: Any, text: str) -> None:
-    """Give a widget a tooltip; ipywidgets 7 calls it description_tooltip, but for buttons."""
-    name = "tooltip" if widget.has_trait("tooltip") else "description_tooltip"
-    if widget.has_trait(name):
-        setattr(widget, name, text)
+    whole = isinstance(step, int)
+    number, bar = (w.BoundedIntText, w.IntSlider) if whole else (w.BoundedFloatText, w.FloatSlider)
+    limits = {"min": low, "max": high, "step": step, "value": value}
+    # A message for each pixel of a drag would be a forecast for each: the value is sent when the slider rests.
+    field, slider = number(**limits), bar(readout=False, continuous_update=False, **limits)
+    for trait in ("value", "disabled"):
+        traitlets.link((field, trait), (slider, trait))
+    return field, box("svdkit-knob", field, slider, row=True)
 
 
 def read_upload(widget: Any) -> bytes:
-    """Give the newest file in a FileUpload, and empty the widget, so that no notebook keeps it."""
+    """Give the newest file in a FileUpload, and take it out of the widget, whose state a notebook may save."""
     files = widget.value  # a tuple of files; in ipywidgets 7 a dict by name, of metadata and content
-    entry = list(files.values() if isinstance(files, dict) else files)[-1]
-    about, data = entry.get("metadata", entry), bytes(entry["content"] or b"")
-    empty_upload(widget)
+    if is_old := isinstance(files, dict):
+        files = tuple(files.values())
+    about, data = files[-1].get("metadata", files[-1]), bytes(files[-1]["content"] or b"")
+    if is_old:
+        with widget.hold_sync():
+            widget.metadata, widget.data, widget._counter = [], [], 0  # noqa: SLF001 - there is no other way
+    else:
+        widget.value = ()
     if len(data) < max(1, about["size"]):
         raise ImageError(
             f"{about['name']} ({format_bytes(about['size'])}) arrived with {format_bytes(len(data))}: the connection "
@@ -153,15 +145,6 @@ def read_upload(widget: Any) -> bytes:
             "machine and give its path, or make it smaller."
         )
     return data
-
-
-def empty_upload(widget: Any) -> None:
-    """Take the file out of a FileUpload and out of the state that a notebook may save."""
-    if isinstance(widget.value, dict):
-        with widget.hold_sync():
-            widget.metadata, widget.data, widget._counter = [], [], 0  # noqa: SLF001 - ipywidgets 7 has no other way
-    else:
-        widget.value = ()
 
 
 def as_html(class_: str) -> Any:
@@ -181,6 +164,12 @@ def box(class_: str, *children: Any, row: bool = False) -> Any:
     import ipywidgets as w
 
     return (w.HBox if row else w.VBox)(children).add_class(class_)
+
+
+def show_if(condition: object, *widgets: Any) -> None:
+    """Show widgets while there is something to do with them."""
+    for widget in widgets:
+        widget.layout.display = "" if condition else "none"
 
 
 def as_uri(kind: str, data: bytes) -> str:

@@ -6,24 +6,24 @@ import contextlib
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from svdkit.errors import SvdkitError
 from svdkit.settings import LoadSettings
 from svdkit.sweep.player import sync_player
-from svdkit.ui.parts import as_html, as_uri, box, on_value, picture_uri, safe
+from svdkit.ui.parts import as_html, as_uri, box, picture_uri, safe, show_if, texts
 from svdkit.units import format_seconds
 
 if TYPE_CHECKING:
     from svdkit.clip import Clip, Provenance
     from svdkit.settings import ClipSettings
     from svdkit.ui.form import Photo
-    from svdkit.ui.parts import Words
+    from svdkit.ui.parts import Action, Words
 
 _KEPT = 12  # clips that stay to be compared; one of svd-xt is 42 MiB of frames here
-_UPLOAD = "photo.jpg"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Made:
     clip: Clip
     photo: Photo
     model: str
-    number: int = 0
+    number: int
     finish: ClipSettings | None = None
 
     @property
@@ -57,91 +57,95 @@ class Made:
 
     def label(self, words: Words) -> str:
         """One line; with the steps, which tell a draft from what became of it."""
-        values = {**self.about.settings, "fps": f"{self.clip.fps:g}"}
-        return words("made", number=self.number, model=self.about.name, **values)
+        return words("made", number=self.number, model=self.about.name, **self.about.settings)
 
 
+@dataclasses.dataclass(eq=False)
 class ClipHistory:
-    """Shows what was made."""
+    """Shows what was made, under the picture of a run; saves into a folder, where there is one."""
 
-    def __init__(self, words: Words, *, picture: Any, folder: Path | None, on_finish: Callable[[Made], object]) -> None:
+    words: Words
+    picture: Any
+    folder: Path | None
+    on_finish: Action
+
+    def __post_init__(self) -> None:
         import ipywidgets as w
 
-        self._words, self._folder, self._on_finish = words, folder, on_finish
-        self._marks: dict[Any, Made] = {}  # by the box that chooses it
-        self._compared: Sequence[Made] = ()
-        self._current: Made | None = None  # what plays, and is saved, downloaded and copied
-        self._drafts: Sequence[Made] = ()
+        words, folder = self.words, self.folder
+        # Those in view: one clip that plays, and is saved and copied, or several drafts in step; and those beside.
+        self._staged, self._compared = list[Made](), list[Made]()
         self._numbers = itertools.count(1)
-        self.player, self.saved = as_html("svdkit-result"), as_html("svdkit-hint")
+        self.player, self.saved, self.compared = map(as_html, ("svdkit-result", "svdkit-hint", "svdkit-compared"))
         self.save = words.button("save", self.save_current, icon="save", folder=folder)
-        self.code, self.sweep = w.Textarea(), w.Textarea()
+        self.compare = words.button("compare", self.compare_chosen, icon="columns")
+        self.again = words.button("show_again", self.show_chosen, icon="play")
+        self.code, self.sweep = areas = w.Textarea(), w.Textarea()
         copy = '<button type="button" class="jupyter-button" hidden>{}</button>'  # panel.js shows it, and does it
         pages = [
             box("svdkit-recipe", area.add_class("svdkit-code"), words.html("svdkit-copy", "copy", copy))
-            for area in (self.code, self.sweep)
+            for area in areas
         ]
         self.recipes = w.Accordion(children=pages, selected_index=None)
         self.drafts, self.list = box("svdkit-drafts", row=True), box("svdkit-list")
-        self.compare = words.button("compare", self.compare_chosen, icon="columns")
-        self.again = words.button("show_again", self.show_chosen, icon="play")
-        self.compared = as_html("svdkit-compared")
         self._after = box("svdkit-after", self.save, self.saved, self.recipes)
         title, hint = words.html("svdkit-heading", "history", "<h3>{}</h3>"), words.html("svdkit-hint", "compare_hint")
         choice = box("svdkit-buttons", self.compare, self.again, row=True)
         self._history = box("svdkit-history", title, hint, self.list, choice, self.compared)
-        stage = box("svdkit-stage", self.player, picture)
+        stage = box("svdkit-stage", self.player, self.picture)
         self.widget = box("svdkit-results", stage, self.drafts, self._after, self._history)
         words.bind(self._write)
-        self._enable()
 
-    @property
-    def made(self) -> list[Made]:
-        """The clips that are kept, newest last."""
-        return [*self._marks.values()]
-
-    def add(self, made: Made, *, alone: bool = True) -> Made:
-        """Take a clip in and play it; ``alone`` is False for one of several drafts."""
+    def add(self, **values: Any) -> Made:
+        """Take a clip in, with what ``Made`` needs besides its number, and play it."""
         import ipywidgets as w
 
-        made = dataclasses.replace(made, number=next(self._numbers))
-        if alone:
-            self._drop_drafts()
-        mark = w.Checkbox(value=False, description=made.label(self._words), indent=False)
-        on_value(mark, lambda _: self._enable())
+        made = Made(number=next(self._numbers), **values)
+        mark = w.Checkbox(value=False, description=made.label(self.words), indent=False)
+        mark.observe(lambda _: self._enable(), "value")
         # First: a clip that cannot be shown, for a full disk, can still be saved elsewhere.
-        self._keep({**self._marks, mark: made})
-        self._play(made)
+        mark.made = made
+        self._keep((*self.list.children, mark)[-_KEPT:])
+        self.show([made])
         return made
 
-    def show_drafts(self, drafts: Sequence[Made]) -> None:
-        """Play drafts in step, with a button under them for each."""
+    def show(self, staged: list[Made]) -> None:
+        """Play one clip, to save it, download it or take its code, or several in step; drafts can be finished."""
         import ipywidgets as w
 
-        self._drop_drafts()
-        self._drafts = drafts
-        if len(drafts) > 1:
-            self.player.value = self._in_step(drafts, columns=2 if len(drafts) == 4 else None)
-        for draft in drafts:
-            title = self._words("finish", seed=draft.about.settings["seed"])
-            button = w.Button(description=title, button_style="info", disabled=True)
-            button.on_click(lambda _, draft=draft: self._on_finish(draft))
-            self.drafts.children += (button,)
+        for button in self.drafts.children:
+            button.close()  # an open widget is kept for ever, and with a button's action its clip
+        self._staged, self.drafts.children = staged, ()
+        for draft in staged:
+            if draft.finish:
+                title = self.words("finish", seed=draft.about.settings["seed"])
+                button = w.Button(description=title, button_style="info")
+                button.on_click(partial(self.on_finish, draft.photo, draft.finish))
+                self.drafts.children += (button,)
         self._enable()
+        if len(staged) == 1:
+            self._play(*staged)
+        elif staged:
+            self.player.value = self._in_step(staged)
+        else:
+            self.player.value = f'<div class="svdkit-empty">{safe(self.words("empty"))}</div>'
 
     def show_chosen(self) -> None:
-        """Play an earlier clip again, to save it, download it or take its code; a draft as it is."""
-        self._drop_drafts()
+        """Play an earlier clip again."""
         with _saying(self.saved):
-            self._play(self._chosen[-1])
+            self.show(self._chosen)
 
     def save_current(self) -> None:
         """Save the clip that is shown, the newest unless another was chosen; the photo of an upload is left out."""
-        if (made := self._current) and self._folder:
+        if self._staged and self.folder:
+            made = self._staged[0]
             with _saying(self.saved):
-                self._folder.mkdir(parents=True, exist_ok=True)
-                path = made.clip.save(_free(self._folder / made.file_name), keep_photo=bool(made.photo.name))
-                self.saved.value = safe(self._words("saved", path=path))
+                self.folder.mkdir(parents=True, exist_ok=True)
+                path = self.folder / made.file_name
+                while path.exists():  # of an earlier panel
+                    path = path.with_stem(f"{path.stem}-2")
+                made.clip.save(path, keep_photo=bool(made.photo.name))
+                self.saved.value = safe(self.words("saved", path=path))
 
     def compare_chosen(self) -> None:
         """Play the chosen clips in step."""
@@ -151,77 +155,66 @@ class ClipHistory:
 
     def forget(self) -> None:
         """Take all clips off the page."""
-        self._drop_drafts()
-        self._compared, self._current = (), None
+        self._compared = []
         for part in (self.compared, self.saved, self.code, self.sweep):
             part.value = ""
-        self._keep({})
-        self._write()
+        self._keep(())
+        self.show([])
+
+    @property
+    def made(self) -> list[Made]:
+        """The clips that are kept, newest last."""
+        return [mark.made for mark in self.list.children]
 
     @property
     def _chosen(self) -> list[Made]:
-        return [made for mark, made in self._marks.items() if mark.value]
+        return [mark.made for mark in self.list.children if mark.value]
 
-    def _in_step(self, several: Sequence[Made], *, columns: int | None = None) -> str:
-        labels = [made.label(self._words) for made in several]
-        player = sync_player([made.clip for made in several], labels=labels, columns=columns, texts=self._words.player)
-        return player._repr_html_()
-
-    def _drop_drafts(self) -> None:
-        """Take the drafts' buttons away; an open widget is kept for ever, and with a button's action its clip."""
-        old, self._drafts, self.drafts.children = self.drafts.children, (), ()
-        for button in old:
-            button.close()
+    def _in_step(self, several: list[Made]) -> str:
+        labels, language = [made.label(self.words) for made in several], self.words.language
+        clips = [made.clip for made in several]
+        return sync_player(clips, labels=labels, texts=texts()["player"][language])._repr_html_()
 
     def _play(self, made: Made) -> None:
         from PIL import Image
 
-        self._current = made
-        self._enable()
         video = as_uri("video/mp4", _video_bytes(made.clip))
         image = picture_uri(Image.fromarray(made.clip.frames[0]))
-        label, shape = safe(made.label(self._words)), made.clip.width / made.clip.height
+        label, shape = safe(made.label(self.words)), made.clip.width / made.clip.height
         took = format_seconds(sum(made.about.stage_seconds.values()))
         self.player.value = (
             f'<figure><video controls loop muted autoplay playsinline aria-label="{label}" '
             f'style="aspect-ratio:{shape:.4f};--sk-shape:{shape:.4f}" poster="{image}" src="{video}"></video>'
             f"<figcaption>{label} · {took}</figcaption></figure>"
-            f'<a class="svdkit-button" download="{made.file_name}" href="{video}">{safe(self._words("download"))}</a>'
+            f'<a class="svdkit-button" download="{made.file_name}" href="{video}">{safe(self.words("download"))}</a>'
         )
         self.saved.value = ""
-        self.code.value, self.sweep.value = _python_code(made), _sweep_file(made)
+        self.code.value, self.sweep.value = recipes(made)
 
-    def _keep(self, marks: dict[Any, Made]) -> None:
-        """List the newest of these, and close the boxes of those that go; what the user chose stays chosen."""
-        old, self._marks = self._marks, dict([*marks.items()][-_KEPT:])
-        self.list.children = tuple(self._marks)
-        for mark in old.keys() - self._marks.keys():
-            mark.close()
-        self._enable()
+    def _keep(self, marks: tuple[Any, ...]) -> None:
+        """List the clips of these boxes alone; an open box is kept for ever, and its clip with it."""
+        for mark in self.list.children:
+            if mark not in marks:
+                mark.close()
+        self.list.children = marks
 
     def _enable(self) -> None:
         """Show what there is something to do with, and enable what can be done."""
         chosen = len(self._chosen)
         self.compare.disabled, self.again.disabled = chosen < 2, chosen != 1
-        one = self._current is not None and not self._drafts  # of several drafts none is the one to save
-        several = len(self._marks) > 1
-        for part, shown in ((self.save, self._folder), (self._after, one), (self._history, several)):
-            part.layout.display = "" if shown else "none"
+        show_if(self.folder, self.save)
+        show_if(len(self._staged) == 1, self._after)  # of several drafts none is the one to save
+        show_if(len(self.list.children) > 1, self._history)
 
     def _write(self) -> None:
-        words = self._words
-        self.recipes.set_title(0, words("code"))
-        self.recipes.set_title(1, words("sweep"))
-        for mark, made in self._marks.items():
-            mark.description = made.label(words)
+        words = self.words
+        for number, name in enumerate(("code", "sweep")):
+            self.recipes.set_title(number, words(name))
+        for mark in self.list.children:
+            mark.description = mark.made.label(words)
         if self._compared:
             self.compared.value = self._in_step(self._compared)
-        if self._drafts:
-            self.show_drafts(self._drafts)
-        elif self._current:
-            self._play(self._current)
-        else:
-            self.player.value = f'<div class="svdkit-empty">{safe(words("empty"))}</div>'
+        self.show(self._staged)
 
 
 @contextlib.contextmanager
@@ -233,56 +226,41 @@ def _saying(where: Any) -> Iterator[None]:
         where.value = f'<span role="alert">{safe(error)}</span>'
 
 
-def _free(path: Path) -> Path:
-    """Give a path that no earlier panel has used: with -2, -3 and so on where it has."""
-    names = itertools.chain([path], (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2)))
-    return next(name for name in names if not name.exists())
-
-
 def _video_bytes(clip: Clip) -> bytes:
     """Give the clip as an mp4 that carries how it was made."""
     with tempfile.TemporaryDirectory() as folder:
         return clip.save(Path(folder) / "clip.mp4", keep_photo=False).read_bytes()
 
 
-def _python_code(made: Made) -> str:
-    """Write the lines that make a clip again."""
-    photo, load = made.photo, made.about.load
-    options = [repr(made.model), *(f"{name}={value!r}" for name, value in _unusual(load).items())]
-    pipe = f"svdkit.load({', '.join(options)})" if load else "...  # your own pipeline, which svdkit did not load"
-    settings = "".join(f"    {name}={value!r},\n" for name, value in made.about.settings.items())
-    return (
-        f"import svdkit\n\npipe = {pipe}\nsettings = svdkit.ClipSettings(\n{settings})\n"
-        f"photo = {photo.name or _UPLOAD!r}{'' if photo.name else '  # where your upload is'}\n"
+def recipes(made: Made) -> tuple[str, str]:
+    """Write the lines that make a clip again, and a file for ``svdkit sweep`` that varies motion and seed around it."""
+    import yaml
+
+    photo, loaded, settings = made.photo, made.about.load, dict(made.about.settings)
+    usual, name = LoadSettings().to_dict() | {"model": loaded.get("model")}, photo.name or "photo.jpg"
+    load = {key: value for key, value in loaded.items() if value != usual.get(key)}
+    options = ", ".join([repr(made.model), *(f"{key}={value!r}" for key, value in load.items())])
+    pipe = f"svdkit.load({options})" if loaded else "...  # your own pipeline, which svdkit did not load"
+    lines = "".join(f"    {key}={value!r},\n" for key, value in settings.items())
+    code = (
+        f"import svdkit\n\npipe = {pipe}\nsettings = svdkit.ClipSettings(\n{lines})\n"
+        f"photo = {name!r}{'' if photo.name else '  # where your upload is'}\n"
         f"clip = svdkit.generate(pipe, photo, settings, fit_mode={photo.mode!r}, focus={photo.focus!r})\n"
         'clip.save("clip.mp4")\n'
     )
-
-
-def _sweep_file(made: Made) -> str:
-    """Write a file for ``svdkit sweep`` that varies motion and seed around a clip."""
-    import yaml
-
-    photo, load, settings = made.photo, made.about.load, dict(made.about.settings)
-    if not load:
-        return "# a sweep loads its model itself: it cannot use a pipeline that svdkit did not load\n"
+    if not loaded:
+        return code, "# a sweep loads its model itself: it cannot use a pipeline that svdkit did not load\n"
     bucket, seed = settings.pop("motion_bucket_id"), settings.pop("seed")
     motion = sorted({max(1, bucket // 2), bucket, min(255, bucket * 3 // 2)})
     values: dict[str, Any] = {
-        "photos": [photo.name or _UPLOAD],
-        "load": {"model": made.model, **_unusual(load)},
+        "photos": [name],
+        "load": {"model": made.model, **load},
         "clip": settings,
         "fit_mode": photo.mode,
         **({"focus": list(photo.focus)} if photo.mode == "crop" else {}),
         "axes": {"motion_bucket_id": motion, "seed": [seed, seed + 1, seed + 2]},
         "results": "bench_results/from_panel",
     }
-    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None)
-    upload = "" if photo.name else f"# {_UPLOAD} stands for your upload\n"
-    return f"# svdkit sweep this_file.yml\n{upload}{text}"
-
-
-def _unusual(load: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the model, and what is as ``load`` chooses by itself."""
-    usual = LoadSettings().to_dict()
-    return {name: value for name, value in load.items() if name != "model" and value != usual.get(name)}
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    upload = "" if photo.name else f"# {name} stands for your upload\n"
+    return code, f"# svdkit sweep this_file.yml\n{upload}{text}"
