@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 from svdkit.bench import protocol as module
 from svdkit.bench.measure import Measurement
@@ -249,24 +248,6 @@ def test_whole_cells_are_records_and_the_first_is_measured_twice(pipe: Any) -> N
     assert first.image["source"] == "rocket"
     assert {"cold run 1 of 3", "warm-up 1", "repeat 1, 2 to 30", "memory"} <= set(told)
     assert Record.from_dict(first.to_dict()) == first
-
-
-@pytest.mark.parametrize(
-    ("error", "status"), [(torch.OutOfMemoryError("CUDA out of memory"), "oom"), (ValueError("odd"), "error")]
-)
-def test_out_of_memory_and_errors_are_rows(error: Exception, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pipe = loaded_toy()
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(pipe.vae, "decode", fail)
-    clip = ClipSettings(seed=1, num_inference_steps=1)
-    (record,) = run_cells(pipe, fit("rocket", height=64, width=64), [clip])
-    assert record.status == status
-    assert record.error is not None
-    assert ("ran out of memory" if status == "oom" else "odd") in record.error["message"]
-    assert record.samples["timed"] == {}
 
 
 def test_a_pipeline_of_unknown_origin_is_refused() -> None:

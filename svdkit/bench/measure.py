@@ -78,7 +78,7 @@ def watch(
             owner = getattr(pipe, part) if part else pipe
             own = vars(owner)  # past what torch and diffusers do when attributes of theirs are set
             undo.callback(own.update, {method: own[method]} if method in own else {})
-            undo.callback(own.pop, method)
+            undo.callback(own.pop, method, None)
             call = getattr(owner, method) or owner._call_impl  # noqa: SLF001 - a module that is not compiled
             own[method] = inside(stage, then, is_call=is_call)(call)
         pipe.decode_latents.svdkit_watches = True

@@ -125,12 +125,10 @@ def measure_memory(pipe: Any) -> Iterator[dict[str, Bytes]]:
 
     with meter(execution_device(pipe)) as (read, reset), watch(pipe, on_stage):
         reset()
-        try:
-            yield result
-        finally:
-            on_stage(None)
-            result |= {name: found[name] for name in TIMED_STAGES if name in found}
-            result["total"] = reduce(higher, found.values())
+        yield result
+        on_stage(None)
+    result |= {name: found[name] for name in TIMED_STAGES if name in found}
+    result["total"] = reduce(higher, found.values())
 
 
 def higher(one: Bytes, other: Bytes) -> Bytes:

@@ -183,12 +183,8 @@ def _plan(trials: Sequence[Trial], protocol: Protocol) -> Iterator[tuple[str, st
         )
         if is_enough or not left:
             return
-        turn = repeat % len(left)
-        yield (
-            "timed",
-            f"repeat {repeat + 1}, {protocol.min_repeats} to {protocol.max_repeats}",
-            left[turn:] + left[:turn],
-        )
+        turn, text = repeat % len(left), f"repeat {repeat + 1}, {protocol.min_repeats} to {protocol.max_repeats}"
+        yield "timed", text, left[turn:] + left[:turn]
 
 
 def _compile_cost() -> Counter[str]:
@@ -255,14 +251,11 @@ def trials_of(pipe: Any, frame: Frame, cells: Sequence[Cell]) -> list[list[Trial
 
     stages = [Trial(encode_photo), Trial(denoise_in_turn, lambda m: _steps(m)[1], stretch)]
     chunks = {clip["decode_chunk_size"]: Trial(partial(decode_by, clip["decode_chunk_size"])) for clip in composed}
+    whole = partial(generate, pipe, frame, progress=False, step_down=False)
     return [
         [*stages, chunks[header["clip"]["decode_chunk_size"]]]
         if method == "composed"
-        else [
-            Trial(
-                partial(generate, pipe, frame, ClipSettings.from_dict(header["clip"]), progress=False, step_down=False)
-            )
-        ]
+        else [Trial(partial(whole, ClipSettings.from_dict(header["clip"])))]
         for header, method in cells
     ]
 
