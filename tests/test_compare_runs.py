@@ -14,12 +14,10 @@ import pytest
 from svdkit.bench.record import write_record
 from svdkit.cli.notebook import run_notebook
 from tests.bench_records import GPU, VERSIONS, record
-from tests.test_quickstart import ROOT, cells, faults, text_of
+from tests.test_quickstart import COLAB, ROOT, cells, faults, text_of
 from tests.test_quickstart import source as quickstart_source
 
 COMPARE = ROOT / "notebooks" / "04_compare_runs.ipynb"
-COLAB = "https://colab.research.google.com/github/svdkit/svdkit/blob/main/notebooks/04_compare_runs.ipynb"
-
 # of the libraries that run notebooks, about one another
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -28,27 +26,18 @@ def source(name: str) -> str:
     return next(str(cell["source"]) for cell in cells(COMPARE) if cell["id"] == name)
 
 
-def test_it_opens_on_colab_by_a_badge() -> None:
-    assert f"colab-badge.svg)]({COLAB})" in source("title")
-
-
-def test_it_installs_as_the_quickstart_does() -> None:
+def test_what_a_reader_meets() -> None:
+    """A badge for Colab, the quickstart's way to install, headings that ask, and what to notice after a result."""
+    assert f"colab-badge.svg)]({COLAB.replace('01_quickstart', COMPARE.stem)})" in source("title")
     assert source("install") == quickstart_source("install")
-
-
-def test_each_heading_is_a_question() -> None:
     headings = re.findall(r"^##? (.+)$", "\n".join(cell["source"] for cell in cells(COMPARE)), re.MULTILINE)
-    assert len(headings) == 12
-    assert [heading for heading in headings if not heading.endswith("?")] == []
-
-
-def test_after_a_result_there_is_something_to_notice() -> None:
-    after = {
-        first["id"]: second["source"]
+    assert [heading.endswith("?") for heading in headings] == [True] * 12
+    silent = [
+        first["id"]
         for first, second in itertools.pairwise(cells(COMPARE))
-        if first["cell_type"] == "code" and second["cell_type"] == "markdown"
-    }
-    silent = [name for name, text in after.items() if not text.startswith("**Things to notice**")]
+        if (first["cell_type"], second["cell_type"]) == ("code", "markdown")
+        and not second["source"].startswith("**Things to notice**")
+    ]
     assert silent == ["install", "parameters", "measure", "money", "save"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 
 from svdkit.bench import measure as module
 from svdkit.bench.measure import TIMED_STAGES, Measurement, measure, watch
+from svdkit.bench.memory import measure_memory
 from svdkit.clip import Clip
 from svdkit.errors import PipelineError
 from svdkit.generate import generate
@@ -44,6 +46,10 @@ def call(pipe: Any, frame: Any) -> Any:
 
 def make(pipe: Any, frame: Any) -> Any:
     return generate(pipe, frame, CLIP, progress=False).frames
+
+
+def unet_calls(m: Measurement) -> int:
+    return sum(stage == "unet" for stage, _ in m.calls)
 
 
 def slow(monkeypatch: Any, owner: Any, name: str, seconds: float, spent: list[float]) -> None:
@@ -112,8 +118,7 @@ def test_every_step_and_chunk_is_listed(pipe: Any, frame: Any) -> None:
         *("unet", "scheduler") * 3,
         *("vae_decode", "postprocess") * 2,
     ]
-    called = sum(seconds for stage, seconds in m.calls if stage == "unet")
-    assert 0 < called <= m.seconds["unet"]
+    assert 0 < sum(seconds for stage, seconds in m.calls if stage == "unet") <= m.seconds["unet"]
 
 
 def test_after_an_error_the_pipeline_is_as_before_and_what_ran_is_told(pipe: Any, frame: Any) -> None:
@@ -122,32 +127,18 @@ def test_after_an_error_the_pipeline_is_as_before_and_what_ran_is_told(pipe: Any
 
     with pytest.raises(KeyboardInterrupt), measure(pipe) as m:
         generate(pipe, frame, CLIP, progress=False, on_step=stop)
-    assert sum(stage == "unet" for stage, _ in m.calls) == 1
+    assert unet_calls(m) == 1
     assert m.total > m.seconds["unet"] > 0
     assert "decode_latents" not in vars(pipe)
-    with measure(pipe) as m:
-        make(pipe, frame)
-    assert sum(stage == "unet" for stage, _ in m.calls) == 3
 
 
-def test_two_measurements_of_one_pipeline_at_a_time_are_refused(pipe: Any, frame: Any) -> None:
+@pytest.mark.parametrize("again", [measure, measure_memory])
+def test_two_measurements_of_one_pipeline_at_a_time_are_refused(pipe: Any, frame: Any, again: Any) -> None:
     with measure(pipe) as m:
-        with (
-            pytest.raises(PipelineError, match=r"being measured already, .* end the block around this one first"),
-            measure(pipe),
-        ):
+        with pytest.raises(PipelineError, match=r"being measured already, .* the block around this one"), again(pipe):
             pass
         make(pipe, frame)
-    assert "unet" in m.seconds
-
-
-def test_parts_that_were_replaced_before_are_put_back(pipe: Any, frame: Any) -> None:
-    inner = pipe.vae.decode
-    pipe.vae.decode = mine = partial(inner)
-    with measure(pipe) as m:
-        make(pipe, frame)
-    assert vars(pipe.vae)["decode"] is mine
-    assert m.seconds["vae_decode"] > 0
+    assert unet_calls(m) == 3
 
 
 def test_a_technique_may_come_and_go_inside_the_block(pipe: Any, frame: Any) -> None:
@@ -155,23 +146,25 @@ def test_a_technique_may_come_and_go_inside_the_block(pipe: Any, frame: Any) -> 
     with measure(pipe) as m:
         apply_technique(pipe, "two-pass-guidance")
         make(pipe, frame)
-    assert sum(stage == "unet" for stage, _ in m.calls) == 6
+    assert unet_calls(m) == 6
     assert active_techniques(pipe) == ("two-pass-guidance",)
     undo_technique(pipe, "two-pass-guidance")
     with measure(pipe) as m:
         make(pipe, frame)
-    assert sum(stage == "unet" for stage, _ in m.calls) == 3
+    assert unet_calls(m) == 3
 
 
-def test_a_compiled_unet_is_called_through_what_it_was_compiled_to(pipe: Any, frame: Any) -> None:
+def test_what_was_replaced_or_compiled_before_is_called_and_put_back(pipe: Any, frame: Any) -> None:
     """The compiler must not see our function: a graph break would be an error with fullgraph."""
+    pipe.vae.decode = mine = partial(pipe.vae.decode)
     expected = make(pipe, frame)
     pipe.unet.compile(fullgraph=True, backend="eager")  # traced as ever, and run as it is
     compiled = pipe.unet._compiled_call_impl
     with measure(pipe) as m:
         assert np.array_equal(make(pipe, frame), expected)
+    assert vars(pipe.vae)["decode"] is mine
     assert pipe.unet._compiled_call_impl is compiled
-    assert sum(stage == "unet" for stage, _ in m.calls) == 3
+    assert (unet_calls(m), m.seconds["vae_decode"] > 0) == (3, True)
 
 
 def test_time_between_calls_belongs_to_the_stage_it_prepares_or_finishes(pipe: Any, frame: Any) -> None:
@@ -179,7 +172,7 @@ def test_time_between_calls_belongs_to_the_stage_it_prepares_or_finishes(pipe: A
     told: list[str | None] = []
     with watch(pipe, told.append):
         make(pipe, frame)
-    after_unet = {told[index + 1] for index, stage in enumerate(told) if stage == "unet"}
+    after_unet = {after for stage, after in pairwise(told) if stage == "unet"}
     assert after_unet == {"scheduler", None}  # None: when maybe_free_model_hooks has ended
     assert told[-1] is None
 

@@ -18,7 +18,6 @@ import torch
 from svdkit.bench import memory as module
 from svdkit.bench.measure import TIMED_STAGES
 from svdkit.bench.memory import Nvml, higher, measure_memory, open_nvml
-from svdkit.errors import PipelineError
 from svdkit.generate import generate
 from svdkit.image import fit
 from svdkit.settings import ClipSettings
@@ -66,52 +65,51 @@ def library(**changes: Any) -> Any:
     return SimpleNamespace(**values | changes)
 
 
-def test_nvml_tells_memory_of_this_process_energy_and_state() -> None:
-    nvml = Nvml(library(), "GPU-1")
-    assert nvml.process_bytes() == 700 * MIB
-    assert nvml.device_bytes() == 900 * MIB
+@pytest.fixture
+def open_card(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Open a stand-in by the UUID of torch's device: CUDA_VISIBLE_DEVICES renumbers torch's devices, not NVML's."""
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: SimpleNamespace(uuid="1"))
+
+    def use(modules: dict[str, Any], device: str = "cuda") -> Any:
+        monkeypatch.setattr(importlib, "import_module", modules.__getitem__)
+        return open_nvml(SimpleNamespace(type=device))
+
+    return use
+
+
+def test_nvml_tells_memory_of_this_process_energy_and_state(open_card: Any) -> None:
+    nvml = open_card({"pynvml": library()})
+    assert (nvml.process_bytes(), nvml.device_bytes()) == (700 * MIB, 900 * MIB)
     assert nvml.counters() == {"energy_joules": 5.0, "throttled_seconds": 2.5}
     with nvml.watch() as state:
         assert state == {}
         time.sleep(0.5)
-    assert state == {
-        "sm_clock_mhz": 1980,
-        "temperature_celsius": 61,
-        "throttle_reasons": "hardware thermal slowdown, power cap",
-    }
+    slowed = {"throttle_reasons": "hardware thermal slowdown, power cap"}
+    assert state == {"sm_clock_mhz": 1980, "temperature_celsius": 61, **slowed}
+    assert open_card({}) is None
+    assert open_card({"pynvml": library()}, "cpu") is None
 
 
 @pytest.mark.parametrize("processes", [[OTHER], [SimpleNamespace(pid=os.getpid(), usedGpuMemory=None)]])
-def test_where_the_process_is_not_told_only_the_device_is(processes: list[Any]) -> None:
+def test_where_the_process_is_not_told_only_the_device_is(open_card: Any, processes: list[Any]) -> None:
     """In a container the process has another number outside; on Windows the driver does not tell."""
-    nvml = Nvml(library(nvmlDeviceGetComputeRunningProcesses={"card": processes}.__getitem__), "GPU-1")
+    answers = {"nvmlDeviceGetComputeRunningProcesses": {"card": processes}.__getitem__}
+    nvml = open_card({"pynvml": library(**answers)})
     assert (nvml.process_bytes(), nvml.device_bytes()) == (None, 900 * MIB)
 
 
-def test_what_a_card_does_not_know_is_none() -> None:
+def test_what_a_card_does_not_know_is_none(open_card: Any) -> None:
     def refuse(*_: Any) -> None:
         raise UnknownError("not supported")
 
     old = library(**{name: refuse for name in vars(library()) if name.startswith("nvmlDeviceGet")})
     old.nvmlDeviceGetHandleByUUID = library().nvmlDeviceGetHandleByUUID
     del old.nvmlDeviceGetTotalEnergyConsumption  # as in an old pynvml
-    nvml = Nvml(old, "GPU-1")
+    nvml = open_card({"pynvml": old})
     assert (nvml.process_bytes(), nvml.device_bytes(), nvml.counters()) == (None, None, {})
     with nvml.watch() as state:
         time.sleep(0.2)
     assert state == {}
-
-
-def test_nvml_is_found_by_the_uuid_of_torchs_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA_VISIBLE_DEVICES renumbers torch's devices, not NVML's."""
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: SimpleNamespace(uuid="1"))
-    monkeypatch.setattr(importlib, "import_module", {"pynvml": library()}.__getitem__)
-    nvml = open_nvml(SimpleNamespace(type="cuda"))
-    assert nvml is not None
-    assert nvml.process_bytes() == 700 * MIB
-    monkeypatch.setattr(importlib, "import_module", {}.__getitem__)
-    assert open_nvml(SimpleNamespace(type="cuda")) is None
-    assert open_nvml(torch.device("cpu")) is None
 
 
 GREED = 200 * MIB  # far more than what earlier tests in this process may still give back while one is measured
@@ -161,23 +159,18 @@ def test_where_linux_does_not_keep_the_peak_it_is_sampled(pipe: Any, monkeypatch
         high = read() or 0
         reset()
         assert (read() or 0) < high - GREED // 2
-    with measure_memory(pipe) as sizes:
-        make(pipe)
-    assert (sizes["total"]["process_bytes"] or 0) > 50 * MIB
 
 
 def test_on_cuda_peaks_are_torchs_own_and_begin_anew_with_each_stage(pipe: Any, monkeypatch: Any) -> None:
     """A stand-in for torch's counters: allocated grows by one at each reading, and a reset halves it."""
     state = {"allocated": 100, "reserved": 1000, "emptied": 0, "resets": 0}
 
-    def allocated(device: Any) -> int:
-        assert device.type == "cuda"
+    def allocated(_device: Any) -> int:
         state["allocated"] += 1
         return state["allocated"]
 
     def reset(_device: Any) -> None:
-        state["allocated"] //= 2
-        state["resets"] += 1
+        state.update(allocated=state["allocated"] // 2, resets=state["resets"] + 1)
 
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", allocated)
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda _device: state["reserved"])
@@ -191,8 +184,7 @@ def test_on_cuda_peaks_are_torchs_own_and_begin_anew_with_each_stage(pipe: Any, 
     taken = {"process_bytes": 705 * MIB, "device_bytes": 905 * MIB}
     assert sizes["total"] == {"peak_allocated_bytes": 51, "peak_reserved_bytes": 1000, **taken}
     assert sizes["postprocess"]["peak_allocated_bytes"] == 2
-    assert state["emptied"] == 1
-    assert state["resets"] > 10
+    assert state["emptied"] == 1 < state["resets"]
 
 
 def test_what_was_freed_is_given_back_before_a_process_is_measured(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,22 +196,6 @@ def test_what_was_freed_is_given_back_before_a_process_is_measured(pipe: Any, mo
             make(pipe)
         assert sizes["total"]["process_bytes"]
     assert asked == [0]
-
-
-def test_after_an_error_the_sizes_until_then_are_told(pipe: Any) -> None:
-    def stop(step: int, _latents: Any) -> None:
-        raise ZeroDivisionError(step)
-
-    frame = fit("rocket", height=64, width=64)
-    with pytest.raises(ZeroDivisionError), measure_memory(pipe) as sizes:
-        generate(pipe, frame, CLIP, progress=False, on_step=stop)
-    assert set(sizes) == {"image_encoder", "vae_encode", "unet", "scheduler", "total"}
-    assert "decode_latents" not in vars(pipe)
-
-
-def test_memory_and_time_are_not_measured_in_one_pass(pipe: Any) -> None:
-    with measure_memory(pipe), pytest.raises(PipelineError, match="being measured already"), measure_memory(pipe):
-        pass
 
 
 def test_higher_takes_the_larger_of_each_size() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from svdkit import read_records
-from svdkit.cli.notebook import _check_parameters, run_notebook
+from svdkit.cli.notebook import run_notebook
 from svdkit.forecast import find_card
 from svdkit.models import find_model
 from tests.test_quickstart import COLAB, ROOT, cells, children_seconds, faults, source, text_of, workplace
@@ -33,38 +33,22 @@ def parameters() -> dict[str, Any]:
     return names
 
 
-def test_it_opens_on_colab_by_a_badge() -> None:
-    assert f"colab-badge.svg)]({COLAB.replace('01_quickstart', NOTEBOOK.stem)})" in cells(NOTEBOOK)[0]["source"]
-
-
-def test_each_heading_is_a_question() -> None:
+def test_what_a_reader_meets() -> None:
+    """A badge for Colab, the quickstart's way to install, headings that ask, what to notice, honesty about micro."""
+    title, install = cells(NOTEBOOK)[0]["source"], cells(NOTEBOOK)[2]["source"]
+    assert f"colab-badge.svg)]({COLAB.replace('01_quickstart', NOTEBOOK.stem)})" in title
+    for said in ("The model measured here is called *micro*", "they say nothing", "the pictures are noise"):
+        assert said in title
+    assert install == source("install")  # which is tested to leave torch alone
     headings = re.findall(r"^## (.+)$", "\n".join(cell["source"] for cell in cells(NOTEBOOK)), re.MULTILINE)
-    assert len(headings) == 17
-    assert all(heading.endswith("?") for heading in headings)
-
-
-def test_after_a_result_there_is_something_to_notice() -> None:
-    """The choice and its reasons are one result."""
-    shown = [cell for cell in cells(NOTEBOOK) if cell["id"] != "reason-why"]
-    followers = {
-        cell["id"]: after["source"]
+    assert [heading.endswith("?") for heading in headings] == [True] * 17
+    shown = [cell for cell in cells(NOTEBOOK) if cell["id"] != "reason-why"]  # the choice and its reasons are one
+    noticed = [
+        after["source"].startswith("**Things to notice**")
         for cell, after in itertools.pairwise(shown)
         if cell["cell_type"] == "code" and cell["id"] not in {*SILENT, "choice"}
-    }
-    assert len(followers) == 15
-    assert [name for name, text in followers.items() if not text.startswith("**Things to notice**")] == []
-
-
-def test_installing_is_that_of_the_quickstart() -> None:
-    """Which is tested to leave torch alone."""
-    assert cells(NOTEBOOK)[2]["source"] == source("install")
-
-
-def test_it_is_honest_about_micro() -> None:
-    title = cells(NOTEBOOK)[0]["source"]
-    assert "The model measured here is called *micro*" in title
-    assert "they say nothing" in title
-    assert "the pictures are noise" in title
+    ]
+    assert noticed == [True] * 15
 
 
 def test_its_parameters_are_those_that_change_a_profile() -> None:
@@ -74,28 +58,10 @@ def test_its_parameters_are_those_that_change_a_profile() -> None:
         *("model", "weights", "num_inference_steps", "decode_chunk_size", "dtype", "memory", "photo"),
         *("repeats", "budget_seconds", "forecast_model", "gpu", "hourly_price", "currency", "results_folder"),
     ]
-    assert (given["model"], given["weights"], given["dtype"], given["memory"]) == (
-        "micro",
-        "trained",
-        ["auto"],
-        ["auto"],
-    )
+    assert [given[name] for name in ("model", "weights", "dtype", "memory")] == ["micro", "trained", *[["auto"]] * 2]
     assert find_card(given["gpu"]).name == given["gpu"]
     assert find_model(given["forecast_model"]).name == given["forecast_model"]
     assert given["results_folder"].startswith("bench_results/")
-
-
-def test_its_parameters_can_be_given_in_the_terminal(tmp_path: Path) -> None:
-    """`svdkit notebook` reads lists, and puts the records where everything else goes."""
-    pairs = [("num_inference_steps", "[2, 25]"), ("dtype", "[fp16, bf16]"), ("budget_seconds", "900")]
-    values, folder = _check_parameters(NOTEBOOK, pairs, output_folder=tmp_path)
-    assert folder == tmp_path
-    assert values == {
-        "num_inference_steps": [2, 25],
-        "dtype": ["fp16", "bf16"],
-        "budget_seconds": 900,
-        "results_folder": tmp_path.as_posix(),
-    }
 
 
 TINY = {

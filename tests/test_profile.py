@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -17,8 +18,8 @@ from svdkit.bench import profile as profile_module
 from svdkit.bench import protocol
 from svdkit.bench.measure import Measurement
 from svdkit.bench.profile import agreement, profile
-from svdkit.bench.protocol import Protocol, _add_up, _step_seconds, make_record, stretch
-from svdkit.bench.record import Record, read_records, write_record
+from svdkit.bench.protocol import Protocol, _steps, header_of, make_record, stretch
+from svdkit.bench.record import Record, failure_of, read_records, write_record
 from svdkit.errors import Cancelled, ModelError, SettingsError
 from svdkit.image import fit
 from svdkit.settings import ClipSettings, LoadSettings
@@ -52,53 +53,36 @@ def denoised(*calls: float, each: int = 1, freeing: float = 0.0) -> Measurement:
     return Measurement({**seconds, "total": sum(seconds.values())}, listed)
 
 
-def test_a_denoising_is_stretched_to_more_steps() -> None:
-    """The first step fetches the weights and the end frees them: once, however many steps there are."""
-    measured = denoised(5.0, 1.0, 1.2, freeing=0.5)
-    assert _step_seconds(measured) == pytest.approx(1.1)
-    longer = stretch(measured, 10)
-    assert longer["unet"] == pytest.approx(5.0 + 9 * 1.1 + 0.5)
-    assert longer["scheduler"] == pytest.approx(0.1)
-    assert longer["unattributed"] == pytest.approx(measured.seconds["unattributed"])
-    assert stretch(measured, 3)["unet"] == pytest.approx(measured.seconds["unet"])
-    assert stretch(measured, 1)["unet"] == pytest.approx(5.5)
-
-
-def test_guidance_in_two_passes_has_two_calls_a_step() -> None:
-    measured = denoised(2.0, 3.0, 1.0, 1.5, 1.0, 1.5, each=2)
-    assert _step_seconds(measured) == pytest.approx(2.5)
-    assert stretch(measured, 4)["unet"] == pytest.approx(5.0 + 3 * 2.5)
-
-
-def test_a_single_step_is_only_itself() -> None:
-    assert _step_seconds(denoised(2.0)) == 2.0
-    assert stretch(denoised(2.0), 1)["unet"] == pytest.approx(2.0)
-
-
-def test_parts_add_up_and_the_total_is_their_sum() -> None:
-    parts = ({"vae_encode": 1.0, "total": 1.1, "unattributed": 0.1}, {"unet": 2.0, "total": 2.2, "unattributed": 0.2})
-    assert _add_up(*parts) == pytest.approx({"vae_encode": 1.0, "unet": 2.0, "unattributed": 0.3, "total": 3.3})
-
-
-def test_a_grid_is_composed_of_few_runs_and_a_cell_is_measured_whole(
-    pipe: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("measured", "found", "unet"),
+    [
+        # The first step fetches the weights and the end frees them: once, however many steps there are.
+        (denoised(5.0, 1.0, 1.2, freeing=0.5), (3, 1.1), {10: 5.0 + 9 * 1.1 + 0.5, 3: 7.7, 1: 5.5}),
+        # Guidance in two passes has two calls a step.
+        (denoised(2.0, 3.0, 1.0, 1.5, 1.0, 1.5, each=2), (3, 2.5), {4: 5.0 + 3 * 2.5}),
+        (denoised(2.0), (1, 2.0), {1: 2.0}),
+    ],
+)
+def test_a_denoising_is_stretched_to_other_steps(
+    measured: Measurement, found: tuple[int, float], unet: dict[int, float]
 ) -> None:
-    ran: Counter[str] = Counter()
-    for name in ("encode", "denoise", "decode"):
-        inner = getattr(protocol, name)
+    assert _steps(measured) == pytest.approx(found)
+    for steps, seconds in unet.items():
+        longer = stretch(measured, steps)
+        assert (longer["unet"], longer["scheduler"]) == pytest.approx((seconds, 0.01 * steps))
+        assert longer["unattributed"] == measured.seconds["unattributed"]
+        assert longer["total"] == pytest.approx(seconds + 0.01 * steps + longer["unattributed"])
 
-        def counted(*args: Any, name: str = name, inner: Any = inner, **how: Any) -> Any:
-            ran[name] += 1
-            return inner(*args, **how)
 
-        monkeypatch.setattr(protocol, name, counted)
+def test_a_grid_is_composed_of_few_runs_and_a_cell_is_measured_whole(pipe: Any, monkeypatch: Any) -> None:
+    spies = {name: Mock(wraps=getattr(protocol, name)) for name in ("encode", "denoise", "decode")}
+    for name, spy in spies.items():
+        monkeypatch.setattr(protocol, name, spy)
     records = run(pipe)
     assert cells(records, method="composed") == [(n, c) for n in GRID["num_inference_steps"] for c in (1, 2, 4)]
     assert len(cells(records, method="measured")) == 1
     assert len({record.id for record in records}) == 9
-    assert ran["encode"] <= 4
-    assert ran["denoise"] <= 4
-    assert ran["decode"] <= 3 * 4
+    assert all(spy.call_count <= most for spy, most in zip(spies.values(), (4, 4, 3 * 4), strict=True))
     for record in records:
         timed = record.samples["timed"]
         assert len(timed["total"]) == len(record.order) == 2
@@ -107,13 +91,6 @@ def test_a_grid_is_composed_of_few_runs_and_a_cell_is_measured_whole(
         assert record.samples["cold"]["load"] == [0.5]
     steps = {record.clip["num_inference_steps"]: record.samples["timed"]["unet"][0] for record in records[:9]}
     assert steps[2] < steps[3] < steps[6]
-
-
-def test_composed_memory_is_the_largest_of_the_parts(pipe: Any) -> None:
-    memory = dataclasses.replace(QUICK, memory=True)
-    record, *_ = run(pipe, protocol=memory, num_inference_steps=[1], decode_chunk_size=[2], check=0)
-    assert {"image_encoder", "unet", "vae_decode", "total"} <= set(record.memory)
-    assert record.memory["total"]["process_bytes"] == max(each["process_bytes"] or 0 for each in record.memory.values())
 
 
 def test_without_composing_every_cell_is_measured_whole(pipe: Any) -> None:
@@ -154,10 +131,7 @@ def test_a_chunk_that_does_not_fit_is_a_row_and_the_others_go_on(
 
 
 def test_an_error_while_encoding_is_the_reason_of_every_cell(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
-        raise ValueError("odd photo")
-
-    monkeypatch.setattr(protocol, "encode", fail)
+    monkeypatch.setattr(protocol, "encode", Mock(side_effect=ValueError("odd photo")))
     records = run(pipe, check=0)
     assert {(record.status, (record.error or {})["message"]) for record in records} == {("error", "odd photo")}
 
@@ -165,19 +139,16 @@ def test_an_error_while_encoding_is_the_reason_of_every_cell(pipe: Any, monkeypa
 def test_ctrl_c_keeps_what_is_done_and_the_next_call_goes_on(
     pipe: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def stop_at(text: str) -> Any:
-        def tell(line: str) -> None:
-            if text in line:
-                raise KeyboardInterrupt
-
-        return tell
+    def stop_at(text: str, line: str) -> None:
+        if text in line:
+            raise KeyboardInterrupt
 
     with pytest.raises(Cancelled, match="what was complete is kept, and the same call with the same results") as early:
-        run(pipe, results=tmp_path, progress=stop_at("repeat 2"))
+        run(pipe, results=tmp_path, progress=partial(stop_at, "repeat 2"))
     assert early.value.finished == []
-    more = dataclasses.replace(QUICK, min_repeats=2, budget_seconds=60.0, max_repeats=4)
+    more = replace(QUICK, min_repeats=2, budget_seconds=60.0, max_repeats=4)
     with pytest.raises(Cancelled) as late:
-        run(pipe, results=tmp_path, protocol=more, progress=stop_at("repeat 4"))
+        run(pipe, results=tmp_path, protocol=more, progress=partial(stop_at, "repeat 4"))
     finished = late.value.finished
     assert isinstance(finished, list)
     assert [len(record.order) for record in finished] == [3] * 10
@@ -187,7 +158,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_call_goes_on(
 def other_worker(channel: Any) -> None:
     """Do what a test says in place of measuring."""
     job = channel.hear()
-    channel.say({"text": "loading"})
+    channel.say("loading")
     exec(Path(os.environ["SVDKIT_TEST_WORKER"]).read_text(encoding="utf-8"), {"channel": channel, "job": job})
 
 
@@ -206,35 +177,53 @@ def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("then", "message"),
+    ("then", "status", "kind", "message"),
     [
         (
             "import os; os.kill(os.getpid(), 9)",
-            f"{ENDED} signal 9 (SIGKILL); Linux ends processes by signal 9 when memory is short",
+            "error",
+            "Ended",
+            f"{ENDED} signal 9 (SIGKILL); Linux ends processes by",
         ),
-        ("raise SystemExit(3)", f"{ENDED} exit code 3"),
+        ("raise SystemExit(3)", "error", "Ended", f"{ENDED} exit code 3"),
+        (
+            "channel.say({'status': 'oom', 'error': {'type': 'MemoryError', 'message': 'no room'}})",
+            "oom",
+            "MemoryError",
+            "no room",
+        ),
     ],
 )
-def test_a_process_that_ends_early_leaves_a_row_a_cell(worker: Any, then: str, message: str, tmp_path: Path) -> None:
+def test_a_process_that_fails_leaves_a_row_a_cell(
+    worker: Any, then: str, status: str, kind: str, message: str, tmp_path: Path
+) -> None:
     worker(then)
-    dtypes = ["fp32", "bf16"]
-    records = profile(
-        "micro", clip=SMALL, num_inference_steps=[1, 2], dtype=dtypes, results=tmp_path, progress=False, protocol=QUICK
-    )
-    assert [(record.load["dtype"], record.clip["num_inference_steps"]) for record in records] == [
-        *(("fp32", 1), ("fp32", 2), ("bf16", 1), ("bf16", 2))
-    ]
-    assert {record.status for record in records} == {"error"}
-    assert all(record.error == {"type": "Ended", "message": message} for record in records)
-    assert records[0].image["source"] == "rocket"
+    how: dict[str, Any] = {"clip": SMALL, "results": tmp_path, "progress": False, "protocol": QUICK}
+    records = profile("micro", num_inference_steps=[1, 2], dtype=["fp32", "bf16"], **how)
+    cells = [(record.load["dtype"], record.clip["num_inference_steps"]) for record in records]
+    assert cells == [(dtype, steps) for dtype in ("fp32", "bf16") for steps in (1, 2)]
+    for record in records:
+        assert record.error is not None
+        assert (record.status, record.error["type"], record.image["source"]) == (status, kind, "rocket")
+        assert record.error["message"].startswith(message)
     assert str(tmp_path) not in (tmp_path / "records.jsonl").read_text(encoding="utf-8")
+
+
+def test_a_later_process_that_fails_leaves_no_row_and_the_cells_that_are_known(worker: Any, tmp_path: Path) -> None:
+    """Before the model was loaded a cell has another name, under which its good row would not be found."""
+    worker("raise SystemExit(3)")
+    load, frame, known = LoadSettings(model="micro"), fit("rocket", height=64, width=64), [{"id": "resolved"}]
+    cells = [(SMALL, "composed")]
+    group = profile_module.Group(load, frame, cells, tmp_path, QUICK, str, turn=1, headers=known)
+    group.in_child()
+    assert (group.headers, [*tmp_path.glob("*.jsonl")]) == (known, [])
 
 
 def test_ctrl_c_reaches_the_process_that_measures(worker: Any, tmp_path: Path) -> None:
     """Its input is closed, and its output is read to the end."""
     worker(
-        "try:\n    channel.say({'text': 'ready'})\n    channel.hear()\nexcept KeyboardInterrupt:\n"
-        "    channel.say({'text': 'stopping'})\n    open(job.results / 'told', 'w').close()"
+        "try:\n    channel.say('ready')\n    channel.hear()\nexcept KeyboardInterrupt:\n"
+        "    channel.say('stopping')\n    open(job.results / 'told', 'w').close()"
     )
     told: list[str] = []
 
@@ -247,15 +236,6 @@ def test_ctrl_c_reaches_the_process_that_measures(worker: Any, tmp_path: Path) -
         profile("micro", clip=SMALL, results=tmp_path, progress=tell)
     assert told == ["loading", "ready", "stopping"]
     assert (tmp_path / "told").exists()
-
-
-def test_a_model_that_cannot_be_loaded_is_a_row_a_cell(worker: Any) -> None:
-    error = {"type": "MemoryError", "message": "no room"}
-    worker(f"channel.say({{'status': 'oom', 'error': {error}, 'done': True}})")
-    records = profile("micro", clip=SMALL, num_inference_steps=[1, 2], progress=False)
-    assert [(record.status, record.error) for record in records] == [
-        ("oom", {"type": "MemoryError", "message": "no room"})
-    ] * 2
 
 
 @pytest.mark.slow
@@ -280,48 +260,48 @@ def test_micro_in_processes_of_its_own(tmp_path: Path) -> None:
 
 
 def test_values_that_are_not_allowed_are_refused_before_anything_is_loaded(pipe: Any) -> None:
-    with pytest.raises(
-        SettingsError, match=r"decode_chunk_size=5 is not a list of values; write decode_chunk_size=\[…\]"
+    pipeline_given = {"model": pipe, "photo": "rocket"}
+    for given, message in (
+        ({"decode_chunk_size": 5}, r"decode_chunk_size=5 is not a list of values; write decode_chunk_size=\[…\]"),
+        ({"num_inference_steps": []}, r"num_inference_steps=\[\] is not a list"),
+        ({"dtype": ["fp32"]}, "leave out dtype, memory and load, or give the model's name"),
+        ({"check": -1}, "check=-1 is not a whole number from 0"),
+        ({"model": "micro", "decode_chunk_size": [7, 15]}, "decode_chunk_size=15 with num_frames=14"),
+        ({"model": "micro", "dtype": ["fp12"]}, "dtype"),
+        (
+            {"model": "micro", "photo": fit("rocket", height=64, width=64), "clip": ClipSettings(height=72)},
+            "height=72, but the photo was fitted to 64; give one",
+        ),
     ):
-        run(pipe, decode_chunk_size=5)
-    with pytest.raises(SettingsError, match=r"num_inference_steps=\[\] is not a list"):
-        run(pipe, num_inference_steps=[])
-    with pytest.raises(SettingsError, match="decode_chunk_size=15 with num_frames=14"):
-        profile("micro", decode_chunk_size=[7, 15])
-    with pytest.raises(SettingsError, match="leave out dtype, memory and load, or give the model's name"):
-        run(pipe, dtype=["fp32"])
-    with pytest.raises(SettingsError, match="dtype"):
-        profile("micro", dtype=["fp12"])
-    with pytest.raises(SettingsError, match="check=-1 is not a whole number from 0"):
-        run(pipe, check=-1)
-    with pytest.raises(SettingsError, match="clip has height=72, but the photo was fitted to 64; give one"):
-        profile("micro", photo=fit("rocket", height=64, width=64), clip=ClipSettings(height=72))
+        with pytest.raises(SettingsError, match=message):
+            profile(**(pipeline_given | given))
     with pytest.raises(ModelError, match="did you mean 'micro'"):
         profile(load=LoadSettings(model="micra"))
 
 
-def test_what_was_interrupted_before_its_memory_is_measured_again(pipe: Any, tmp_path: Path) -> None:
-    """The results may be one file; a row without memory counts only where no memory was wanted."""
+def test_what_has_no_memory_yet_is_measured_again(pipe: Any, tmp_path: Path) -> None:
+    """The results may be one file; composed memory is the largest of the parts."""
     file = tmp_path / "mine.jsonl"
-    seconds_only = run(pipe, results=file)
-    assert run(pipe, results=file) == seconds_only
-    both = run(pipe, results=file, protocol=dataclasses.replace(QUICK, memory=True))
+    how: dict[str, Any] = {"num_inference_steps": [1], "decode_chunk_size": [2], "results": file}
+    seconds_only = run(pipe, **how)
+    assert run(pipe, **how) == seconds_only
+    both = run(pipe, protocol=replace(QUICK, memory=True), **how)
     assert [record.id for record in both] == [record.id for record in seconds_only]
-    assert all(record.memory["total"] for record in both)
+    for record in both:
+        assert {"image_encoder", "unet", "vae_decode", "total"} <= set(record.memory)
+        sizes = [each["process_bytes"] or 0 for each in record.memory.values()]
+        assert record.memory["total"]["process_bytes"] == max(sizes)
 
 
 def test_fewer_repeats_than_asked_are_measured_up(pipe: Any, tmp_path: Path) -> None:
     """With more in the same folder; the rows are then of the new ones, and asking for fewer again measures nothing."""
 
     def repeats(count: int) -> tuple[list[int], int]:
-        protocol = dataclasses.replace(QUICK, min_repeats=count)
+        protocol = replace(QUICK, min_repeats=count)
         records = run(pipe, num_inference_steps=[2], decode_chunk_size=[1, 2], results=tmp_path, protocol=protocol)
         return [len(record.order) for record in records], len(read_records(tmp_path))
 
-    assert repeats(2) == ([2] * 3, 3)
-    assert repeats(3) == ([3] * 3, 6)
-    assert repeats(3) == ([3] * 3, 6)
-    assert repeats(2) == ([3] * 3, 6)
+    assert [repeats(count) for count in (2, 3, 3, 2)] == [([2] * 3, 3), *[([3] * 3, 6)] * 3]
 
 
 def test_agreement_compares_composed_with_measured_cells_and_tells_the_noise(pipe: Any) -> None:
@@ -329,7 +309,7 @@ def test_agreement_compares_composed_with_measured_cells_and_tells_the_noise(pip
 
     def of(method: str, *seconds: float) -> Record:
         names = [str(number) for number in range(len(seconds))]
-        return dataclasses.replace(record, method=method, samples={"timed": {"total": [*seconds]}}, processes=names)
+        return replace(record, method=method, samples={"timed": {"total": [*seconds]}}, processes=names)
 
     found = agreement([of("composed", 1.02, 1.02), of("measured", 1.0, 1.01)])
     off = 1.02 / math.sqrt(1.01) - 1
@@ -346,14 +326,13 @@ def test_groups_take_turns_and_a_cell_that_failed_is_not_tried_again(monkeypatch
 
     def measure(group: profile_module.Group) -> None:
         ran.append((group.turn, group.load.dtype))
-        headers = group._asked()
-        group.ids = [header["id"] for header in headers]
-        for header in headers:
-            bad = ValueError("odd") if header["clip"]["num_inference_steps"] == 2 else None
-            if group.wanted()(header["id"], "composed"):
-                values: dict[str, Any] = {"samples": {"timed": {"total": [1.0 + group.turn]}}, "order": [0]}
-                values |= {"method": "composed", "processes": [f"{group.turn}"], "failure": bad}
-                write_record(group.results, make_record(header, **values))
+        model = {"name": "micro", "revision": None, "weights": "trained"}
+        group.headers = [header_of(group.load, clip, model, group.frame) for clip, _ in group.cells]
+        for header, method in group.wanted():
+            values: dict[str, Any] = {"samples": {"timed": {"total": [1.0 + group.turn]}}, "order": [0]}
+            values |= {"method": method, "processes": [f"{group.turn}"]}
+            values |= failure_of(ValueError("odd")) if header["clip"]["num_inference_steps"] == 2 else {}
+            write_record(group.results, make_record(header, **values))
 
     monkeypatch.setattr(profile_module.Group, "in_child", measure)
     protocol = Protocol(min_repeats=3, memory=False)

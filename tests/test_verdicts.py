@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_verdicts_meet_their_bars_on_few_trials(tmp_path: Path, capsys: pytest.C
 def test_without_a_noise_floor_drift_is_called_slower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bar can be missed."""
     monkeypatch.setattr(compare, "_DRIFT", 0.0)
-    monkeypatch.setattr(compare, "_noise", lambda _cells: None)
+    monkeypatch.setattr(compare, "spread", lambda _samples: math.nan)
     assert verdicts.main(["--trials", "60", "--out", str(tmp_path)]) == 1
     missed = [line for line in (tmp_path / "table.md").read_text(encoding="utf-8").splitlines() if "missed" in line]
     assert any(line.startswith("| drift of 2 %") for line in missed)

@@ -5,25 +5,27 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from svdkit.bench.record import Record, check_records
-from svdkit.bench.stats import FEWEST_REPEATS, Interval, Samples, median, ratio
+from svdkit.bench.stats import FEWEST_REPEATS, Interval, Samples, median, ratio, spread
 from svdkit.bench.table import completed, days, hardware, remarks, varying
 from svdkit.errors import SettingsError, shown
 from svdkit.units import aligned, format_bytes, format_count, format_seconds
 
-_Cells = dict[str, list[Record]]
+_Row = dict[str, list[Record]]  # by side, those that have some
 
 # By how much bytes differ when nothing has changed: allocators round, and a process's own depend on all that it did.
 # The same decoding took 629 to 711 MiB in six processes.
 _SAME_MEMORY = {"peak_allocated_bytes": 0.01, "process_bytes": 0.15, "peak_reserved_bytes": 0.02}
 # Measured one after the other, two sides differ by as much through heat and neighbours alone, and no interval sees it.
 _DRIFT = 0.02
+_ALONE = "one process, and what differs between processes is not known: profile in several, or give a noise floor"
 # A drift that is seen inside the sides goes on between them; this much more, for it is not quite steady nor well known.
 _GOES_ON = 1.5
 
@@ -116,127 +118,105 @@ def compare(
         ['unknown']
     """
     old_records, new_records = (check_records(given, who="compare") for given in (old_records, new_records))
-    records = completed([*old_records, *new_records])  # both together, so that a row that fails now is found
-    old_records, new_records = records[: len(old_records)], records[len(old_records) :]
-    allowed = _check_allowed(allow_different, records)
     noise: object = noise_floor  # callers are not typed
     if noise is not None and not (isinstance(noise, int | float) and 0 <= noise < math.inf):
         raise SettingsError(f"compare: noise_floor={shown(noise_floor)} is not a fraction from 0; 0.02 is 2 %")
-    old, new = _cells_of(old_records, allowed, which="old"), _cells_of(new_records, allowed, which="new")
-    _pair_failures(old, new)
-    both = [key for key in old if key in new]
+    records = completed([*old_records, *new_records])  # both together, so that a row that fails now is found
+    sides = {"old": records[: len(old_records)], "new": records[len(old_records) :]}
+    allowed = _check_allowed(allow_different, records)
+    rows = _match(sides, allowed)
+    both = [(name, cells["old"], cells["new"]) for name, cells in rows if len(cells) == 2]
     if not both:
-        raise SettingsError(f"compare: no row is in both; {_nearest(old_records, new_records)}")
-    differing = _differences([(old[key], new[key]) for key in both])
+        raise SettingsError(f"compare: no row is in both; {_nearest(*sides.values())}")
+    differing = _differences(both)
     if refused := [text for part, text in differing.items() if not {part, "environment"} & allowed]:
         advice = "allow_different=('environment',), or --allow environment, compares all the same"
         raise SettingsError.of(f"compare: hardware or versions differ ({advice})", refused)
-    spread, drift = _noise([*old.values(), *new.values()]), _drift([*old.values()], [*new.values()])
-    floor = noise_floor if noise_floor is not None else max(_DRIFT, spread or 0.0, drift)
-    is_known = noise_floor is not None
-    name = _names(records, allowed)
+    floor, source = noise_floor, "as given"
+    if floor is None:
+        floor, source = _noise_floor([[_samples(cells[side]) for _, cells in rows if side in cells] for side in sides])
+    fewest = 2 if noise_floor is None else 1
     return Comparison(
-        changes=tuple(_judge(name(key), old[key], new[key], floor, is_known=is_known) for key in both),
+        changes=tuple(_judge(*row, floor=floor, fewest=fewest) for row in both),
         noise_floor=floor,
         notes=(
-            *(f"{word}: {_origin(records)}" for word, records in (("old", old_records), ("new", new_records))),
-            f"noise floor: {floor:.1%}, {_noise_source(noise_floor, spread, drift)}",
+            *(f"{side}: {_origin(records)}" for side, records in sides.items()),
+            f"noise floor: {floor:.1%}, {source}",
             *(f"differs, as allowed: {text}" for text in differing.values()),
-            *(f"only in old: {name(key)}" for key in old if key not in new),
-            *(f"only in new: {name(key)}" for key in new if key not in old),
+            *(f"only in {side}: {name}" for name, cells in rows if len(cells) == 1 for side in cells),
         ),
     )
 
 
-def _noise(cells: Iterable[list[Record]]) -> float | None:
-    """Largest difference between processes of one cell, as a fraction; None when no cell was measured in several."""
-    medians = [[median([process]).value for process in _samples(cell)] for cell in cells]
-    return max((max(each) / min(each) - 1 for each in medians if len(each) > 1 and min(each) > 0), default=None)
+def _noise_floor(sides: Sequence[Sequence[Samples]]) -> tuple[float, str]:
+    """Up to which fraction a difference is noise, and why: what machines drift, or processes of a cell differ by.
 
-
-def _drift(*sides: list[list[Record]]) -> float:
-    """How far the machine gets from the middle of one side to that of the next, from its trend inside them.
-
-    The trend is a line through the logarithms of a cell's processes, in their order; it takes three. All cells ran in
-    the same time, so the median of a side's cells counts.
+    A drift that is seen goes on from the middle of one side to that of the next. It is a line through the logarithms of
+    a cell's processes, in their order; it takes three. All cells ran in the same time, so the median of a side's cells
+    counts.
     """
-    found = []
-    for cells in sides:
-        medians = [[median([process]).value for process in _samples(cell)] for cell in cells]
-        known = [each for each in medians if len(each) > 2 and min(each) > 0]
-        lines = [np.polyfit(range(len(each)), np.log(each), 1)[0] * len(each) for each in known]
-        found.append(float(np.median(lines)) if lines else 0.0)
-    return _GOES_ON * abs(sum(found)) / len(found)
+    spreads = [found for found in map(spread, itertools.chain(*sides)) if found >= 0]
+    if not spreads:
+        return _DRIFT, "by which machines drift; no cell was measured in several processes"
+    between = max(spreads)
+    known = [[_trend(each) for each in side if each[2:] and spread(each) >= 0] for side in sides]
+    drift = _GOES_ON * abs(float(np.mean([np.median(trends or [0.0]) for trends in known])))
+    parts = f"{_DRIFT:.0%}, by which machines drift, {between:.1%}, between processes of a cell"
+    return max(_DRIFT, between, drift), f"the largest of {parts}, and {drift:.1%}, the drift inside the sides gone on"
 
 
-def _noise_source(given: float | None, spread: float | None, drift: float) -> str:
-    if given is not None:
-        return "as given"
-    if spread is None:
-        return "by which machines drift; no cell was measured in several processes"
-    parts = f"{_DRIFT:.0%}, by which machines drift, {spread:.1%}, between processes of a cell"
-    return f"the largest of {parts}, and {drift:.1%}, the drift inside the sides gone on"
+def _trend(samples: Samples) -> float:
+    logs = np.log([np.median(process) for process in samples])
+    return float(np.polyfit(range(len(logs)), logs, 1)[0] * len(logs))
 
 
-def _judge(name: str, old: list[Record], new: list[Record], floor: float, *, is_known: bool) -> Change:
-    parts = _samples(old), _samples(new)
-    change = ratio(parts[1], parts[0]) if all(parts) else Interval(math.nan, math.nan, math.nan)
-    few = [] if math.isnan(change.value) else list(_lacking(change, *parts, is_known=is_known))
-    works = [any(record.status == "ok" for record in cell) for cell in (old, new)]
-    before, after, memory = _judge_memory(old, new)
+def _judge(name: str, old: list[Record], new: list[Record], *, floor: float, fewest: int) -> Change:
+    before, after = _samples(old), _samples(new)
+    change = ratio(after, before)
+    worked, works = (any(record.status == "ok" for record in cell) for cell in (old, new))
+    cases = (
+        ("failed", "", not (worked or works)),
+        ("fails now", "", not works),
+        ("works now", "", not worked),
+        ("unknown", "", math.isnan(change.value)),
+        ("unknown", f"under {FEWEST_REPEATS} repeats", math.isnan(change.low)),
+        ("unknown", _ALONE, min(len(before), len(after)) < fewest),
+        ("same", "", not change.excludes(1) or 1 / (1 + floor) <= change.value <= 1 + floor),
+        ("slower", "", change.value > 1),
+        ("faster", "", True),
+    )
+    verdict, lacking = next((word, reason) for word, reason, holds in cases if holds)
+    told = [f"{side}: {text}" for side, cell in (("old", old), ("new", new)) for one in cell for text in remarks(one)]
+    old_bytes, new_bytes, memory = _judge_memory(old, new)
     return Change(
         name=name,
-        old_seconds=median(parts[0]).value,
-        new_seconds=median(parts[1]).value,
+        old_seconds=median(before).value,
+        new_seconds=median(after).value,
         ratio=change,
-        time=_FAILURES[works[0], works[1]] if not all(works) else "unknown" if few else _judge_time(change, floor),
-        old_bytes=before,
-        new_bytes=after,
+        time=verdict,
+        old_bytes=old_bytes,
+        new_bytes=new_bytes,
         memory=memory,
-        remarks=(*few, *(f"{side}: {text}" for side, cell in (("old", old), ("new", new)) for text in _told(cell))),
+        remarks=tuple(dict.fromkeys(filter(None, (lacking, *told)))),
     )
 
 
-def _lacking(change: Interval, old: Samples, new: Samples, *, is_known: bool) -> Iterator[str]:
-    """Say what a verdict would need."""
-    if math.isnan(change.low):
-        yield f"under {FEWEST_REPEATS} repeats"
-    elif min(len(old), len(new)) < 2 and not is_known:
-        yield "one process, and what differs between processes is not known: profile in several, or give a noise floor"
-
-
-def _told(cell: list[Record]) -> list[str]:
-    return list(dict.fromkeys(text for record in cell for text in remarks(record)))
-
-
-_FAILURES = {(True, False): "fails now", (False, True): "works now", (False, False): "failed"}
-
-
-def _judge_time(change: Interval, floor: float) -> str:
-    if math.isnan(change.low):
-        return "unknown"
-    if not change.excludes(1) or max(change.value, 1 / change.value) - 1 <= floor:
-        return "same"
-    return "slower" if change.value > 1 else "faster"
-
-
-def _judge_memory(old: list[Record], new: list[Record]) -> tuple[int | None, int | None, str]:
-    for name, limit in _SAME_MEMORY.items():
-        before, after = (
-            max((size for r in cell if r.status == "ok" and (size := r.peaks[name])), default=0) for cell in (old, new)
-        )
-        if before and after:
-            same = abs(after / before - 1) <= limit
-            return before, after, "same" if same else "more" if after > before else "less"
+def _judge_memory(*sides: list[Record]) -> tuple[int | None, int | None, str]:
+    for kind, limit in _SAME_MEMORY.items():
+        peaks = [[record.peaks[kind] or 0 for record in cell if record.status == "ok"] for cell in sides]
+        old, new = (max(sizes, default=0) for sizes in peaks)
+        if old and new:
+            same = abs(new / old - 1) <= limit
+            return old, new, "same" if same else "more" if new > old else "less"
     return None, None, "unknown"
 
 
 def _samples(cell: list[Record]) -> list[list[float]]:
     """The seconds of a cell's records by process; those of whom it is not known are one."""
-    found: dict[str, list[float]] = {}
+    found: defaultdict[str, list[float]] = defaultdict(list)
     for record in cell:
         for name, seconds in zip(dict.fromkeys(record.processes or [""]), record.timed, strict=False):
-            found.setdefault(name, []).extend(seconds)
+            found[name] += seconds
     return list(found.values())
 
 
@@ -246,17 +226,21 @@ def _origin(records: Sequence[Record]) -> str:
 
 
 def _cells(change: Change) -> tuple[str, ...]:
-    low, high = change.ratio.low, change.ratio.high
+    value, low, high = change.ratio.value, change.ratio.low, change.ratio.high
     interval = "" if math.isnan(low) else f" ({low:.3f} to {high:.3f})"
-    size = [format_bytes(math.nan if size is None else size) for size in (change.old_bytes, change.new_bytes)]
-    ratio_text = "–" if math.isnan(change.ratio.value) else f"{change.ratio.value:.3f}{interval}"
-    seconds = format_seconds(change.old_seconds), format_seconds(change.new_seconds)
-    return change.name, *seconds, ratio_text, change.time, *size, change.memory
+    ratio_text = "–" if math.isnan(value) else f"{value:.3f}{interval}"
+    seconds = map(format_seconds, (change.old_seconds, change.new_seconds))
+    sizes = [format_bytes(size or math.nan) for size in (change.old_bytes, change.new_bytes)]
+    return change.name, *seconds, ratio_text, change.time, *sizes, change.memory
 
 
 def _identity(record: Record) -> dict[str, Any]:
     """All that decides which row a record belongs to."""
-    model = {"model": record.model["name"], **{name: record.model.get(name) for name in ("weights", "revision")}}
+    model = {
+        "model": record.model["name"],
+        "weights": record.model["weights"],
+        "revision": record.model.get("revision"),
+    }
     return {**record.settings, "image": record.image.get("sha256"), **model, "method": record.method}
 
 
@@ -274,70 +258,53 @@ def _check_allowed(names: Iterable[str], records: Sequence[Record]) -> set[str]:
     return allowed
 
 
-def _cells_of(records: Sequence[Record], allowed: set[str], *, which: str) -> _Cells:
-    """Group records into cells by what decides their row; refuse if what may differ then differs inside a cell."""
-    cells: _Cells = {}
-    for record in records:
-        parts = {name: value for name, value in _identity(record).items() if name not in allowed and value is not None}
-        cells.setdefault(json.dumps(parts, sort_keys=True), []).append(record)
-    for cell in cells.values():
-        if names := varying([_identity(record) for record in cell]):
-            rule = f"with {', '.join(names)} left out, several {which} rows are one"
+def _match(sides: Mapping[str, Sequence[Record]], allowed: set[str]) -> list[tuple[str, _Row]]:
+    """Group records by what decides their row, and name the rows; refuse if what may differ then differs inside one.
+
+    A failed run came to no method: it belongs to the first row that ran and differs in it alone.
+    """
+    known = [(side, record) for side, records in sides.items() for record in records]
+    methods: dict[str, str] = {}
+    rows: dict[str, _Row] = {}
+    for side, record in sorted(known, key=lambda pair: pair[1].status != "ok"):
+        method = methods.setdefault(_key(record, allowed | {"method"}), record.method)
+        one = record if record.status == "ok" else replace(record, method=method)
+        cell = rows.setdefault(_key(one, allowed), {}).setdefault(side, [])
+        if names := varying([*map(_identity, (*cell[:1], one))]):
+            rule = f"with {', '.join(names)} left out, several {side} rows are one"
             raise SettingsError(f"compare: {rule}; give records of which only one is meant")
-    return cells
+        cell.append(one)
+    firsts = [_identity(next(iter(row.values()))[0]) for row in rows.values()]
+    differ = [name for name in varying(firsts) if name not in allowed]
+    names = [", ".join(f"{name} {str(first.get(name))[:24]}" for name in differ) or first["model"] for first in firsts]
+    return [*zip(names, rows.values(), strict=True)]
 
 
-def _pair_failures(old: _Cells, new: _Cells) -> None:
-    """Let cells of failed rows meet those of the other side that differ in method alone: a failed run came to none."""
-
-    def bare(key: str) -> dict[str, Any]:
-        return {name: value for name, value in json.loads(key).items() if name != "method"}
-
-    for one, other in ((old, new), (new, old)):
-        for key in [key for key, cell in one.items() if not any(record.status == "ok" for record in cell)]:
-            found = next((there for there in other if bare(there) == bare(key)), key)
-            if found != key:
-                one.setdefault(found, []).extend(one.pop(key))
+def _key(record: Record, left_out: set[str]) -> str:
+    known = {name: value for name, value in _identity(record).items() if name not in left_out and value is not None}
+    return json.dumps(known, sort_keys=True)
 
 
 def _nearest(old: Sequence[Record], new: Sequence[Record]) -> str:
     """Name what differs between the two most similar rows."""
-    pairs = [(_identity(first), _identity(second)) for first, second in itertools.product(old[:100], new[:100])]
-    if not pairs:
+    pairs = itertools.product(map(_identity, old[:100]), map(_identity, new[:100]))
+    nearest = min(pairs, key=lambda pair: len(varying(pair)), default=None)
+    if nearest is None:
         return f"there are {format_count(len(old), 'old record')} and {format_count(len(new), 'new record')}"
-    first, second = min(pairs, key=lambda pair: len(varying(pair)))
-    names = varying([first, second])
-    changes = ", ".join(f"{name}: {first.get(name)} → {second.get(name)}" for name in names)
+    names = varying(nearest)
+    changes = ", ".join(f"{name}: {nearest[0].get(name)} → {nearest[1].get(name)}" for name in names)
     return f"the nearest differ in {changes}; allow_different={tuple(names)!r} or --allow compares them all the same"
 
 
-def _differences(pairs: Sequence[tuple[list[Record], list[Record]]]) -> dict[str, str]:
+def _differences(rows: Iterable[tuple[str, list[Record], list[Record]]]) -> dict[str, str]:
     """Name -> one line on a part of the environment that is not the same in old and new.
 
     Failed rows do not count: those of a process that died were written by another one, which may know no GPU.
     """
     found: dict[str, str] = {}
-    for old, new in pairs:
-        environments = [[one.machine for one in cell if one.status == "ok"] for cell in (old, new)]
-        if not all(environments):
-            continue
-        for name in varying([*environments[0], *environments[1]]):
-            before, after = ("/".join(dict.fromkeys(_text(name, e.get(name)) for e in side)) for side in environments)
-            found.setdefault(name, f"{name}: {before} → {after}")
+    for _, *cells in rows:
+        old, new = ([record.machine for record in cell if record.status == "ok"] for cell in cells)
+        for name in varying([*old, *new]) if old and new else ():
+            texts = [dict.fromkeys(str(machine.get(name)) for machine in side) for side in (old, new)]
+            found.setdefault(name, f"{name}: {' → '.join(map('/'.join, texts))}")
     return found
-
-
-def _text(name: str, value: Any) -> str:
-    return format_bytes(value) if name.endswith("_bytes") and value is not None else str(value)
-
-
-def _names(records: Sequence[Record], allowed: set[str]) -> Callable[[str], str]:
-    """Make a function that names a cell by what tells it from the others."""
-    differ = [name for name in varying([_identity(record) for record in records]) if name not in allowed]
-
-    def name(key: str) -> str:
-        values: Mapping[str, Any] = json.loads(key)
-        shown = [f"{part} {str(values.get(part))[:24]}" for part in differ]
-        return ", ".join(shown) or str(values.get("model", "all rows"))
-
-    return name

@@ -7,7 +7,6 @@ knows only that). On a CPU only the process exists: its resident memory.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import gc
 import importlib
@@ -16,7 +15,8 @@ import re
 import statistics
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ from svdkit.generate.loop import execution_device
 Bytes = dict[str, int | None]
 """The sizes of one stage; None where a size does not exist or is not known."""
 
+Gauge = tuple[Callable[[], Any], Callable[[], object]]
+"""A function that reads the peak since the last reset, and the reset."""
+
 # Bits of nvmlDeviceGetCurrentClocksThrottleReasons that mean "slower than it could be":
 # https://docs.nvidia.com/deploy/nvml-api/group__nvmlClocksEventReasons.html
 _THROTTLES = {
@@ -36,6 +39,11 @@ _THROTTLES = {
     0x40: "hardware thermal slowdown",
     0x80: "power brake",
 }
+_QUESTIONS = (
+    ("nvmlDeviceGetClockInfo", 1),  # NVML_CLOCK_SM
+    ("nvmlDeviceGetTemperature", 0),  # NVML_TEMPERATURE_GPU
+    ("nvmlDeviceGetCurrentClocksThrottleReasons",),
+)
 _SAMPLE_SECONDS = 0.005  # well below a stage of the built-in model
 _WATCH_SECONDS = 0.1
 
@@ -48,21 +56,18 @@ class Nvml:
         self._library, self._gpu = library, library.nvmlDeviceGetHandleByUUID(uuid)
 
     def _ask(self, name: str, *arguments: Any) -> Any:
-        with contextlib.suppress(self._library.NVMLError, AttributeError):  # not on this card, driver or version
+        with suppress(self._library.NVMLError, AttributeError):  # not on this card, driver or version
             return getattr(self._library, name)(self._gpu, *arguments)
         return None
 
     def process_bytes(self) -> int | None:
         """What this process takes of the GPU's memory; None in a container, where it cannot be told apart."""
-        for process in self._ask("nvmlDeviceGetComputeRunningProcesses") or ():
-            if process.pid == os.getpid() and process.usedGpuMemory:
-                return int(process.usedGpuMemory)
-        return None
+        processes = self._ask("nvmlDeviceGetComputeRunningProcesses") or ()
+        return next((process.usedGpuMemory or None for process in processes if process.pid == os.getpid()), None)
 
     def device_bytes(self) -> int | None:
         """What all processes take of it."""
-        memory = self._ask("nvmlDeviceGetMemoryInfo")
-        return None if memory is None else int(memory.used)
+        return getattr(self._ask("nvmlDeviceGetMemoryInfo"), "used", None)
 
     def counters(self) -> dict[str, float]:
         """Joules used, and seconds for which power or heat held the clocks down, since the driver was loaded."""
@@ -75,23 +80,16 @@ class Nvml:
     @contextmanager
     def watch(self) -> Iterator[dict[str, Any]]:
         """Ask while the block runs, since the GPU rests after it: median clock, highest temperature, what slows it."""
-        clocks: list[Any] = []
-        heat: list[Any] = []
-        reasons: set[str] = set()
+        answers: list[list[Any]] = [[None] * len(_QUESTIONS)]
         found: dict[str, Any] = {}
 
-        def ask() -> None:
-            clocks.append(self._ask("nvmlDeviceGetClockInfo", 1))  # NVML_CLOCK_SM
-            heat.append(self._ask("nvmlDeviceGetTemperature", 0))  # NVML_TEMPERATURE_GPU
-            bits = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons") or 0
-            reasons.update(name for bit, name in _THROTTLES.items() if bits & bit)
-
-        with _every(_WATCH_SECONDS, ask):
+        with _every(_WATCH_SECONDS, lambda: answers.append([self._ask(*question) for question in _QUESTIONS])):
             yield found
-        for name, values, pick in (("sm_clock_mhz", clocks, statistics.median), ("temperature_celsius", heat, max)):
-            if known := [value for value in values if value is not None]:
-                found[name] = pick(known)
-        found |= {"throttle_reasons": ", ".join(sorted(reasons))} if reasons else {}
+        clocks, heat, bits = ([value for value in answer if value] for answer in zip(*answers, strict=True))
+        found |= {"sm_clock_mhz": statistics.median(clocks)} if clocks else {}
+        found |= {"temperature_celsius": max(heat)} if heat else {}
+        if reasons := sorted(name for bit, name in _THROTTLES.items() if any(bit & each for each in bits)):
+            found["throttle_reasons"] = ", ".join(reasons)
 
 
 def open_nvml(device: Any) -> Nvml | None:
@@ -100,7 +98,7 @@ def open_nvml(device: Any) -> Nvml | None:
         return None
     import torch
 
-    with contextlib.suppress(Exception):  # no package, no library, another vendor: all mean that there is none
+    with suppress(Exception):  # no package, no library, another vendor: all mean that there is none
         return Nvml(importlib.import_module("pynvml"), f"GPU-{torch.cuda.get_device_properties(device).uuid}")
     return None
 
@@ -112,47 +110,44 @@ def measure_memory(pipe: Any) -> Iterator[dict[str, Bytes]]:
     Reserved and process memory only grow while a block runs, since torch keeps what it once got: of a stage they say
     how far it had come by then.
     """
-    device = execution_device(pipe)
     gc.collect()
-    _give_back()
+    with suppress(AttributeError, OSError, TypeError):  # another C library, another system
+        ctypes.CDLL(None).malloc_trim(0)  # glibc keeps by chance 35 to 140 MiB of what was freed
+    found: dict[str | None, Bytes] = {}
     result: dict[str, Bytes] = {}
-    with meter(device) as (read, reset):
-        stage: str | None = None
+    stage: str | None = None
 
-        def on_stage(following: str | None) -> None:
-            nonlocal stage
-            sizes = read()
-            for name in filter(None, (stage, "total")):
-                result[name] = higher(result.pop(name, {}), sizes)
-            reset()
-            stage = following
+    def on_stage(following: str | None) -> None:
+        nonlocal stage
+        found[stage] = higher(found.get(stage, {}), read())
+        reset()
+        stage = following
 
-        with watch(pipe, on_stage):
-            reset()
-            try:
-                yield result
-            finally:
-                on_stage(None)
-    for name in (*TIMED_STAGES, "total"):  # in the order of a run
-        if name in result:
-            result[name] = result.pop(name)
+    with meter(execution_device(pipe)) as (read, reset), watch(pipe, on_stage):
+        reset()
+        yield result
+        on_stage(None)
+    result |= {name: found[name] for name in TIMED_STAGES if name in found}
+    result["total"] = reduce(higher, found.values())
 
 
 def higher(one: Bytes, other: Bytes) -> Bytes:
     """Take the larger of each size, None where neither is known."""
-    both = {name: [size for size in (one.get(name), other.get(name)) if size is not None] for name in BYTES}
-    return {name: max(sizes, default=None) for name, sizes in both.items()}
+    known = {name: [size for each in (one, other) if (size := each.get(name)) is not None] for name in BYTES}
+    return {name: max(sizes, default=None) for name, sizes in known.items()}
 
 
 @contextmanager
-def meter(device: Any) -> Iterator[tuple[Callable[[], Bytes], Callable[[], object]]]:
-    """Give a function that reads the sizes' peaks since the last reset, and the reset."""
-    if device.type != "cuda":
-        with _resident_peak() as (read, reset):
-            yield lambda: dict(zip(BYTES, (None, _apple_bytes(device), read(), None), strict=True)), reset
-        return
+def meter(device: Any) -> Iterator[Gauge]:
+    """Give what reads the peaks of all sizes of a device."""
     import torch
 
+    if device.type != "cuda":
+        # Apple's driver keeps no peak, but gives little back either.
+        taken = torch.mps.driver_allocated_memory if device.type == "mps" else lambda: None
+        with _resident_peak() as (read, reset):
+            yield lambda: dict(zip(BYTES, (None, taken(), read(), None), strict=True)), reset
+        return
     torch.cuda.empty_cache()  # else what earlier clips reserved would count
     nvml = open_nvml(device)
 
@@ -166,58 +161,37 @@ def meter(device: Any) -> Iterator[tuple[Callable[[], Bytes], Callable[[], objec
     yield read_cuda, lambda: torch.cuda.reset_peak_memory_stats(device)
 
 
-def _apple_bytes(device: Any) -> int | None:
-    """What Apple's driver holds for torch; it keeps no peak, but gives little back either."""
-    if device.type != "mps":
-        return None
-    import torch
-
-    return int(torch.mps.driver_allocated_memory())
-
-
-def _give_back() -> None:
-    """Let glibc give the system what was freed: by chance it keeps 35 to 140 MiB, which differ between processes."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library, another system
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-@contextmanager
-def _resident_peak() -> Iterator[tuple[Callable[[], int | None], Callable[[], object]]]:
+def _resident_peak() -> AbstractContextManager[Gauge]:
     """Peak resident memory of this process: Linux keeps it (man 5 proc); elsewhere it is sampled."""
     status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    try:
+
+    def reset() -> None:
         clear.write_text("5", encoding="ascii")
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii", errors="replace"))
-    except OSError:
-        found = None
-    if found is None:
-        with _sampled_peak() as functions:
-            yield functions
-        return
 
     def read() -> int:
         text = status.read_text(encoding="ascii", errors="replace")
         return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", text)[0])
 
-    yield read, lambda: clear.write_text("5", encoding="ascii")
+    try:
+        reset()
+        read()
+    except (OSError, IndexError):
+        return _sampled_peak()
+    return nullcontext((read, reset))
 
 
 @contextmanager
-def _sampled_peak() -> Iterator[tuple[Callable[[], int], Callable[[], object]]]:
+def _sampled_peak() -> Iterator[Gauge]:
     import psutil
 
-    process = psutil.Process()
-    peak = [process.memory_info().rss]
+    peak: list[int] = []
 
     def read() -> int:
-        peak[0] = max(peak[0], process.memory_info().rss)
-        return int(peak[0])
-
-    def reset() -> None:
-        peak[0] = process.memory_info().rss
+        peak[:] = [max([psutil.Process().memory_info().rss, *peak])]
+        return peak[0]
 
     with _every(_SAMPLE_SECONDS, read):
-        yield read, reset
+        yield read, peak.clear
 
 
 @contextmanager

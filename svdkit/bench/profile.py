@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import sys
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,9 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from svdkit.bench.protocol import Protocol, describe_run, load_report, make_record, measure_group
-from svdkit.bench.record import failure_of, read_records, records_file, run_id, write_record
-from svdkit.bench.stats import ratio
+from svdkit.bench.protocol import (
+    Protocol,
+    describe_run,
+    header_of,
+    interleave,
+    load_report,
+    make_record,
+    record_of,
+    trials_of,
+)
+from svdkit.bench.record import failure_of, read_records, records_file, write_record
+from svdkit.bench.stats import ratio, spread
 from svdkit.child import Child, EndedError
 from svdkit.errors import Cancelled, SettingsError
 from svdkit.given import user_path
@@ -28,8 +37,8 @@ from svdkit.settings import ClipSettings, LoadSettings
 from svdkit.units import format_count
 
 if TYPE_CHECKING:
+    from svdkit.bench.protocol import Cell, Header
     from svdkit.bench.record import Record
-    from svdkit.bench.stats import Samples
     from svdkit.child import Channel
 
 
@@ -43,136 +52,123 @@ class Group:
 
     load: LoadSettings
     frame: Frame
-    clips: list[ClipSettings]
-    whole: list[int]
+    cells: list[tuple[ClipSettings, str]]  # each with its method
     results: Path
-    composed: bool
     protocol: Protocol
     say: Callable[[str], object]
+    label: str = ""
     turn: int = 0  # which of the protocol's processes comes next
-    ids: list[str] = field(default_factory=list)  # of the cells, filled here
+    headers: list[Header] = field(default_factory=list)  # of the cells, as far as they are known
+    load_seconds: float = 0.0
 
-    def headers(self, pipe: Any) -> list[dict[str, Any]]:
-        """What is known of the cells when the model is loaded."""
-        return [describe_run(pipe, self.frame, clip) for clip in self.clips]
+    @property
+    def is_slow(self) -> bool:
+        """Whether one process has to do."""
+        return self.load_seconds > self.protocol.max_load_seconds
 
-    def wanted(self) -> Callable[[str, str], bool]:
-        """Make a function that says whether a cell is to be measured in this turn: if each turn so far went well."""
-        have: dict[tuple[str, str], int] = {}
-        for each in _read_all(self.results):
-            key = each.id, each.method
-            have[key] = max(have.get(key, 0), _num_processes(each, self.protocol))
-        return lambda name, method: have.get((name, method), 0) == self.turn
+    def wanted(self) -> list[Cell]:
+        """Give the cells to be measured in this turn: those that went well in each turn so far."""
+        best = _best(self.results, self.protocol)
+        return [
+            (header, method)
+            for header, (_, method) in zip(self.headers, self.cells, strict=True)
+            if _num_processes(best.get((method, header["id"])), self.protocol) == self.turn
+        ]
 
     def run(self, turn: int, pipe: Any) -> None:
         """Measure once more, in a process of its own or with a pipeline; what is there already is known after once."""
         self.turn = turn
-        if turn and self.loaded_slowly():
+        if turn and (self.is_slow or not self.wanted()):
             return
-        wanted = self.wanted()
-        left = [name for name in self.ids if self.composed and wanted(name, "composed")]
-        left += [self.ids[index] for index in self.whole if turn and wanted(self.ids[index], "measured")]
-        if left or not turn:
-            self.in_child() if pipe is None else self.here(pipe)
+        if pipe is None:
+            self.in_child()
+        else:
+            self.measure(pipe, self.hear)
 
-    def loaded_slowly(self) -> bool:
-        """Whether one process has to do."""
-        mine = [record for record in _read_all(self.results) if record.id in self.ids]
-        loads = [record.samples.get("cold", {}).get("load", [0.0])[0] for record in mine if record.status == "ok"]
-        return max(loads, default=0.0) > self.protocol.max_load_seconds
+    def hear(self, message: str | tuple[list[Header], float]) -> None:
+        """Show a text, or note what is known of the cells when the model is loaded."""
+        if isinstance(message, str):
+            self.say(self.label + message)
+        else:
+            self.headers, self.load_seconds = message
 
-    def here(self, pipe: Any) -> None:
-        """Measure with a pipeline that is loaded already."""
-        self.ids = [header["id"] for header in self.headers(pipe)]
-        is_slow = pipe.svdkit.load_seconds > self.protocol.max_load_seconds
-        share = replace(self.protocol, processes=1) if is_slow else self.protocol.share
-        measure_group(
-            pipe,
-            self.frame,
-            self.clips,
-            whole=self.whole,
-            composed=self.composed,
-            protocol=replace(share, memory=share.memory and not self.turn),
-            wanted=self.wanted(),
-            keep=partial(write_record, self.results),
-            tell=self.say,
-        )
+    def measure(self, pipe: Any, tell: Callable[[Any], object]) -> None:
+        """Measure what is wanted; interrupted, keep what has enough repeats."""
+        known = [describe_run(pipe, self.frame, clip) for clip, _ in self.cells], pipe.svdkit.load_seconds
+        self.hear(known)
+        tell(known)
+        share = self.protocol if self.is_slow else self.protocol.share
+        cells = self.wanted()
+        trials = trials_of(pipe, self.frame, cells)
+        each_once = [*dict.fromkeys(itertools.chain(*trials))]
+        try:
+            interleave(pipe, each_once, replace(share, memory=share.memory and not self.turn), tell)
+        finally:
+            for (header, _), parts in zip(cells, trials, strict=True):
+                record = record_of(parts, header, load_seconds=self.load_seconds)
+                if record.error or len(record.order) >= share.min_repeats:
+                    write_record(self.results, record)
 
     def in_child(self) -> None:
-        """Measure in a process of its own; if it does not come to the end, the cells not done are failed rows."""
-        old = _read_all(self.results)
-        heard: dict[str, Any] = {"headers": self._asked()}
+        """Measure in a process of its own; if that does not come to the end, the cells not done are failed rows."""
+        info = find_model(self.load.model)
+        model = {"name": info.name, "revision": None, "weights": self.load.weights}
+        asked = self.load.replace(model=info.name)
+        self.headers = self.headers or [header_of(asked, clip, model, self.frame) for clip, _ in self.cells]
         child = Child(_WORKER, grace_seconds=_GRACE_SECONDS)
+        failure: Header = {}
         try:
             child.say(replace(self, say=str))  # without what may not be sent
-            self._listen(child, heard)
+            failure = self._listen(child)
         except KeyboardInterrupt:
             with contextlib.suppress(EndedError):
                 child.say(None)
-                self._listen(child, heard)
+                self._listen(child)
             raise
         except EndedError as error:
-            heard["error"] = {"type": "Ended", "message": f"the process that measured this cell {error}"}
+            reason = {"type": "Ended", "message": f"the process that measured this cell {error}"}
+            failure = {"status": "error", "error": reason}
         finally:
             child.end()
-            self.ids = [header["id"] for header in heard["headers"]]
-        if "error" in heard:
-            self._fail(heard, old=old)
+        for header, method in self.wanted() if failure and not self.turn else ():
+            if method == self.cells[0][1]:  # else a check of one that is composed
+                write_record(self.results, make_record(header, method=method, **failure))
 
-    def _listen(self, child: Child, heard: dict[str, Any]) -> None:
-        while "done" not in heard:
-            message = child.hear()
-            heard |= message
-            if "text" in message:
-                self.say(message["text"])
-
-    def _asked(self) -> list[dict[str, Any]]:
-        """What is known of the cells before the model is loaded."""
-        info = find_model(self.load.model)
-        model = {"name": info.name, "revision": None, "weights": self.load.weights}
-        common = {"load": self.load.replace(model=info.name).to_dict(), "model": model}
-        image = self.frame.to_dict()
-        asked: list[dict[str, Any]] = [{**common, "clip": clip.to_dict()} for clip in self.clips]
-        return [{**cell, "image": image, "id": run_id(**cell, image_sha256=self.frame.sha256)} for cell in asked]
-
-    def _fail(self, heard: dict[str, Any], *, old: list[Record]) -> None:
-        """Write a row for each cell that has neither a good record nor one of this run."""
-        values = {"status": heard.get("status", "error"), "error": heard["error"]}
-        method = "composed" if self.composed else "measured"
-        now = _read_all(self.results)
-        there = [record for record in now if record not in old or _num_processes(record, self.protocol)]
-        there_ids = {record.id for record in there if record.method == method}
-        for header in heard["headers"]:
-            if header["id"] not in there_ids:
-                write_record(self.results, make_record(header, method=method, **values))
+    def _listen(self, child: Child) -> Header:
+        """Hear a child to its end; give how it failed, if it did."""
+        while not isinstance(message := child.hear(), dict):
+            self.hear(message)
+        return message
 
 
 def work_group(channel: Channel) -> None:
     """Measure, in a process of its own; interrupted, keep what is complete."""
+    failure: dict[str, Any] = {}
     try:
-        group = replace(channel.hear(), say=lambda text: channel.say({"text": text}))
-        group.say("loading")
-        pipe = load(settings=group.load)
-        channel.say({"headers": group.headers(pipe)})
-        group.here(pipe)
+        group = channel.hear()
+        channel.say("loading")
+        group.measure(load(settings=group.load), channel.say)
     except KeyboardInterrupt:
         pass
     except Exception as error:  # noqa: BLE001 - a model that cannot be loaded is a row for each of its cells
-        channel.say(failure_of(error))
+        failure = failure_of(error)
     channel.end()  # who hears the next word may close the channel while it is being said
-    channel.say({"done": True})
+    channel.say(failure)
 
 
-def _num_processes(record: Record, protocol: Protocol) -> int:
+def _num_processes(record: Record | None, protocol: Protocol) -> int:
     """In how many processes a record has its repeats; 0 where it failed, or lacks the memory that is wanted."""
-    good = record.status == "ok" and bool(record.memory or not protocol.memory)
+    if not record or record.status != "ok" or (protocol.memory and not record.memory):
+        return 0
     repeats = Counter(record.processes or [""] * len(record.order))
-    return sum(count >= protocol.share.min_repeats for count in repeats.values()) if good else 0
+    return sum(count >= protocol.share.min_repeats for count in repeats.values())
 
 
-def _read_all(results: Path) -> list[Record]:
-    """Read the records of a results folder; none where it has none yet."""
-    return read_records(results) if records_file(results).is_file() else []
+def _best(results: Path, protocol: Protocol) -> dict[tuple[str, str], Record]:
+    """Read the record of each method and cell: of several the best, else the last."""
+    records = read_records(results) if records_file(results).is_file() else []
+    ranked = sorted(records, key=lambda record: (record.status == "ok", _num_processes(record, protocol)))
+    return {(record.method, record.id): record for record in ranked}
 
 
 def profile(
@@ -247,24 +243,26 @@ def profile(
     frame, common = _resolve(pipe, base, photo, clip or ClipSettings())
     axes = _grid(num_inference_steps=num_inference_steps, decode_chunk_size=decode_chunk_size)
     clips = [common.replace(**values) for values in axes]
-    whole = _draw(len(loads), len(clips), count=check if composed else len(loads) * len(clips), seed=seed)
+    count = len(loads) * len(clips)
+    drawn = np.random.default_rng(seed).choice(count, size=min(check, count) if composed else count, replace=False)
+    is_drawn = iter(np.isin(range(count), drawn))
     protocol = protocol or Protocol()
     protocol = protocol if pipe is None else replace(protocol, processes=1)
-    say = progress if callable(progress) else _print if progress else lambda _text: None
-    groups: list[Group] = []
-    with contextlib.ExitStack() as stack:
-        folder = user_path(results or stack.enter_context(tempfile.TemporaryDirectory(prefix="svdkit-")))
-        for settings, cells in zip(loads, whole, strict=True):
-            name = f"{settings.dtype}, {settings.memory}: " if loads[1:] else ""
-            tell = partial(_say_of, say, name)
-            groups.append(Group(settings, frame, clips, cells, folder, composed, protocol, tell))
+    say = progress if callable(progress) else partial(print, flush=True) if progress else lambda _text: None
+    with tempfile.TemporaryDirectory(prefix="svdkit-") as own:
+        folder, groups = user_path(results or own), list[Group]()
+        for one in loads:
+            cells = [(clip, "composed") for clip in clips if composed]
+            cells += [(clip, "measured") for clip in clips if next(is_drawn)]
+            label = f"{one.dtype}, {one.memory}: " if loads[1:] else ""
+            groups.append(Group(one, frame, cells, folder, protocol, say, label))
         try:
             for turn, group in itertools.product(range(protocol.processes), groups):
                 group.run(turn, pipe)
         except KeyboardInterrupt:
             text = "stopped; what was complete is kept, and the same call with the same results folder goes on"
-            raise Cancelled(text, finished=_collect(folder, groups)) from None
-        records = _collect(folder, groups)
+            raise Cancelled(text, finished=_collect(groups)) from None
+        records = _collect(groups)
     found = agreement(records)
     if found["cells"]:
         told = f"median of {format_count(int(found['cells']), 'cell')}; mean with sign {found['bias']:+.1%}"
@@ -277,18 +275,13 @@ def agreement(records: Sequence[Record]) -> dict[str, float]:
 
     "median" and "worst" are without sign, "bias" is the mean with it: above 0 composed cells come out too slow.
     """
-    cells: dict[tuple[str, str], Samples] = {}
-    for record in records:
-        if record.timed:
-            key = record.method, record.id
-            cells[key] = [*cells.get(key, []), *record.timed]
-    both = [name for way, name in cells if way == "measured" and ("composed", name) in cells]
-    pairs = [(cells["composed", name], cells["measured", name]) for name in both]
-    off = np.array([ratio(*pair).value - 1 for pair in pairs] or [np.nan])
-    middles = [[float(np.median(process)) for process in samples] for samples in cells.values()]
-    noise = max((max(each) / min(each) - 1 for each in middles if len(each) > 1), default=float("nan"))
-    middle, worst = float(np.median(abs(off))), float(np.max(abs(off)))
-    return {"cells": len(pairs), "median": middle, "worst": worst, "bias": float(np.mean(off)), "noise": noise}
+    timed = {(record.method, record.id): record.timed for record in records if record.timed}
+    pairs = [(timed.get(("composed", name)), whole) for (way, name), whole in timed.items() if way == "measured"]
+    off = [ratio(composed, whole).value - 1 for composed, whole in pairs if composed]
+    noise = max((found for found in map(spread, timed.values()) if found >= 0), default=math.nan)
+    known = np.array(off or [math.nan])
+    middle, worst = float(np.median(abs(known))), float(np.max(abs(known)))
+    return {"cells": len(off), "median": middle, "worst": worst, "bias": float(np.mean(known)), "noise": noise}
 
 
 def _grid(**lists: Any) -> list[dict[str, Any]]:
@@ -306,41 +299,17 @@ def _resolve(pipe: Any, load: LoadSettings, photo: Any, clip: ClipSettings) -> t
     info = find_model(load.model) if pipe is None else load_report(pipe).model
     if not isinstance(photo, Frame):
         photo = fit(photo, height=clip.height or info.height, width=clip.width or info.width)
-    for name, size in {"height": photo.height, "width": photo.width}.items():
+    sizes = {"height": photo.height, "width": photo.width}
+    for name, size in sizes.items():
         if getattr(clip, name) not in {None, size}:
             raise SettingsError(f"clip has {name}={getattr(clip, name)}, but the photo was fitted to {size}; give one")
-    frames = info.num_frames if info.weights_bytes else None  # else a hub model that is not known yet
-    clip = clip.replace(height=photo.height, width=photo.width, num_frames=clip.num_frames or frames)
-    clip = clip.replace(num_inference_steps=clip.num_inference_steps or info.num_inference_steps)
-    return photo, clip.replace(seed=clip.seed or 0)
+    known = info.num_frames if info.weights_bytes else None  # else a hub model that is not known yet
+    steps, frames = clip.num_inference_steps or info.num_inference_steps, clip.num_frames or known
+    return photo, clip.replace(**sizes, num_frames=frames, num_inference_steps=steps, seed=clip.seed or 0)
 
 
-def _draw(loads: int, clips: int, *, count: int, seed: int) -> list[list[int]]:
-    """Draw cells, by their number within each load."""
-    cells = loads * clips
-    drawn = np.random.default_rng(seed).choice(cells, size=min(count, cells), replace=False).tolist()
-    drawn = sorted(drawn) if count >= cells else drawn
-    return [[cell % clips for cell in drawn if cell // clips == load] for load in range(loads)]
-
-
-def _collect(folder: Path, groups: Sequence[Group]) -> list[Record]:
-    """The records of all cells, composed ones first; of several of a cell the best, else the last."""
-    found: dict[tuple[str, str], Record] = {}
-
-    def rank(record: Record) -> tuple[object, ...]:
-        return record.status == "ok", _num_processes(record, groups[0].protocol), bool(record.memory)
-
-    for record in _read_all(folder):
-        key = record.method, record.id
-        found[key] = max((record, found.get(key, record)), key=rank)
-    ids = dict.fromkeys(name for group in groups for name in group.ids)
-    return [found[key] for key in itertools.product(("composed", "measured"), ids) if key in found]
-
-
-def _say_of(say: Callable[[str], object], name: str, text: str) -> None:
-    say(name + text)
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+def _collect(groups: Sequence[Group]) -> list[Record]:
+    """The records of all cells, composed ones first."""
+    best = _best(groups[0].results, groups[0].protocol)
+    ids = dict.fromkeys(header["id"] for group in groups for header in group.headers)
+    return [best[key] for key in itertools.product(("composed", "measured"), ids) if key in best]

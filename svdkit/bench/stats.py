@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -57,8 +57,7 @@ def median(samples: Samples) -> Interval:
     Benchmarking in Reasonable Time, 2013.
     """
     if len(samples) < 2:
-        low, high = np.quantile(_resampled(samples, seed=0), [0.025, 0.975])
-        return Interval(_middle(samples), float(low), float(high))
+        return Interval(_middle(samples), *_quantiles(_resampled(samples, seed=0)))
     return _student(*_logs(samples))
 
 
@@ -66,46 +65,57 @@ def ratio(new: Samples, old: Samples) -> Interval:
     """New median over old median with its 95 % interval (Welch's, where both have several processes)."""
     if min(len(new), len(old)) < 2:
         above, below = _resampled(new, seed=1), _resampled(old, seed=2)  # the two runs' chances are independent
-        low, high = np.quantile(above / below if np.all(below) else below * math.nan, [0.025, 0.975])
-        over = _middle(old)
-        return Interval(_middle(new) / over if over else math.nan, float(low), float(high))
+        low, high = _quantiles(above / np.where(below, below, math.nan))
+        return Interval(_middle(new) / (_middle(old) or math.nan), low, high)
     (middle, variance, count), (base, other, least) = _logs(new), _logs(old)
     total = variance + other
     freedom = total**2 / (variance**2 / count + other**2 / least) if total else 1.0
     return _student(middle - base, total, freedom)
 
 
+def spread(samples: Samples) -> float:
+    """By how much the medians of processes differ, as a fraction; NaN of one process."""
+    middles = [float(np.median(process)) for process in samples]
+    return max(middles) / min(middles) - 1 if len(middles) > 1 and min(middles) > 0 else math.nan
+
+
 def percentiles(samples: Samples) -> tuple[float, float]:
     """10th and 90th percentile of all repeats."""
-    if not any(samples):
-        return math.nan, math.nan
-    low, high = np.quantile(np.concatenate([*samples]), [0.1, 0.9])
-    return float(low), float(high)
+    return _quantiles(_all(samples) or [math.nan], 0.1, 0.9)
 
 
 def chance_of_trend(order: npt.ArrayLike, seconds: npt.ArrayLike) -> float:
     """How often the same seconds in a random order would show as steep a trend, 0 to 1 (permutation test, seeded)."""
-    place = np.asarray(order, dtype=np.float64)
-    place = place - place.mean()
-    return _chance(seconds, lambda values: np.abs(values @ place))
+    place: Any = np.asarray(order)
+    return _chance(np.asarray(seconds), lambda rows: abs(rows @ (place - place.mean())))
 
 
 def chance_of_memory(seconds: npt.ArrayLike) -> float:
     """How often in a random order each of the seconds would be as much like the one before it, 0 to 1."""
-    values = np.asarray(seconds, dtype=np.float64)
+    values: Any = np.asarray(seconds)
     return _chance(values - values.mean(), lambda rows: np.sum(rows[..., 1:] * rows[..., :-1], axis=-1))
 
 
-def _chance(seconds: npt.ArrayLike, measure: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]) -> float:
-    values = np.asarray(seconds, dtype=np.float64)
+def _chance(values: Any, measure: Callable[[Any], Any]) -> float:
     shuffled = np.random.default_rng(0).permuted(np.tile(values, (_RESAMPLES, 1)), axis=1)
-    here = float(measure(values))
+    here = measure(values)
     return float(np.mean(measure(shuffled) >= here - 1e-12 * abs(here)))
+
+
+def _all(samples: Samples) -> list[float]:
+    return [seconds for process in samples for seconds in process]
+
+
+def _quantiles(values: Any, least: float = 0.025, most: float = 0.975) -> tuple[float, float]:
+    low, high = np.quantile(values, [least, most])
+    return float(low), float(high)
 
 
 def _middle(samples: Samples) -> float:
     """Median seconds of one process, the geometric mean of several."""
-    return float(np.median(samples[0])) if len(samples) == 1 else math.exp(_logs(samples)[0]) if samples else math.nan
+    if len(samples) > 1:
+        return math.exp(_logs(samples)[0])
+    return float(np.median(_all(samples) or [math.nan]))
 
 
 def _logs(samples: Samples) -> tuple[float, float, float]:
@@ -122,10 +132,10 @@ def _student(middle: float, variance: float, freedom: float) -> Interval:
     return Interval(math.exp(middle), math.exp(middle - half), math.exp(middle + half))
 
 
-def _resampled(samples: Samples, *, seed: int) -> npt.NDArray[np.float64]:
+def _resampled(samples: Samples, *, seed: int) -> Any:
     """Medians of all repeats, drawn anew with replacement; NaN when there are too few."""
-    every = np.concatenate([*samples]) if samples else np.array([])
+    every = np.array(_all(samples))
     if len(every) < FEWEST_REPEATS:
-        return np.array([math.nan])
-    draw = np.random.default_rng(seed)
-    return np.asarray(np.median(every[draw.integers(len(every), size=(_RESAMPLES, len(every)))], axis=1))
+        return np.array(math.nan)
+    drawn = np.random.default_rng(seed).integers(len(every), size=(_RESAMPLES, len(every)))
+    return np.median(every[drawn], axis=1)
