@@ -74,7 +74,10 @@ def test_real_settings_fit() -> None:
         ({"cost": {"throttled_fraction": ["much"]}}, "cost['throttled_fraction'] is ['much']; give a list of numbers"),
         ({"memory": {"nap": {}}}, "memory['nap'] is unknown; the stages are"),
         ({"memory": {"unet": {"bytes": 1}}}, "memory['unet'] is {'bytes': 1}; it holds peak_allocated_bytes"),
-        ({"memory": {"unet": {"process_bytes": 1.5}}}, "memory['unet'] is {'process_bytes': 1.5}; give whole bytes"),
+        (
+            {"memory": {"unet": {"process_bytes": 1.5}}},
+            "memory['unet'] is {'process_bytes': 1.5}; it holds peak_allocated_bytes",
+        ),
         ({"quality": {"psnr": float("inf")}}, "quality.psnr holds inf; only plain JSON values are kept; numbers are"),
         ({"quality": {"motion": np.float32(1)}}, "quality.motion holds np.float32(1.0)"),
     ],

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from svdkit.bench.plot import curves
 from svdkit.bench.record import Record, run_id, write_record
+from svdkit.bench.table import text_of
 from svdkit.clip import Clip
 from svdkit.errors import SvdkitError
-from svdkit.sweep.figures import curves
-from svdkit.sweep.report import _text_of, write_report
+from svdkit.sweep.report import write_report
 from tests.bench_records import CPU, VERSIONS
 from tests.browser import page_of
 
@@ -23,14 +24,10 @@ HOSTILE = "</script><img src=x onerror=alert(1)>\"'<b>{{ 7*7 }}$x"
 BUCKETS, SEEDS, STEPS = (30, 127, 255), (1, 2), (4, 8)
 
 
-class Run(NamedTuple):
-    """What a plot needs of a row of the report."""
-
-    settings: dict[str, Any]
-    quality: dict[str, Any]
-    seconds: float
-    memory_bytes: int | None
-    label: str
+def runs(settings: str, rows: list[Any]) -> pd.DataFrame:
+    """Return what a plot needs of a report's runs: some settings, likeness, seconds, no memory, and labels."""
+    names = [*settings.split(), "quality.first_frame_psnr_db", "seconds"]
+    return pd.DataFrame(rows, columns=names).assign(memory=pd.NA, label=[f"{row[0]} steps" for row in rows])
 
 
 def picture(place: int, *, num_frames: int = 8, height: int = 36, width: int = 64) -> np.ndarray:
@@ -97,13 +94,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_values_that_differ_late_stay_apart_and_cameras_names_are_shown() -> None:
-    assert [_text_of(rate) for rate in (23.976, 24.0, 0.02)] == ["23.976", "24", "0.02"]
-    settings: list[dict[str, Any]] = [
-        {"fps": fps, "image": image} for fps in (6, 7) for image in ("_DSC1.jpg", "_DSC2.jpg")
-    ]
-    runs = [Run(one, {}, 1.0 + one["fps"], None, "") for one in settings]
-    (curve,) = (curve for curve in curves(runs, ["fps"]) if curve.title.startswith("Time"))
-    assert all(name in curve.svg for name in ("_DSC1.jpg", "_DSC2.jpg"))
+    assert [text_of(rate) for rate in (23.976, 24.0, 0.02)] == ["23.976", "24", "0.02"]
+    rows = [(fps, image, None, 1.0 + fps) for fps in (6, 7) for image in ("_DSC1.jpg", "_DSC2.jpg")]
+    (curve,) = (curve for curve in curves(runs("fps image", rows), ["fps"]) if curve["title"].startswith("Time"))
+    assert all(name in curve["svg"] for name in ("_DSC1.jpg", "_DSC2.jpg"))
 
 
 def test_the_hardware_is_that_of_the_runs(tmp_path: Path) -> None:
@@ -163,24 +157,15 @@ class TestFiles:
         ):
             assert title in page
         assert page.count('<svg role="img" aria-label="') == 5
-        assert curves([Run({"motion_bucket_id": 1}, {}, 1.0, None, "one")], ["motion_bucket_id"]) == []
+        assert curves(runs("motion_bucket_id", [(1, None, 1.0)]), ["motion_bucket_id"]) == []
 
     def test_curves_say_their_medians_and_the_front_its_members(self):
         """The text is for those who cannot see the plot, so it has to be right."""
-        runs = [
-            Run(
-                {"num_inference_steps": steps, "image": "a"},
-                {"first_frame_psnr_db": db},
-                seconds,
-                None,
-                f"{steps} steps",
-            )
-            for steps, db, seconds in [(4, 20.0, 1.0), (4, 24.0, 1.2), (8, 30.0, 2.0), (16, 29.0, 4.0)]
-        ]
-        drawn = {curve.title: curve.text for curve in curves(runs, ["num_inference_steps"])}
-        assert drawn["Quality against num inference steps"].startswith(
-            "likeness of frame 0 to the photo, dB: median 22 at 4, 29 at 16."
-        )
+        rows = [(4, 20.0, 1.0), (4, 24.0, 1.2), (8, 30.0, 2.0), (16, 29.0, 4.0)]
+        found = curves(runs("num_inference_steps", rows), ["num_inference_steps"])
+        drawn = {curve["title"]: curve["text"] for curve in found}
+        quality = "likeness of frame\u00a00, dB: median 22 at 4, 29 at 16."
+        assert drawn["Quality against num inference steps"].startswith(quality)
         assert drawn["Quality against time (Pareto)"].endswith("in both: 4 steps; 4 steps; 8 steps.")
 
     def test_a_run_made_again_counts_once(self, tmp_path):

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from svdkit import __version__
 from svdkit.clip.provenance import plain
 from svdkit.disk import sync
 from svdkit.errors import ClipError, SettingsError, SvdkitError, SvdkitWarning, shown
-from svdkit.given import user_path
+from svdkit.given import bare, user_path
 
 __all__ = ["Record", "run_id", "write_record", "read_records", "SCHEMA_VERSION", "RECORD_STAGES", "BYTES"]
 
@@ -26,9 +25,10 @@ RECORD_STAGES = (
     *("load", "image_encoder", "vae_encode", "encode", "unet", "scheduler", "denoise"),
     *("vae_decode", "postprocess", "decode", "export", "unattributed", "total"),
 )
-BYTES = ("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes", "device_bytes")
+BYTES: tuple[str, ...] = ("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes", "device_bytes")
 _STATUSES, _METHODS = ("ok", "oom", "error", "timeout", "skipped"), ("measured", "composed")
 _PHASES = ("cold", "warm_up", "timed")
+_UTC = r"\d{4}-[01]\d-[0-3]\d[T ][0-2]\d:[0-5]\d(:[0-5]\d([.,]\d+)?)?(Z|[+]00:00)"
 # Differences of no weight for a clip's time and memory: where it ran from, main memory, what shows, fetches or writes
 # clips, and svdkit itself (it is what is compared).
 _UNRELATED = {"notebook", "ram_bytes", "svdkit", "ipywidgets", "mediapy", "huggingface-hub", "torchvision"}
@@ -101,12 +101,15 @@ class Record:
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            if item.name != "artifacts":  # whose paths are refused rather than shortened
-                object.__setattr__(self, item.name, _clean(getattr(self, item.name), where=item.name))
-        if problems := _wrong_types(self) or list(_problems(self)):
+        given = {**vars(self)}
+        artifacts = given.pop("artifacts")  # whose paths are refused rather than shortened
+        vars(self).update(_clean(given, where="Record"))  # the dataclass is frozen for others
+        kinds = {item.name: str(item.type).partition("[")[0] for item in fields(self)}  # "dict" of "dict[str, Any]"
+        found = {name: type(value).__name__ for name, value in vars(self).items() if (name, value) != ("error", None)}
+        problems = [f"{name} is a {kind}; give a {kinds[name]}" for name, kind in found.items() if kind != kinds[name]]
+        if problems := problems or [*_problems(self)]:
             raise SettingsError.of("Record", problems)
-        object.__setattr__(self, "artifacts", dict(self.artifacts))
+        vars(self).update(artifacts=dict(artifacts))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -127,15 +130,16 @@ class Record:
         stages = [seconds for stage, seconds in timed.items() if seconds and stage not in ("load", "total")]
         seconds = timed.get("total") or [sum(clip) for clip in zip(*stages, strict=False)]
         names = self.processes if len(self.processes) == len(seconds) else [""] * len(seconds)
-        pairs = list(zip(seconds, names, strict=True))
-        return [[value for value, process in pairs if process == name] for name in dict.fromkeys(names)]
+        return [
+            [value for value, process in zip(seconds, names, strict=True) if process == name]
+            for name in dict.fromkeys(names)
+        ]
 
     @property
     def peaks(self) -> dict[str, int | None]:
         """The run's bytes under their three names: those of "total", else the largest of any stage."""
-        stages = [self.memory["total"]] if "total" in self.memory else list(self.memory.values())
-        sizes = {name: [size for stage in stages if (size := stage.get(name)) is not None] for name in BYTES}
-        return {name: max(found, default=None) for name, found in sizes.items()}
+        stages = [self.memory["total"]] if "total" in self.memory else self.memory.values()
+        return {name: max((s[name] or 0 for s in stages if s.get(name) is not None), default=None) for name in BYTES}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, a copy."""
@@ -146,11 +150,10 @@ class Record:
         """Build from ``to_dict()`` of this version or any older one; SettingsError says what cannot be read."""
         if not isinstance(values, Mapping):
             raise SettingsError(f"Record: a {type(values).__name__} is no record; give what to_dict() returned")
-        known = {item.name: item.default is MISSING and item.default_factory is MISSING for item in fields(cls)}
-        values = _upgrade(dict(values))
-        problems = [f"it lacks {name}" for name, needed in known.items() if needed and name not in values]
-        unknown: list[Any] = [name for name in values if name not in known]
-        problems += [f"{name[:60] if isinstance(name, str) else shown(name)} is not a name here" for name in unknown]
+        values = _upgrade(values)
+        needed = [item.name for item in fields(cls) if item.default is item.default_factory is MISSING]
+        problems = [f"it lacks {name}" for name in needed if name not in values]
+        problems += [f"{bare(name)} is not a name here" for name in values if name not in cls.__dataclass_fields__]
         if problems:
             raise SettingsError.of("Record", problems)
         return cls(**values)
@@ -204,24 +207,16 @@ def write_record(path: str | Path, record: Record) -> None:
     file = records_file(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab+") as stream:
-        start, tail = _last_line(stream)
-        if tail and not _is_json(tail):  # torn; else complete but for its end
-            stream.truncate(start)
-        gap = "\n" if tail and _is_json(tail) else ""
-        stream.write(f"{gap}{json.dumps(record.to_dict(), allow_nan=False)}\n".encode())
+        size = stream.tell()
+        stream.seek(max(0, size - 1))  # one byte: a sweep appends thousands of lines
+        if stream.read() not in (b"", b"\n"):
+            stream.seek(0)
+            last = stream.read().rpartition(b"\n")[2]
+            stream.truncate(size if _is_json(last) else size - len(last))
+            stream.write(b"\n" if _is_json(last) else b"")  # whole but for its end
+        stream.write(f"{json.dumps(record.to_dict(), allow_nan=False)}\n".encode())
         stream.flush()
         sync(stream.fileno())
-
-
-def _last_line(stream: BinaryIO) -> tuple[int, bytes]:
-    """Where the last line begins, and what stands there; read from the end, since a sweep appends thousands."""
-    start, tail = stream.seek(0, os.SEEK_END), b""
-    while start and b"\n" not in tail:
-        size = min(start, 65536)
-        start = stream.seek(start - size)
-        tail = stream.read(size) + tail
-    kept = tail.rfind(b"\n") + 1
-    return start + kept, tail[kept:]
 
 
 def read_records(path: str | Path) -> list[Record]:
@@ -239,59 +234,55 @@ def read_records(path: str | Path) -> list[Record]:
     advice = "give a results folder with records.jsonl in it, or a .jsonl file"
     try:
         file = records_file(path)
-        lines = file.read_bytes().split(b"\n")
+        *lines, last = file.read_bytes().split(b"\n")
     except FileNotFoundError as error:
         raise SvdkitError(f"there is no {error.filename}; {advice}") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SvdkitError(f"{shown(path)} cannot be read ({reason}); {advice}") from error
-    records = []
-    for number, line in enumerate(lines, start=1):
-        if number == len(lines) and line and not _is_json(line):
-            text = f"{file}: line {number} is torn, as a crash leaves it, and is left out; its run has to be made again"
-            warnings.warn(text, SvdkitWarning, stacklevel=2)
-        elif line.strip():
-            records.append(_read_line(line, where=f"{file}, line {number}"))
-    return _joined(records)
+    if last and not _is_json(last):
+        torn = f"{file}: line {len(lines) + 1} is torn, as a crash leaves it, and is left out"
+        warnings.warn(f"{torn}; its run has to be made again", SvdkitWarning, stacklevel=2)
+        last = b""
+    numbered = enumerate([*lines, last], start=1)
+    return _joined(_read_line(line, where=f"{file}, line {number}") for number, line in numbered if line.strip())
 
 
 def _joined(records: Iterable[Record]) -> list[Record]:
     """Make one record of those that say of one run on one machine what different processes measured."""
     found: dict[object, Record] = {}
     for number, record in enumerate(records):
-        key: object = (record.id, record.method, json.dumps(record.machine, sort_keys=True))
-        if record.status != "ok" or not record.processes:
-            key = number
-        elif key in found and not set(found[key].processes).isdisjoint(record.processes):
-            key = number  # measured again by the same process
-        found[key] = _join(found[key], record) if key in found else record
+        key = (record.id, record.method, json.dumps(record.machine, sort_keys=True))
+        mate = found.get(key)
+        known = set(mate.processes) if mate else set()
+        if record.status != "ok" or not record.processes or known & set(record.processes):
+            found[number] = record
+        else:
+            parts = ("samples", "order", "processes", "memory", "cost") if mate else ()
+            found[key] = replace(
+                mate or record, **{name: _both(getattr(mate, name), getattr(record, name)) for name in parts}
+            )
     return list(found.values())
 
 
-def _join(first: Record, second: Record) -> Record:
-    samples = {
-        phase: {stage: [*seconds, *second.samples.get(phase, {}).get(stage, [])] for stage, seconds in stages.items()}
-        for phase, stages in first.samples.items()
-    }
-    both = ((name, first.cost[name], second.cost[name]) for name in first.cost.keys() & second.cost.keys())
-    lists = {name: [*one, *other] for name, one, other in both if isinstance(one, list) and isinstance(other, list)}
-    order, processes = [*first.order, *second.order], [*first.processes, *second.processes]
-    memory, cost = first.memory or second.memory, {**second.cost, **first.cost, **lists}
-    return replace(first, samples=samples, order=order, processes=processes, memory=memory, cost=cost)
+def _both(one: Any, other: Any) -> Any:
+    """Lists one after the other, dicts name by name; of all else the first."""
+    if isinstance(one, list) and isinstance(other, list):
+        return [*one, *other]
+    if isinstance(one, dict) and isinstance(other, dict):
+        return {**other, **{name: _both(value, other.get(name)) for name, value in one.items()}}
+    return one
 
 
-def check_records(given: object, *, who: str) -> list[Record]:
+def check_records(given: Any, *, who: str) -> list[Record]:
     """Give records as a list; a SettingsError when anything else is given, or is among them."""
-    found: list[Record] = []
-    given = () if given is None else given
     try:
-        items = iter([given] if isinstance(given, str | bytes | Record) else given)  # type: ignore[call-overload]
+        found: list[Any] = [] if given is None else [given] if isinstance(given, str) else list(given)
     except Exception:  # noqa: BLE001 - an unknown object's, which may be any
-        items = iter([given])
-    for item in items:
+        found = [given]
+    for item in found:
         if not isinstance(item, Record):
             raise SettingsError(f"{who}: {shown(item)} is no record; give a list of them, as read_records returns it")
-        found.append(item)
     return found
 
 
@@ -326,56 +317,51 @@ def _clean(value: Any, *, where: str) -> Any:
         return plain(value, where=where)
     except ClipError as error:
         text = str(error).removeprefix("provenance ")
-        raise SettingsError(f"Record: {text}; numbers are Python's own and finite (None for others)") from error
+        raise SettingsError(f"{text}; numbers are Python's own and finite (None for others)") from error
 
 
-def _upgrade(values: dict[str, Any]) -> dict[str, Any]:
+def _upgrade(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Turn a record of an older version into one of this version, step by step."""
-    given = version = values.get("schema_version")
+    version = values.get("schema_version")
     if type(version) is not int:
         raise SettingsError(f"Record: schema_version is {shown(version)}; every record has one, a whole number")
     if version > SCHEMA_VERSION:
-        advice = "update svdkit: pip install -U svdkit"
-        raise SettingsError(
-            f"Record: schema version {version} is newer than {SCHEMA_VERSION}, the last known; {advice}"
-        )
-    while version < SCHEMA_VERSION:
-        if version not in _UPGRADES:
-            raise SettingsError(f"Record: schema version {given} was never written by svdkit; make the record again")
-        values = _UPGRADES[version](values)
-        version += 1
-        values["schema_version"] = version
+        known = f"{SCHEMA_VERSION}, the last known; update svdkit: pip install -U svdkit"
+        raise SettingsError(f"Record: schema version {version} is newer than {known}")
+    for step in range(version, SCHEMA_VERSION):
+        if step not in _UPGRADES:
+            raise SettingsError(f"Record: schema version {version} was never written by svdkit; make the record again")
+        values = _UPGRADES[step]({**values, "schema_version": step + 1})
     return values
-
-
-def _wrong_types(record: Record) -> list[str]:
-    kinds = {item.name: str(item.type).partition("[")[0] for item in fields(record)}  # "dict" of "dict[str, Any]"
-    found = {name: type(getattr(record, name)).__name__ for name in kinds if name not in ("error", "schema_version")}
-    return [f"{name} is a {kind}; give a {kinds[name]}" for name, kind in found.items() if kind != kinds[name]]
 
 
 def _problems(record: Record) -> Iterator[str]:
     if not re.fullmatch("[0-9a-f]{16}", record.id):
         yield f"id is {shown(record.id)}; run_id(...) gives it: 16 hexadecimal digits"
-    for name, known in (("status", _STATUSES), ("method", _METHODS)):
-        if getattr(record, name) not in known:
-            yield f"{name} is {shown(getattr(record, name))}; it is one of {', '.join(known)}"
-    model, weights = record.model.get("name"), record.model.get("weights")
-    if not (model and isinstance(model, str)) or weights not in ("trained", "random"):
+    if record.status not in _STATUSES:
+        yield f"status is {shown(record.status)}; it is one of {', '.join(_STATUSES)}"
+    if record.method not in _METHODS:
+        yield f"method is {shown(record.method)}; it is one of {', '.join(_METHODS)}"
+    name = record.model.get("name")
+    if not (name and isinstance(name, str)) or record.model.get("weights") not in ("trained", "random"):
         yield f"model is {shown(record.model)}; it needs a name, and weights that are 'trained' or 'random'"
-    if not _is_utc(record.started_at):
+    if not re.fullmatch(_UTC, record.started_at):
         yield f"started_at is {shown(record.started_at)}; give ISO 8601 in UTC: datetime.now(timezone.utc).isoformat()"
     if record.schema_version != SCHEMA_VERSION:
         yield f"schema_version is {record.schema_version}; build version {SCHEMA_VERSION}; from_dict reads older ones"
-    if not (record.error is None if record.status == "ok" else _is_reason(record.error)):
+    reason = {name: type(text) for name, text in (record.error or {}).items()}
+    if reason != ({} if record.status == "ok" else {"type": str, "message": str}):
         yield f"error is {shown(record.error)} with status {record.status!r}; all but 'ok' need type and message"
+    if not _is_list(record.order, int) or min(record.order, default=0) < 0:
+        yield f"order is {shown(record.order)}; give positions, whole numbers from 0"
+    if not _is_list(record.processes, str):
+        yield f"processes is {shown(record.processes)}; give names, texts"
     yield from _value_problems(record)
-    yield from _sample_problems(record.samples)
-    yield from _repeat_problems(record)
-    yield from _memory_problems(record.memory)
-    outside = [path for path in record.artifacts.values() if not _is_inside(path)]
-    if outside:
-        yield f"artifacts has {shown(outside)}; give paths relative to the results folder, with /"
+    yield from _stage_problems(record)
+
+
+def _is_list(value: object, *kinds: type) -> bool:
+    return isinstance(value, list) and {*map(type, value)} <= {*kinds}
 
 
 def _value_problems(record: Record) -> Iterator[str]:
@@ -393,20 +379,16 @@ def _value_problems(record: Record) -> Iterator[str]:
     for name in ("source", "sha256"):
         if not isinstance(record.image.get(name), str | None):
             yield f"image[{name!r}] is {shown(record.image[name])}; give a text, or None"
-
-
-def _repeat_problems(record: Record) -> Iterator[str]:
-    if not all(type(position) is int and position >= 0 for position in record.order):
-        yield f"order is {shown(record.order)}; give positions, whole numbers from 0"
-    if not all(isinstance(name, str) for name in record.processes):
-        yield f"processes is {shown(record.processes)}; give names, texts"
-    shares = record.cost.get("throttled_fraction", [])
-    if not isinstance(shares, list) or not all(type(share) in (int, float) for share in shares):
+    if not _is_list(shares := record.cost.get("throttled_fraction", []), int, float):
         yield f"cost['throttled_fraction'] is {shown(shares)}; give a list of numbers, one a timed clip"
+    paths: Iterable[Any] = record.artifacts.values()
+    for path in paths:
+        if not isinstance(path, str) or re.search(r"^[/~]|\\|:|(^|/)\.\.(/|$)|^$", path):
+            yield f"artifacts has {shown(path)}; give paths relative to the results folder, with /"
 
 
-def _sample_problems(samples: Mapping[str, Any]) -> Iterator[str]:
-    for phase, stages in samples.items():
+def _stage_problems(record: Record) -> Iterator[str]:
+    for phase, stages in record.samples.items():
         if phase not in _PHASES or not isinstance(stages, dict):
             yield f"samples has {shown(phase)}; it holds {', '.join(_PHASES)}, each a dict of stages"
             continue
@@ -414,33 +396,15 @@ def _sample_problems(samples: Mapping[str, Any]) -> Iterator[str]:
             where = f"samples[{phase!r}][{shown(stage)}]"
             if stage not in RECORD_STAGES:
                 yield f"{where} is unknown; the stages are {', '.join(RECORD_STAGES)}"
-            elif not isinstance(seconds, list) or not all(type(s) in (int, float) and s < 1e9 for s in seconds):
+            elif not _is_list(seconds, int, float) or max(seconds, default=0) >= 1e9:
                 yield f"{where} is {shown(seconds)}; give a list of seconds"
-            elif stage != "unattributed" and any(s < 0 for s in seconds):
+            elif stage != "unattributed" and min(seconds, default=0) < 0:
                 yield f"{where} is {shown(seconds)}; seconds are not negative"
-
-
-def _memory_problems(memory: Mapping[str, Any]) -> Iterator[str]:
+    memory: dict[str, Any] = record.memory
     for stage, sizes in memory.items():
+        known = sizes if isinstance(sizes, dict) else {"": sizes}
+        counts = [0 if size is None else size for size in known.values()]
         if stage not in RECORD_STAGES:
             yield f"memory[{shown(stage)}] is unknown; the stages are {', '.join(RECORD_STAGES)}"
-        elif not isinstance(sizes, dict) or not sizes.keys() <= set(BYTES):
-            yield f"memory[{stage!r}] is {shown(sizes)}; it holds {', '.join(BYTES)}"
-        elif not all(size is None or (type(size) is int and size >= 0) for size in sizes.values()):
-            yield f"memory[{stage!r}] is {shown(sizes)}; give whole bytes from 0, or None"
-
-
-def _is_reason(error: object) -> bool:
-    texts = isinstance(error, dict) and all(isinstance(value, str) for value in error.values())
-    return texts and set(error) == {"type", "message"}  # type: ignore[call-overload]  # a dict, see above
-
-
-def _is_inside(path: object) -> bool:
-    return isinstance(path, str) and not re.search(r"^[/~]|\\|:|(^|/)\.\.(/|$)|^$", path)
-
-
-def _is_utc(text: str) -> bool:
-    try:
-        return datetime.fromisoformat(text.replace("Z", "+00:00")).utcoffset() == timedelta(0)
-    except ValueError:
-        return False
+        elif not known.keys() <= {*BYTES} or not _is_list(counts, int) or min(counts, default=0) < 0:
+            yield f"memory[{stage!r}] is {shown(sizes)}; it holds {', '.join(BYTES)}: whole bytes from 0, or None"

@@ -8,9 +8,9 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from svdkit.bench.stats import (
     ratio,
 )
 from svdkit.errors import SettingsError, shown
-from svdkit.units import format_bytes, format_count, format_seconds
+from svdkit.units import format_bytes, format_count, format_money, format_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,18 +34,29 @@ __all__ = ["table", "to_markdown", "to_html", "to_csv"]
 
 # What of an environment is hardware; all else are versions.
 _HARDWARE = ("gpu", "gpu_count", "vram_bytes", "cpu", "cpu_count")
-_NO_INTERVAL = Interval(math.nan, math.nan, math.nan)
-# Columns -> their headings, where the name alone does not say it.
-_PLAIN = {"peak_allocated_bytes": "peak allocated", "peak_reserved_bytes": "peak reserved", "process_bytes": "process"}
-_PLAIN |= {"device_bytes": "device"}
-_IN_OTHERS = {"seconds_low", "seconds_high", "seconds_p10", "seconds_p90", "ratio_low", "ratio_high", "best", "id"}
-_TIMES = {"forecast_seconds": "forecast", "seconds": "clip time (95 %)"}
-_HEADINGS = {**_TIMES, "ratio": "× baseline (95 %)", **_PLAIN}
-_NUMBERS = {"repeats", "processes", "ratio", *_TIMES, *_PLAIN}
+# Columns of results with their headings; settings and parts of the machine go by their names.
+COLUMNS: dict[str, str] = {
+    "repeats": "repeats",
+    "processes": "processes",
+    "forecast_seconds": "forecast",
+    "seconds": "clip time (95 %)",
+    "ratio": "× baseline (95 %)",
+    **dict(zip(BYTES, ("peak allocated", "peak reserved", "process", "device"), strict=True)),
+    "quality.motion_percent_width_per_second": "motion, % width/s",
+    "quality.camera_explained_fraction": "as one camera",
+    "quality.sharpness_last_to_first_ratio": "sharpness kept",
+    "quality.warp_error_grey_levels": "warp error, grey levels",
+    "quality.chunk_border_ratio": "chunk borders",
+    "quality.first_frame_psnr_db": "likeness of frame\u00a00, dB",
+    "quality.reference_psnr_db": "likeness to the reference, dB",
+    "money": "cost",
+}
+_IN_OTHERS = {"seconds_low", "seconds_high", "seconds_p10", "seconds_p90", "ratio_low", "ratio_high"}
+_IN_OTHERS |= {"currency", "best", "id"}
 
 # Colours with their own text colour, so that they can be read in dark notebooks too.
-_BEST_STYLE, _FAILED_STYLE = "background:#d5f0dc;color:#0a3a17", "background:#fbe0dd;color:#5c1109"
-_CELL_STYLE = "padding:3px 8px;vertical-align:top;border-bottom:1px solid #8884;text-align:"
+_STYLES = {"": "", "best": "background:#d5f0dc;color:#0a3a17;font-weight:bold"}
+_STYLES |= {"failed": "background:#fbe0dd;color:#5c1109"}
 
 # By how much composed clips differ from whole ones in the mean of a precision's cells: bench_results/composition, micro
 # on a CPU. No GPU was measured.
@@ -54,12 +65,6 @@ _COMPOSED = 0.02
 _THROTTLED, _TREND, _UNLIKELY, _LONG = 0.05, 0.01, 0.01, 10
 
 _FORMULA_SIGNS = tuple("=+-@\t\n\uff1d\uff0b\uff0d\uff20")  # and as wide as a Chinese or Japanese letter
-
-
-class _Cell(NamedTuple):
-    text: str
-    best: bool = False
-    failed: bool = False
 
 
 def table(records: Sequence[Record], *, baseline: Record | str | None = None) -> pd.DataFrame:
@@ -98,11 +103,11 @@ def table(records: Sequence[Record], *, baseline: Record | str | None = None) ->
         | _result(record, pinned)
         for record, row, machine in zip(records, settings, machines, strict=True)
     ]
-    _mark_best(rows, records)
     last = ("best", "remarks", "reason", "id")
     names = dict.fromkeys(name for row in rows for name in row if name not in last)
     frame = pd.DataFrame(rows, columns=[*names, *last]).astype(dict.fromkeys(BYTES, "Int64"))
-    frame.attrs["about"] = _about(records, settings, machines, pinned)
+    frame["best"] = _best(frame, records)
+    frame.attrs |= {"about": _about(records, settings, machines, pinned), "settings": varying(settings)}
     return frame
 
 
@@ -110,21 +115,17 @@ def _find_baseline(records: Sequence[Record], baseline: Record | str | None) -> 
     timed = [record for record in records if record.timed]
     if baseline is None:
         return timed[0] if timed else None
-    if isinstance(baseline, Record) and baseline in timed:
-        return baseline
     name: object = baseline.id if isinstance(baseline, Record) else baseline
-    found = [record for record in timed if isinstance(name, str) and record.id.startswith(name)]
-    if not found or len({record.id for record in found}) > 1:
+    found = [record for record in timed if record is baseline or (isinstance(name, str) and record.id.startswith(name))]
+    if len({record.id for record in found}) != 1:
         known = ", ".join(dict.fromkeys(record.id for record in timed)) or "none"
         raise SettingsError(f"table: baseline {shown(name)} is not one of the records with seconds; they are: {known}")
-    return found[0]
+    return baseline if isinstance(baseline, Record) and baseline in found else found[0]
 
 
 def _result(record: Record, pinned: Record | None) -> dict[str, Any]:
     parts = record.timed
-    to_baseline = ratio_of(record, pinned) if pinned and parts else _NO_INTERVAL
-    if record is pinned:
-        to_baseline = Interval(1.0, 1.0, 1.0)
+    to_baseline = Interval(1.0, 1.0, 1.0) if record is pinned else ratio_of(record, pinned or record)
     p10, p90 = percentiles(parts)
     error = record.error or {}
     return {
@@ -141,36 +142,29 @@ def _result(record: Record, pinned: Record | None) -> dict[str, Any]:
         **to_baseline.named("ratio"),
         **record.peaks,
         **{f"quality.{name}": value for name, value in record.quality.items()},
-        "best": "",
+        "money": record.cost.get("money"),
+        "currency": record.cost.get("currency", "USD") if "money" in record.cost else None,
         "remarks": "; ".join(remarks(record)),
         "reason": f"{error['type']}: {error['message']}" if error else "",
         "id": record.id,
     }
 
 
-def _mark_best(rows: list[dict[str, Any]], records: Sequence[Record]) -> None:
-    """Mark the fastest row and all that cannot be told from it, and those with the smallest peak.
+def _best(frame: pd.DataFrame, records: Sequence[Record]) -> list[str]:
+    """Name the columns in which each row is best: the fastest and all that cannot be told from it, the smallest peak.
 
     Without an interval, or of fewer than five repeats, nothing can be told: such a row is not judged.
     """
-    done = [index for index, row in enumerate(rows) if row["status"] == "ok"]
-    sure = [index for index in done if rows[index]["repeats"] >= FEWEST_REPEATS]
-    timed = [index for index in sure if not math.isnan(rows[index]["seconds_low"])]
-    marks: dict[int, list[str]] = {index: [] for index in done}
-    if len(timed) > 1:
-        first = min(timed, key=lambda index: float(rows[index]["seconds"]))
-        for index in timed:
-            lowest = ratio_of(records[index], records[first]).low
-            if index == first or lowest <= 1:
-                marks[index].append("seconds")
-    measure = next((name for name in BYTES[1:] if any(rows[index][name] for index in done)), BYTES[0])
-    sizes = {index: rows[index][measure] for index in done if rows[index][measure] is not None}
-    if len(set(sizes.values())) > 1:
-        smallest = min(sizes.values())
-        for index in (index for index, size in sizes.items() if size == smallest):
-            marks[index].append(measure)
-    for index, words in marks.items():
-        rows[index]["best"] = ", ".join(words)
+    done = frame[frame["status"] == "ok"]
+    sure = done[(done["repeats"] >= FEWEST_REPEATS) & done["seconds_low"].notna()]
+    base = records[sure["seconds"].idxmin()] if len(sure) > 1 else None
+    fast = [index for index in sure.index if base and not ratio_of(records[index], base).low > 1]
+    measure = next((name for name in BYTES[1:] if done[name].any()), BYTES[0])
+    sizes = done[measure].dropna()
+    is_least = sizes == sizes.min()
+    small = [] if is_least.all() else sizes.index[is_least]
+    columns = (("seconds", fast), (measure, small))
+    return [", ".join(name for name, rows in columns if index in rows) for index in frame.index]
 
 
 def _about(
@@ -216,20 +210,13 @@ def remarks(record: Record) -> list[str]:
     held = [share for share in record.cost.get("throttled_fraction", ()) if share > _THROTTLED]
     found += [f"{format_count(len(held), 'clip')} throttled by power or heat"] if held else []
     for seconds in (process for process in record.timed if len(process) >= FEWEST_REPEATS):
-        middle = median([seconds]).value
-        if middle and (change := _trend(seconds)) is not None and abs(change) > _TREND * middle:
+        middle, order = float(np.median(seconds)), range(len(seconds))
+        change = float(np.polyfit(order, seconds, 1)[0]) * (len(seconds) - 1)  # from first to last, on a straight line
+        if abs(change) > _TREND * middle > 0 and chance_of_trend(order, seconds) < _UNLIKELY:
             found.append(f"seconds drift by {change / middle:+.1%} in a process")
         elif len(seconds) >= _LONG and chance_of_memory(seconds) < _UNLIKELY:
             found.append("each repeat is like the one before it, so that they count as fewer")
     return list(dict.fromkeys(found))
-
-
-def _trend(seconds: list[float]) -> float | None:
-    """Seconds from first to last on a straight line, if it is no chance."""
-    order = range(len(seconds))
-    if chance_of_trend(order, seconds) >= _UNLIKELY:
-        return None
-    return float(np.polyfit(order, seconds, 1)[0]) * (len(seconds) - 1)
 
 
 def varying(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -240,21 +227,24 @@ def varying(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def common(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What all rows have in common, without what is None."""
-    differ = set(varying(rows))
-    return {name: value for name, value in rows[0].items() if value is not None and name not in differ} if rows else {}
+    first = rows[0].items() if rows else ()
+    return {name: value for name, value in first if value is not None and all(row.get(name) == value for row in rows)}
 
 
 def completed(records: Sequence[Record]) -> list[Record]:
     """Fill in what failed runs left open (None, "auto"): they never came to resolve it. All that ran have one value."""
     done = [record for record in records if record.status == "ok"]
-    load, clip = common([record.load for record in done]), common([record.clip for record in done])
+    known = {part: common([getattr(record, part) for record in done]) for part in ("load", "clip")}
 
-    def complete(record: Record) -> Record:
-        parts = ((record.load, load), (record.clip, clip))
-        known = [{**own, **all_, **{k: v for k, v in own.items() if v not in (None, "auto")}} for own, all_ in parts]
-        return replace(record, load=known[0], clip=known[1])
+    def complete(own: Mapping[str, Any], known: Mapping[str, Any]) -> Any:
+        return {**own, **{name: value for name, value in known.items() if own.get(name) in (None, "auto")}}
 
-    return [record if record.status == "ok" else complete(record) for record in records]
+    return [
+        record
+        if record.status == "ok"
+        else replace(record, **{part: complete(getattr(record, part), values) for part, values in known.items()})
+        for record in records
+    ]
 
 
 def hardware(environment: Mapping[str, Any]) -> str:
@@ -267,7 +257,7 @@ def hardware(environment: Mapping[str, Any]) -> str:
 def days(records: Sequence[Record]) -> str:
     """The first and the last day on which records were made, or the one."""
     dates = sorted(record.started_at[:10] for record in records)
-    return dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    return " to ".join(dict.fromkeys((dates[0], dates[-1])))
 
 
 def to_markdown(frame: pd.DataFrame) -> str:
@@ -277,11 +267,12 @@ def to_markdown(frame: pd.DataFrame) -> str:
         >>> "| model |" in to_markdown(table(records))
         True
     """
-    names, rows = _layout(frame)
-    lines = [f"- {name}: {_markdown(text)}" for name, text in frame.attrs.get("about", ())]
-    lines += ["", f"| {' | '.join(_markdown(_HEADINGS.get(name, name)) for name in names)} |"]
+    names, rows = layout(frame)
+    lines = [f"- {name}: {_escaped(text)}" for name, text in frame.attrs.get("about", ())]
+    lines += ["", f"| {' | '.join(_escaped(COLUMNS.get(name, name)) for name in names)} |"]
     lines += [f"|{'|'.join('--:' if _is_number(name) else '---' for name in names)}|"]
-    lines += [f"| {' | '.join(_markdown(cell.text, bold=cell.best) for cell in row)} |" for row in rows]
+    texts = ([f"**{_escaped(text)}**" if mark == "best" else _escaped(text) for text, mark in row] for row in rows)
+    lines += [f"| {' | '.join(row)} |" for row in texts]
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
@@ -292,15 +283,19 @@ def to_html(frame: pd.DataFrame) -> str:
         >>> to_html(table(records)).count("<table")
         1
     """
-    names, rows = _layout(frame)
+
+    def line(tag: str, cells: Iterable[tuple[str, str]]) -> str:
+        return f"<tr>{''.join(_html(tag, name, *cell) for name, cell in zip(names, cells, strict=True))}</tr>"
+
+    names, rows = layout(frame)
     about = "".join(f"<li>{html.escape(name)}: {html.escape(text)}</li>" for name, text in frame.attrs.get("about", ()))
-    head = "".join(_html("th", name, _Cell(_HEADINGS.get(name, name))) for name in names)
-    body = "".join(
-        f"<tr>{''.join(_html('td', name, cell) for name, cell in zip(names, row, strict=True))}</tr>" for row in rows
-    )
+    head = line("th", ((COLUMNS.get(name, name), "") for name in names))
+    table = f"<thead>{head}</thead><tbody>{''.join(line('td', row) for row in rows)}</tbody>"
     style = "border-collapse:collapse;font-size:13px;color:inherit"
-    table = f'<table style="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<ul style="margin:0 0 8px">{about}</ul><div style="overflow-x:auto">{table}</div>'
+    return (
+        f'<ul style="margin:0 0 8px">{about}</ul>'
+        f'<div style="overflow-x:auto"><table style="{style}">{table}</table></div>'
+    )
 
 
 def to_csv(frame: pd.DataFrame) -> str:
@@ -323,60 +318,54 @@ def _harmless(value: Any) -> Any:
     return f"'{text}" if text.startswith(_FORMULA_SIGNS) else text
 
 
-def _layout(frame: pd.DataFrame) -> tuple[list[str], list[list[_Cell]]]:
-    """Choose the columns that say something and make their cells."""
-    names = [name for name in frame.columns if name not in _IN_OTHERS and not all(map(_is_nothing, frame[name]))]
+def layout(frame: pd.DataFrame, among: Iterable[str] = ()) -> tuple[list[str], list[list[tuple[str, str]]]]:
+    """Choose the columns that say something; of each row give their texts, each with "best", "failed" or "" for it."""
+    names = [name for name in among or frame if name in frame and name not in _IN_OTHERS]
+    names = [name for name in names if set(map(text_of, frame[name])) != {"–"}]
     return names, [[_cell(name, row) for name in names] for row in frame.to_dict("records")]
 
 
-def _cell(name: str, row: dict[str, Any]) -> _Cell:
-    value = row[name]
-    if _is_nothing(value):
-        return _Cell("–")
-    best = name in str(row.get("best", "")).split(", ")
-    text = _text(name, row)
-    return _Cell(f"{text} best" if best else text, best, failed=name == "status" and value != "ok")
+def _cell(name: str, row: Mapping[str, Any]) -> tuple[str, str]:
+    if name in str(row.get("best")).split(", "):
+        return f"{shown_text(name, row)} best", "best"
+    return shown_text(name, row), "failed" if name == "status" and row[name] != "ok" else ""
 
 
-def _is_nothing(value: Any) -> bool:
-    """Whether a cell is empty: None, NaN, pandas' NA (which has no truth value), or no text."""
-    return value is None or str(value) in ("", "nan", "<NA>")
-
-
-def _text(name: str, row: dict[str, Any]) -> str:
-    value = row[name]
-    if name in _PLAIN or name.endswith("_bytes"):
+def shown_text(name: str, row: Mapping[str, Any]) -> str:
+    """Write a value of a row for a reader, seconds and ratios with their interval."""
+    value, low, high = row[name], row.get(f"{name}_low", math.nan), row.get(f"{name}_high", math.nan)
+    if text_of(value) == "–":
+        return "–"
+    if name.endswith("_bytes"):
         return format_bytes(value)
-    if name in ("seconds", "ratio", "forecast_seconds"):
-        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-        known = not _is_nothing(low) and not _is_nothing(high)
-        if name != "ratio":  # in text, an interval of a hundredth would have equal ends
-            percent = f" ({low / value - 1:+.1%} to {high / value - 1:+.1%})" if known and value else ""
-            return f"{format_seconds(value)}{percent}"
-        return f"{value:.3f}{f' ({low:.3f} to {high:.3f})' if known and low != high else ''}"
+    if name.endswith("seconds"):  # in text, an interval of a hundredth would have equal ends
+        percent = f" ({low / value - 1:+.1%} to {high / value - 1:+.1%})" if value and low <= high else ""
+        return f"{format_seconds(value)}{percent}"
+    if name == "money":
+        return format_money(value, row["currency"])
+    if name == "ratio":
+        return f"{value:.3f} ({low:.3f} to {high:.3f})" if low < high else f"{value:.3f}"
+    return text_of(value, digits=4 if name.startswith("quality.") else 15)
+
+
+def text_of(value: Any, *, digits: int = 15) -> str:
+    """Write a plain value for a reader, "–" for nothing: a setting with all digits, else 23.976 and 24 would be one."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float):  # a column of whole numbers is one where a number is missing
-        return str(int(value)) if value.is_integer() and not name.startswith("quality.") else f"{value:.4g}"
-    return str(value)
+    text = f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+    return "–" if text in ("", "nan", "None", "<NA>") else text
 
 
 def _is_number(name: str) -> bool:
-    return name in _NUMBERS or name.startswith("quality.")
+    return name in COLUMNS or name.startswith("quality.")
 
 
-def _markdown(text: str, *, bold: bool = False) -> str:
+def _escaped(text: str) -> str:
     """Escape what Markdown or HTML would read as more than text."""
-    line = html.escape(" ".join(text.split()), quote=False)
-    line = re.sub(r"([\\`*\[\]|])", r"\\\1", line)
-    return f"**{line}**" if bold else line
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
-def _html(tag: str, name: str, cell: _Cell) -> str:
-    side = "right" if _is_number(name) else "left;min-width:4em"
-    side += ";white-space:nowrap" if _is_number(name) and tag == "td" else ""
-    style = f"{_CELL_STYLE}{side};{_BEST_STYLE if cell.best else _FAILED_STYLE if cell.failed else ''}"
-    text = html.escape(cell.text)
-    if tag == "th":
-        text = text.replace("_", "_<wbr>").replace(".", ".<wbr>")  # long names may break there
-    return f'<{tag} style="{style}">{f"<b>{text}</b>" if cell.best else text}</{tag}>'
+def _html(tag: str, name: str, text: str, mark: str) -> str:
+    side = "right;white-space:nowrap" if _is_number(name) and tag == "td" else "left;min-width:4em"
+    style = f"padding:3px 8px;vertical-align:top;border-bottom:1px solid #8884;text-align:{side};{_STYLES[mark]}"
+    return f'<{tag} style="{style}">{html.escape(text).replace("_", "_<wbr>")}</{tag}>'  # long names may break there
