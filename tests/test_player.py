@@ -38,8 +38,8 @@ CHINESE = {"en": "zh", "Synchronised clips": "同步<播放>", "▶ Play": "播�
 
 
 class TestSource:
-    def test_it_holds_every_clip_and_nothing_from_elsewhere(self):
-        """Videos are data URIs; no address of a network stands in the page."""
+    def test_it_holds_every_clip_and_nothing_from_elsewhere(self, tmp_path):
+        """Videos are data URIs; no address of a network stands in the page; a path is as good as a clip."""
         player = sync_player([micro_clip(), micro_clip(6)], labels=["calm", "lively"])
         data = data_of(player)
         assert [clip["label"] for clip in data["clips"]] == ["calm", "lively"]
@@ -48,9 +48,6 @@ class TestSource:
         assert not re.search(r"https?://|url\(|@import", player.page)
         assert str(player).startswith("Player(2 clips, ")
         assert "base64" not in repr(player)
-
-    def test_files_are_read_and_labels_are_the_clips_own(self, tmp_path):
-        """A path is as good as a clip, and its label says how it was made."""
         path = micro_clip().save(tmp_path / "one.mp4")
         assert data_of(sync_player([path, str(path)]))["clips"][1]["label"] == micro_clip().label
 

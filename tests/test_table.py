@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from svdkit.bench.record import BYTES, read_records
-from svdkit.bench.table import table, to_csv, to_html, to_markdown
+from svdkit.bench.table import table, text_of, to_csv, to_html, to_markdown
 from svdkit.errors import SettingsError
 from svdkit.units import format_bytes, format_seconds
 from tests.bench_records import CPU, GPU, VERSIONS, out_of_memory, record
@@ -30,11 +30,7 @@ def test_the_golden_records_make_exactly_the_golden_table() -> None:
 def test_only_what_differs_has_a_column() -> None:
     frame = table([record(), record(dtype="fp32", chunk=8)])
     assert list(frame.columns[:6]) == ["dtype", "decode_chunk_size", "model", "weights", "method", "status"]
-    assert "num_inference_steps" not in frame
     assert list(table([record()]).columns[:2]) == ["model", "weights"]
-
-
-def test_a_machine_that_differs_has_a_column() -> None:
     frame = table([record(), record(environment=GPU | VERSIONS | {"gpu": "NVIDIA L4", "ram_bytes": 1})])
     assert list(frame["gpu"]) == ["NVIDIA H200", "NVIDIA L4"]
     assert "ram_bytes" not in frame
@@ -42,23 +38,23 @@ def test_a_machine_that_differs_has_a_column() -> None:
     assert about["Hardware"] == "NVIDIA H200 (139.7 GiB), AMD EPYC, 2 cores; NVIDIA L4 (139.7 GiB), AMD EPYC, 2 cores"
 
 
-def test_numbers_are_raw() -> None:
+def test_numbers_are_raw_and_their_text_is_made_by_units() -> None:
     made = record()
-    row = table([made]).iloc[0]
+    frame = table([made])
+    row, size = frame.iloc[0], made.memory["total"]["peak_reserved_bytes"]
     assert row["seconds"] == pytest.approx(sorted(made.samples["timed"]["total"])[3])
     assert row["seconds_low"] < row["seconds"] < row["seconds_high"]
     assert row["seconds_p10"] < row["seconds"] < row["seconds_p90"]
-    assert row["peak_reserved_bytes"] == made.memory["total"]["peak_reserved_bytes"]
-    assert row["repeats"] == 7
-    assert row["id"] == made.id
+    assert (row["peak_reserved_bytes"], row["repeats"], row["id"]) == (size, 7, made.id)
+    assert f"| {format_seconds(row['seconds'])} (" in to_markdown(frame)
+    assert f"| {format_bytes(size or 0)} |" in to_markdown(frame)
 
 
 def test_what_was_forecast_stands_beside_what_was_measured() -> None:
     """And has no column in text where nothing was forecast."""
-    frame = table([record(forecast={"seconds": 75.0}), record(chunk=8)])
-    assert frame["forecast_seconds"][0] == 75.0
-    assert "| forecast | clip time (95 %) |" in to_markdown(frame)
-    assert "| 1 min 15 s |" in to_markdown(frame)
+    text = to_markdown(table([record(forecast={"seconds": 75.0}), record(chunk=8)]))
+    assert "| forecast | clip time (95 %) |" in text
+    assert "| 1 min 15 s |" in text
     assert "forecast" not in to_markdown(table([record()]))
 
 
@@ -71,12 +67,6 @@ def test_the_ratio_is_to_the_pinned_baseline() -> None:
     assert list(table([fast, slow])["ratio"]) == pytest.approx([1.0, 2.0], abs=1e-4)
     assert list(table([fast, slow], baseline=slow.id[:8])["ratio"]) == list(frame["ratio"])
     assert dict(frame.attrs["about"])["Baseline"] == f"row 2, {slow.id}"
-
-
-def test_a_failed_run_is_never_the_baseline_by_itself() -> None:
-    frame = table([out_of_memory(chunk=25), record()])
-    assert math.isnan(frame["ratio"][0])
-    assert frame["ratio"][1] == 1
 
 
 @pytest.mark.parametrize("baseline", ["nothing", out_of_memory(chunk=25), ""])
@@ -104,11 +94,16 @@ def test_no_records_are_refused() -> None:
         table([])
 
 
-def test_failures_are_rows_with_their_reason() -> None:
-    frame = table([record(), out_of_memory(chunk=25)])
-    assert list(frame["status"]) == ["ok", "oom"]
-    assert frame["reason"][1] == "OutOfMemoryError: 9.5 GiB more than the card's 139.7 GiB are needed"
-    assert pd.isna(frame["peak_reserved_bytes"][1])
+def test_failures_are_rows_with_their_reason_and_never_the_baseline_by_themselves() -> None:
+    frame = table([out_of_memory(chunk=25), record()])
+    assert list(frame["status"]) == ["oom", "ok"]
+    assert frame["reason"][0] == "OutOfMemoryError: 9.5 GiB more than the card's 139.7 GiB are needed"
+    assert pd.isna(frame["peak_reserved_bytes"][0])
+    assert math.isnan(frame["ratio"][0])
+    assert frame["ratio"][1] == 1
+    text = to_markdown(table([out_of_memory(chunk=25)]))
+    assert "| oom | 0 | OutOfMemoryError: 9.5 GiB" in text
+    assert "Baseline" not in text
 
 
 def test_what_a_failed_run_left_open_is_no_difference() -> None:
@@ -119,21 +114,14 @@ def test_what_a_failed_run_left_open_is_no_difference() -> None:
     assert "height 576" in dict(frame.attrs["about"])["Settings"]
 
 
-def test_failures_alone_make_a_table() -> None:
-    text = to_markdown(table([out_of_memory(chunk=25)]))
-    assert "| oom | 0 | OutOfMemoryError: 9.5 GiB" in text
-    assert "Baseline" not in text
-
-
 def test_the_best_is_marked_and_so_is_all_that_cannot_be_told_from_it() -> None:
+    """Never what has too few repeats, and nothing among one."""
     rows = [record(), record(chunk=4), record(factor=1.2, chunk=2)]
     assert list(table(rows)["best"]) == ["seconds", "seconds", "peak_reserved_bytes"]
-
-
-def test_too_few_repeats_are_never_the_best() -> None:
     few = record(repeats=4, chunk=8, factor=0.9, processes=[*"aabb"])
     assert table([few])["seconds_low"][0] < table([few])["seconds"][0]
     assert list(table([record(), record(chunk=4), few])["best"]) == ["seconds", "seconds, peak_reserved_bytes", ""]
+    assert list(table([record(), out_of_memory(chunk=25)])["best"]) == ["", ""]
 
 
 @pytest.mark.parametrize(
@@ -170,10 +158,6 @@ def test_processes_are_counted_where_they_are_known() -> None:
     assert "processes" not in to_markdown(table([record()]))
 
 
-def test_nothing_is_best_among_one() -> None:
-    assert list(table([record(), out_of_memory(chunk=25)])["best"]) == ["", ""]
-
-
 def test_without_a_gpu_the_process_counts() -> None:
     sizes = [{"total": {"process_bytes": size, "peak_reserved_bytes": None}} for size in (2_000_000_000, 1_000_000_000)]
     frame = table([record(environment=CPU | VERSIONS, memory=memory, chunk=5 + i) for i, memory in enumerate(sizes)])
@@ -188,13 +172,6 @@ def test_memory_without_a_total_is_the_largest_stage() -> None:
     stages = {"unet": {"peak_allocated_bytes": 7, "process_bytes": None}, "vae_decode": {"peak_allocated_bytes": 9}}
     sizes = record(memory=stages).peaks
     assert sizes == {"peak_allocated_bytes": 9, **dict.fromkeys(BYTES[1:])}
-
-
-def test_the_text_of_numbers_is_made_by_units() -> None:
-    made = record(repeats=3)
-    text = to_markdown(table([made]))
-    assert f"| {format_seconds(sorted(made.samples['timed']['total'])[1])} |" in text
-    assert f"| {format_bytes(made.memory['total']['peak_reserved_bytes'] or 0)} |" in text
 
 
 def test_what_holds_for_all_rows_is_said_above() -> None:
@@ -246,8 +223,7 @@ class Tags(html.parser.HTMLParser):
         self.words: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag != "wbr":  # has no end
-            self.open.append(tag)
+        self.open += [tag] if tag != "wbr" else []  # which has no end
         self.seen.add(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -257,19 +233,21 @@ class Tags(html.parser.HTMLParser):
         self.words.append(data)
 
 
-def test_html_is_sound_and_escaped() -> None:
+def test_html_is_sound_and_escaped_and_marks_the_best_and_the_failed() -> None:
+    text = to_html(table([record(), record(chunk=2, factor=0.5), out_of_memory(error=NASTY, chunk=25)]))
     tags = Tags()
-    tags.feed(to_html(table([record(), record(chunk=2, factor=0.5), out_of_memory(error=NASTY, chunk=25)])))
+    tags.feed(text)
     assert tags.open == []
     assert tags.seen == {"ul", "li", "div", "table", "thead", "tbody", "tr", "th", "td", "wbr"}
     assert "Error: a | b <script>alert(1)</script> ![x](http://x.test) `c` *d*\nnext" in tags.words
-
-
-def test_html_marks_the_best_and_the_failed_in_colour_and_by_word() -> None:
-    text = to_html(table([record(), record(chunk=2, factor=0.5), out_of_memory(chunk=25)]))
     assert "background:#d5f0dc;color:#0a3a17;font-weight:bold" in text
     assert " best</td>" in text
     assert 'background:#fbe0dd;color:#5c1109">oom</td>' in text
+
+
+def test_a_setting_keeps_all_its_digits() -> None:
+    """Else 23.976 and 24 would be one."""
+    assert [text_of(rate) for rate in (23.976, 24.0, 0.02)] == ["23.976", "24", "0.02"]
 
 
 def test_a_frame_that_was_filtered_can_still_be_written() -> None:

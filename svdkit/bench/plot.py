@@ -174,19 +174,20 @@ def time_memory_pareto(records: Sequence[Record]) -> Figure:
     if not good:
         raise SettingsError("time_memory_pareto: give records that have both timed clips and measured memory")
     kind = _kind(good)
-    points = [((r.peaks[kind] or 0) / _GIB, median(r.timed).value, r) for r in good if r.peaks[kind]]
-    frontier: list[tuple[float, float, Record]] = []
-    for point in sorted(points, key=lambda point: point[:2]):
-        change = ratio_of(point[2], frontier[-1][2]) if frontier else None
-        if change is None or (change.value < 1 and not change.high >= 1):
+    known = [((record.peaks[kind] or 0) / _GIB, median(record.timed).value, record) for record in good]
+    points = sorted((point for point in known if point[0]), key=lambda point: point[:2])
+    frontier = points[:1]
+    for point in points[1:]:
+        change = ratio_of(point[2], frontier[-1][2])
+        if change.value < 1 and not change.high >= 1:
             frontier.append(point)
-    axes = _axes(_title([r for *_, r in points]), height=4.2 + 0.17 * len(frontier))
+    axes = _axes(_title([record for *_, record in points]), height=4.2 + 0.17 * len(frontier))
     axes.plot(*list(zip(*points, strict=True))[:2], "o", color="#777", markerfacecolor="white", label="run")
     axes.step(*list(zip(*frontier, strict=True))[:2], "s-", where="post", color=_COLOURS[0], label="frontier")
-    rows = [r.settings | r.model | {"method": r.method} for *_, r in [*frontier, *points]]
+    rows = [record.settings | record.model | {"method": record.method} for *_, record in [*frontier, *points]]
     differ, names = varying(rows) or ["name"], []
-    for number, ((*place, _), row) in enumerate(zip(frontier, rows, strict=False), start=1):
-        axes.annotate(str(number), place, xytext=(5, 5), textcoords="offset points", fontweight="bold")
+    for number, (point, row) in enumerate(zip(frontier, rows, strict=False), start=1):
+        axes.annotate(str(number), point[:2], xytext=(5, 5), textcoords="offset points", fontweight="bold")
         names.append(f"{number}  {', '.join(f'{name} {row.get(name)}' for name in differ)}")
     axes.figure.supxlabel("\n".join(names), x=0.02, ha="left", fontsize=9)
     return _from_zero(axes, f"memory ({COLUMNS[kind]}), GiB", "clip time, s (median)")
@@ -305,4 +306,5 @@ def _svg(axes: Axes, text: str) -> str:
         warnings.simplefilter("ignore", UserWarning)  # a letter that matplotlib's font lacks; the page's has it
         axes.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     drawing = buffer.getvalue().replace("#000000", "var(--text)").replace("#dddddd", "var(--line)")
+    drawing = drawing.replace("#ffffff", "var(--back)")
     return f'<svg role="img" aria-label="{html.escape(text)}" {drawing.partition("<svg ")[2]}'

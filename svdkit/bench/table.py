@@ -74,9 +74,9 @@ def table(records: Sequence[Record], *, baseline: Record | str | None = None) ->
     ``repeats`` in how many ``processes``, ``forecast_seconds`` (expected before it ran), ``seconds`` (median of the
     timed clips) with ``seconds_low`` and ``seconds_high`` (95 % interval, from 5 repeats or 2 processes),
     ``seconds_p10``, ``seconds_p90``; ``ratio`` of the seconds to the baseline's, below 1 is faster, with ``ratio_low``
-    and ``ratio_high``; the names of ``BYTES``; ``quality.<name>``; ``best``: the columns in which the row is best;
-    ``remarks`` that speak against the figures; ``reason`` of a failure; ``id``. What all records have in common is in
-    ``attrs["about"]``.
+    and ``ratio_high``; the names of ``BYTES``; ``quality.<name>``; ``money`` of a clip in ``currency``; ``best``: the
+    columns in which the row is best; ``remarks`` that speak against the figures; ``reason`` of a failure; ``id``. What
+    all records have in common is in ``attrs["about"]``.
 
     Args:
         records: At least one.
@@ -116,11 +116,12 @@ def _find_baseline(records: Sequence[Record], baseline: Record | str | None) -> 
     if baseline is None:
         return timed[0] if timed else None
     name: object = baseline.id if isinstance(baseline, Record) else baseline
-    found = [record for record in timed if record is baseline or (isinstance(name, str) and record.id.startswith(name))]
+    found = [record for record in timed if record is baseline]
+    found = found or [record for record in timed if isinstance(name, str) and record.id.startswith(name)]
     if len({record.id for record in found}) != 1:
         known = ", ".join(dict.fromkeys(record.id for record in timed)) or "none"
         raise SettingsError(f"table: baseline {shown(name)} is not one of the records with seconds; they are: {known}")
-    return baseline if isinstance(baseline, Record) and baseline in found else found[0]
+    return found[0]
 
 
 def _result(record: Record, pinned: Record | None) -> dict[str, Any]:
@@ -236,15 +237,14 @@ def completed(records: Sequence[Record]) -> list[Record]:
     done = [record for record in records if record.status == "ok"]
     known = {part: common([getattr(record, part) for record in done]) for part in ("load", "clip")}
 
-    def complete(own: Mapping[str, Any], known: Mapping[str, Any]) -> Any:
-        return {**own, **{name: value for name, value in known.items() if own.get(name) in (None, "auto")}}
+    def complete(record: Record) -> Record:
+        parts: dict[str, Any] = {}
+        for part, values in known.items():
+            own = getattr(record, part)
+            parts[part] = own | {name: value for name, value in values.items() if own.get(name) in (None, "auto")}
+        return replace(record, **parts)
 
-    return [
-        record
-        if record.status == "ok"
-        else replace(record, **{part: complete(getattr(record, part), values) for part, values in known.items()})
-        for record in records
-    ]
+    return [record if record.status == "ok" else complete(record) for record in records]
 
 
 def hardware(environment: Mapping[str, Any]) -> str:
@@ -342,7 +342,7 @@ def shown_text(name: str, row: Mapping[str, Any]) -> str:
         percent = f" ({low / value - 1:+.1%} to {high / value - 1:+.1%})" if value and low <= high else ""
         return f"{format_seconds(value)}{percent}"
     if name == "money":
-        return format_money(value, row["currency"])
+        return format_money(value, row.get("currency", "USD"))
     if name == "ratio":
         return f"{value:.3f} ({low:.3f} to {high:.3f})" if low < high else f"{value:.3f}"
     return text_of(value, digits=4 if name.startswith("quality.") else 15)

@@ -96,12 +96,17 @@ def sync_player(
     shown = [_entry(*pair) for pair in zip(read, captions, strict=True)]
     data: dict[str, Any] = {"clips": shown, "columns": columns, "autoplay": True, "texts": dict(texts or {})}
     title = data["texts"].get(Player.title, Player.title)
-    page = _page(data, title)
+    name, language = html.escape(title), html.escape(data["texts"].get("en", "en"))
+    page = (
+        f'<!doctype html><html lang="{language}"><meta charset="utf-8"><title>{name}</title>'
+        f"<style>{asset('player.css')}</style>"
+        f'<div class="player" role="group" aria-label="{name}">{json_script(data)}</div>'
+        f"<script>{asset('player.js')}</script></html>"
+    )
     if len(page) > _MANY_BYTES:
         advice = "show fewer, or write_report, which leaves clips in their files"
-        warnings.warn(
-            f"these clips add {format_bytes(len(page))} to the notebook; {advice}", SvdkitWarning, stacklevel=2
-        )
+        text = f"these clips add {format_bytes(len(page))} to the notebook; {advice}"
+        warnings.warn(text, SvdkitWarning, stacklevel=2)
     rows = -(-len(read) // columns)
     tallest = max(clip.height / clip.width for clip in read)
     height = min(900, round(_CHROME + rows * (_CELL * tallest + _CAPTION + _GAP)))
@@ -115,16 +120,6 @@ def _entry(clip: Clip, label: str) -> dict[str, Any]:
     source = f"data:video/mp4;base64,{base64.b64encode(video).decode()}"
     size = {"width": clip.width, "height": clip.height}
     return {"label": label, "src": source, "fps": clip.fps, "frames": clip.num_frames, "values": {}, **size}
-
-
-def _page(data: dict[str, Any], title: str) -> str:
-    title, language = html.escape(title), html.escape(data["texts"].get("en", "en"))
-    return (
-        f'<!doctype html><html lang="{language}"><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{asset('player.css')}</style>"
-        f'<div class="player" role="group" aria-label="{title}">{json_script(data)}</div>'
-        f"<script>{asset('player.js')}</script></html>"
-    )
 
 
 def asset(name: str) -> Markup:
