@@ -7,7 +7,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -264,19 +264,19 @@ def _match(sides: Mapping[str, Sequence[Record]], allowed: set[str]) -> list[tup
     A failed run came to no method: it belongs to the first row that ran and differs in it alone.
     """
     known = [(side, record) for side, records in sides.items() for record in records]
-    methods: dict[str, str] = {}
+    firsts: dict[str, str] = {}
     rows: dict[str, _Row] = {}
     for side, record in sorted(known, key=lambda pair: pair[1].status != "ok"):
-        method = methods.setdefault(_key(record, allowed | {"method"}), record.method)
-        one = record if record.status == "ok" else replace(record, method=method)
-        cell = rows.setdefault(_key(one, allowed), {}).setdefault(side, [])
-        if names := varying([*map(_identity, (*cell[:1], one))]):
+        own = _key(record, allowed)
+        first = firsts.setdefault(_key(record, allowed | {"method"}), own)
+        cell = rows.setdefault(own if record.status == "ok" else first, {}).setdefault(side, [])
+        if names := [name for name in varying([*map(_identity, (*cell[:1], record))]) if name in allowed]:
             rule = f"with {', '.join(names)} left out, several {side} rows are one"
             raise SettingsError(f"compare: {rule}; give records of which only one is meant")
-        cell.append(one)
-    firsts = [_identity(next(iter(row.values()))[0]) for row in rows.values()]
-    differ = [name for name in varying(firsts) if name not in allowed]
-    names = [", ".join(f"{name} {str(first.get(name))[:24]}" for name in differ) or first["model"] for first in firsts]
+        cell.append(record)
+    known_as = [_identity(next(iter(row.values()))[0]) for row in rows.values()]
+    differ = [name for name in varying(known_as) if name not in allowed]
+    names = [", ".join(f"{name} {str(one.get(name))[:24]}" for name in differ) or one["model"] for one in known_as]
     return [*zip(names, rows.values(), strict=True)]
 
 

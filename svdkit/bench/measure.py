@@ -160,7 +160,9 @@ def measure(pipe: Any) -> Iterator[Measurement]:
         finally:
             on_stage(None)
             synchronize(device)
-            lengths = [_between(*pair) for pair in itertools.pairwise(marks)]
+            is_cuda = device.type == "cuda"
+            pairs = itertools.pairwise(marks)
+            lengths = [first.elapsed_time(last) / 1000 if is_cuda else last - first for first, last in pairs]
             found: dict[str | None, float] = {}
             for stage, length in zip(stages, lengths, strict=False):
                 found[stage] = found.get(stage, 0.0) + length
@@ -178,7 +180,3 @@ def _mark(device: Any) -> Any:
     event = torch.cuda.Event(enable_timing=True)
     event.record(torch.cuda.current_stream(device))
     return event
-
-
-def _between(first: Any, second: Any) -> float:
-    return float(second - first if isinstance(first, float) else first.elapsed_time(second) / 1000)

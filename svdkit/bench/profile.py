@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import math
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -158,10 +157,9 @@ def work_group(channel: Channel) -> None:
 
 def _num_processes(record: Record | None, protocol: Protocol) -> int:
     """In how many processes a record has its repeats; 0 where it failed, or lacks the memory that is wanted."""
-    if not record or record.status != "ok" or (protocol.memory and not record.memory):
+    if not record or (protocol.memory and not record.memory):
         return 0
-    repeats = Counter(record.processes or [""] * len(record.order))
-    return sum(count >= protocol.share.min_repeats for count in repeats.values())
+    return sum(len(seconds) >= protocol.share.min_repeats for seconds in record.timed)
 
 
 def _best(results: Path, protocol: Protocol) -> dict[tuple[str, str], Record]:
