@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svdkit.errors import ImageError, SettingsError
+from svdkit.errors import ImageError
 from svdkit.image import fit, preview_fit, read_image, sample_photo, sample_photos
 from svdkit.models import catalogue, find_model
 from svdkit.settings import ClipSettings, clip_preset, presets
@@ -102,14 +102,6 @@ class TestSettings:
         form.dice.click()
         assert (form.settings.seed, form.changes) == (2**32 - 1, 1)
         assert form.fields["seed"].max == 2**53 - 1  # to which numbers of JavaScript are exact
-
-    def test_values_that_do_not_go_together_are_an_error_of_the_settings(self) -> None:
-        form = Form()
-        form.fields["min_guidance_scale"].value = 3
-        with pytest.raises(SettingsError, match="min_guidance_scale=3 with max_guidance_scale=1: diffusers switches"):
-            _ = form.settings
-        form.fields["max_guidance_scale"].value = 3
-        assert form.settings.min_guidance_scale == 3
 
     def test_a_size_can_be_chosen_by_name(self) -> None:
         """With one change told; a size belongs to no preset."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import re
-import time
 import weakref
 from typing import Any
 
@@ -136,15 +135,6 @@ def test_what_a_clip_costs() -> None:
     one.price.value = 0
     assert one.forecast.cost is None
     assert "a clip" not in plain(one.text.value)
-
-
-def test_any_size_is_forecast_at_once() -> None:
-    """One that nobody has counted, too: the moment a slider stops."""
-    one, begin = Shown(), time.perf_counter()
-    one.ask(CLIP.replace(height=200, width=128))
-    assert time.perf_counter() - begin < 0.5
-    assert one.forecast is not None
-    assert one.forecast.memory_bytes > 0
 
 
 def test_an_outlook_that_nobody_has_is_gone() -> None:

@@ -191,14 +191,6 @@ def test_a_second_interrupt_does_not_leave_the_panel_deaf(monkeypatch: pytest.Mo
     assert one.start(lambda *_: None)
 
 
-@pytest.mark.parametrize("error", [ValueError("odd"), KeyboardInterrupt()])
-def test_whoever_waits_for_the_end_is_told_of_each(error: BaseException) -> None:
-    turns = list[bool]()
-    one: RunControl = runner(background=False, on_turn=lambda: turns.append(one.busy))
-    one.start(fail(error))
-    assert turns == [True, False]
-
-
 def shown(work: Callable[[Any], object]) -> list[str]:
     """Every text of the state that a run's news led to."""
     one, seen = runner(background=False), list[str]()
@@ -318,9 +310,3 @@ def test_parts_are_named_while_they_run() -> None:
     held.control.show_error(None)
     assert plain(held.control.state.value) == "draft 2 of 4 · denoising: 0 of 100, about 6.0 s left in this stage"
     assert held.finish().startswith("Done in ")
-
-
-def test_another_language() -> None:
-    one = runner()
-    one.words.switch("zh")
-    assert (one.stop.description, plain(one.state.value)) == ("停止", "就绪。")

@@ -96,14 +96,10 @@ class Studio:
     def run(self, frame: Frame, settings: ClipSettings, *, tell: Tell, stop: Stop) -> Clip:
         """Make one clip, after all that were asked for before."""
 
-        def check() -> None:
-            if stop():
-                raise Cancelled("stopped; nothing was kept of this clip")
-
         def report(now: Progress) -> None:
             tell(now.stage, step=now.step, steps=now.steps, left=now.remaining_seconds)
-            if not now.done:
-                check()
+            if stop() and not now.done:
+                raise Cancelled("stopped; nothing was kept of this clip")
 
         with _turn(self._line, tell=tell, stop=stop):
             pipe = self.prepare(tell)
@@ -111,7 +107,6 @@ class Studio:
 
             def on_step(step: int, latents: Any) -> None:
                 nonlocal preview
-                check()
                 try:
                     if preview and (picture := preview.step(step, latents, sigmas=pipe.scheduler.sigmas)):
                         tell("picture", data=picture)
