@@ -3,10 +3,9 @@
 Random bytes, damaged files of every format, odd arrays, odd texts, odd settings.
 """
 
-from __future__ import annotations
-
 import io
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.error import URLError
 from urllib.request import OpenerDirector
 
@@ -20,9 +19,6 @@ from PIL import Image, ImageCms, ImageFile
 from svdkit.errors import ImageError, shown
 from svdkit.image import Frame, fit, preview_fit, read_image, restore, sample_photo, size_advice
 from tests.fuzz import JSON, VALUES, Hostile, answer, cases, nested, odd
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 MAX_PIXELS = 250_000  # a damaged header may well declare a large picture; keep each example quick
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -58,9 +54,7 @@ def valid_files() -> dict[str, bytes]:
     for name, (mode, kind, options) in kinds.items():
         buffer = io.BytesIO()
         try:
-            photo.convert("I").convert(mode).save(buffer, kind, **options) if mode == "I;16" else photo.convert(
-                mode
-            ).save(buffer, kind, **options)
+            (photo.convert("I") if mode == "I;16" else photo).convert(mode).save(buffer, kind, **options)
         except KeyError:  # this Pillow was built without it
             continue
         files[name] = buffer.getvalue()
@@ -128,7 +122,6 @@ def texts() -> st.SearchStrategy[str]:
         "javascript:",
         "C:\\",
         "~",
-        "//",
         "\\\\",
     )
     hosts = ("127.0.0.1/", "[::1]/", "[", "a:b@c/", "example.org:99999/", "é.org/", "%00/", "/")
@@ -171,7 +164,7 @@ def _nothing_changed_and_no_network() -> Iterator[None]:
     assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
 
 
-def test_the_files_are_valid_before_they_are_damaged() -> None:
+def test_the_files_are_valid_before_they_are_damaged():
     assert len(VALID) >= 14
     for name, data in VALID.items():
         if name == "tiff float":
@@ -184,13 +177,13 @@ def test_the_files_are_valid_before_they_are_damaged() -> None:
     st.binary(max_size=200)
     | st.builds(bytes.__add__, st.sampled_from([data[:24] for data in VALID.values()]), st.binary())
 )
-def test_random_bytes(data: bytes) -> None:
+def test_random_bytes(data):
     check_photo(outcome(lambda: read_image(data, max_pixels=MAX_PIXELS)))
 
 
 @cases("images", 26)
 @given(damaged_files())
-def test_damaged_files(data: bytes) -> None:
+def test_damaged_files(data):
     check_photo(outcome(lambda: read_image(io.BytesIO(data), max_pixels=MAX_PIXELS)))
 
 
@@ -198,7 +191,7 @@ def test_damaged_files(data: bytes) -> None:
 @given(
     st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF"]), st.binary(max_size=80), st.integers(0, 200), st.binary(max_size=8)
 )
-def test_damaged_profiles_and_exif(kind: str, exif: bytes, place: int, patch: bytes) -> None:
+def test_damaged_profiles_and_exif(kind, exif, place, patch):
     profile = bytearray(SRGB)
     profile[place : place + len(patch)] = patch
     buffer = io.BytesIO()
@@ -211,19 +204,19 @@ def test_damaged_profiles_and_exif(kind: str, exif: bytes, place: int, patch: by
 
 @cases("images", 14)
 @given(numbers())
-def test_odd_arrays(array: Any) -> None:
+def test_odd_arrays(array):
     check_photo(outcome(lambda: read_image(array, max_pixels=MAX_PIXELS)))
 
 
 @cases("images", 12)
 @given(texts())
-def test_odd_texts(text: str) -> None:
+def test_odd_texts(text):
     assert outcome(lambda: read_image(text)) is None
 
 
 @cases("images", 5)
 @given(odd(st.just("cat")), odd(st.integers(1, 10**6)))
-def test_odd_sources_and_limits(source: Any, limit: Any) -> None:
+def test_odd_sources_and_limits(source, limit):
     photo = outcome(lambda: read_image(source, max_pixels=limit))
     assert photo is None or photo.size == (451, 300)
 
@@ -241,7 +234,7 @@ TAKES: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 @pytest.mark.parametrize("what", TAKES)
-def test_objects_that_raise_and_texts_without_end_are_refused_in_words(what: str) -> None:
+def test_objects_that_raise_and_texts_without_end_are_refused_in_words(what):
     take, text = TAKES[what]
     for value in (Hostile(), nested(60, width=2)):
         found = answer(take, value, own=ImageError)
@@ -250,7 +243,7 @@ def test_objects_that_raise_and_texts_without_end_are_refused_in_words(what: str
 
 @cases("images", 4)
 @given(VALUES)
-def test_what_is_no_photo(value: Any) -> None:
+def test_what_is_no_photo(value):
     outcome(lambda: read_image(value))
 
 
@@ -263,7 +256,7 @@ def test_what_is_no_photo(value: Any) -> None:
     odd(st.tuples(st.floats(0, 1), st.floats(0, 1))),
     odd(st.sampled_from(["blur", "#000000", "white"])),
 )
-def test_odd_fits(size: tuple[int, int], height: Any, width: Any, mode: Any, focus: Any, border: Any) -> None:
+def test_odd_fits(size, height, width, mode, focus, border):
     asked = {"height": height, "width": width, "mode": mode, "focus": focus, "border": border}
     photo = Image.new("RGB", size, "red")
     frame = outcome(lambda: fit(photo, **asked))
@@ -280,7 +273,7 @@ def test_odd_fits(size: tuple[int, int], height: Any, width: Any, mode: Any, foc
 
 @cases("images", 7)
 @given(st.data())
-def test_odd_descriptions_of_a_frame(data: st.DataObject) -> None:
+def test_odd_descriptions_of_a_frame(data):
     """They come from files beside clips, which anybody can have changed."""
     frame = fit("cat", height=8, width=16)
     description = frame.to_dict()
@@ -292,6 +285,6 @@ def test_odd_descriptions_of_a_frame(data: st.DataObject) -> None:
 
 @cases("images", 5)
 @given(*[st.integers(8, 4096)] * 2, *[st.integers(8, 2048)] * 2)
-def test_advice_for_any_size(height: int, width: int, trained_height: int, trained_width: int) -> None:
+def test_advice_for_any_size(height, width, trained_height, trained_width):
     advice = size_advice(height=height, width=width, trained_height=trained_height, trained_width=trained_width)
     assert advice is None or "The best size is" in advice

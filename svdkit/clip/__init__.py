@@ -214,7 +214,7 @@ class Clip:
             ClipError: There is no clip, it is broken, or it is larger than svdkit reads (1 GiB of raw frames).
 
         Warns:
-            SvdkitWarning: Provenance or photo do not belong to the clip, or frames are missing.
+            SvdkitWarning: Provenance or photo are broken or another clip's, or frames are missing.
 
         Example:
             >>> Clip.read("walk.mp4").provenance.settings["seed"]
