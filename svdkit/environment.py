@@ -262,6 +262,15 @@ def doctor() -> tuple[Finding, ...]:
     return judge(gather(ask_torch=True, ask_free=True))
 
 
+def default_model() -> str:
+    """Name the full model where a GPU here can hold it, else micro; without a driver torch is not imported for it."""
+    facts = gather(ask_torch=True) if _driver() else Facts()
+    fits = [
+        gpu.vram_bytes >= _VRAM_BYTES and not lacking_code(gpu.capability, facts.architectures) for gpu in facts.gpus
+    ]
+    return "svd-xt" if any(fits) else "micro"
+
+
 def judge(facts: Facts) -> tuple[Finding, ...]:
     """Judge facts, of this machine or of any other."""
     cores = format_count(facts.cpu_count, "core")

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from svdkit import environment as facts
-from svdkit.environment import Facts, Gpu, doctor, gather, judge, notebook_kind, summary
+from svdkit.environment import Facts, Gpu, default_model, doctor, gather, judge, notebook_kind, summary
 
 GIB = 1024**3
 H200 = Gpu("NVIDIA H200", vram_bytes=140 * GIB, free_bytes=139 * GIB, capability=(9, 0))
@@ -170,6 +170,23 @@ def test_the_tested_versions_are_not_known_bad():
     findings = judge(dataclasses.replace(GOOD, versions=VERSIONS | pins, cudnn=None))
     assert pins
     assert [finding for finding in findings if finding.status != "ok"] == []
+
+
+@pytest.mark.parametrize(
+    ("driver", "gpu", "model"),
+    [
+        ("580.65", Gpu("T4", 15 * GIB, None, (7, 5)), "svd-xt"),
+        ("580.65", Gpu("GTX 1050", 4 * GIB, None, (7, 5)), "micro"),
+        ("580.65", Gpu("P100", 16 * GIB, None, (6, 0)), "micro"),
+        (None, Gpu("T4", 15 * GIB, None, (7, 5)), "micro"),
+    ],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
+def test_the_model_where_none_is_named(monkeypatch, driver, gpu, model):
+    """The full one where a GPU can hold it and torch has code for it; without a driver nobody looks."""
+    monkeypatch.setattr(facts, "_driver", lambda: driver)
+    monkeypatch.setattr(facts, "gather", lambda **_: Facts(gpus=(gpu,), architectures=("sm_75", "sm_90")))
+    assert default_model() == model
 
 
 # --- gathering ----------------------------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ def animate(
     """
     from svdkit.clip.formats import check_rate
     from svdkit.clip.storage import scaled_size
+    from svdkit.environment import default_model
     from svdkit.generate import generate_batch
     from svdkit.image import fit as fit_photo
     from svdkit.models import find_model
@@ -65,7 +66,7 @@ def animate(
         seeds = list(dict.fromkeys(values.pop("seed", [None])))
         start = ClipSettings() if preset is None else clip_preset(preset)
         settings, *_ = [start.replace(**values, seed=seed) for seed in seeds]
-        load_settings = LoadSettings(**chosen(given, LOAD))
+        load_settings = LoadSettings(**{"model": given.get("model") or default_model(), **chosen(given, LOAD)})
         whole: Any = settings.resolve(**find_model(load_settings.model).clip_defaults)
         frame = fit_photo(photo, height=whole.height, width=whole.width, mode=fit, focus=focus, border=border)
         factor = 1 if scale is None else scale
@@ -75,6 +76,8 @@ def animate(
         check_rate(path.suffix.lower(), whole.playback_fps)
         for target in targets:
             check_target(target, overwrite=overwrite, num_bytes=whole.num_frames * height * width * 3)
+    if not given.get("model"):
+        _say(f"{load_settings.model}: svd-xt where a GPU can hold it, else micro; --model chooses", quiet=quiet)
     pipe = load(settings=load_settings)
     _say(f"{pipe.svdkit}", quiet=quiet)
     clips = generate_batch(pipe, [frame], settings, seeds=seeds, progress=not quiet and "terminal")

@@ -143,7 +143,7 @@ def _setting(name: str) -> inspect.Parameter:
     if name == "seed":
         given, text = given.replace(annotation=list[int]), f"{text} Several give variations: --seed 1 --seed 2."
     elif given.default is not None:
-        text += f" Default: {given.default}."
+        text += f" Default: {'svd-xt where a GPU can hold it, else micro' if name == 'model' else given.default}."
     return _explained(given.replace(default=None, annotation=given.annotation | None), text)
 
 

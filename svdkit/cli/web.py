@@ -56,7 +56,7 @@ def web(
     All tabs share one model; who comes later waits in line. Ctrl-C ends it.
 
     Args:
-        model: As for animate; svd-xt with an NVIDIA GPU, else micro.
+        model: As for animate; svd-xt where a GPU can hold it, else micro.
         weights: trained; random needs no download.
         port: Of the page; 0 for a free one.
         host: Any but this machine's own needs --token.
@@ -66,7 +66,7 @@ def web(
         currency: ISO 4217 code of the price.
         browser: Open it here.
     """
-    from svdkit.environment import gather
+    from svdkit.environment import default_model
     from svdkit.settings import LoadSettings
     from svdkit.ui.parts import Words
     from svdkit.ui.studio import APP, Studio, serve
@@ -77,7 +77,7 @@ def web(
         raise RefusedInput("the page is shown by Voila, which is not installed: pip install 'svdkit[app]'")
     with judging_input():
         Words(language)
-        model = model or ("svd-xt" if gather(ask_torch=False).driver else "micro")
+        model = model or default_model()
         studio = Studio(LoadSettings(model=absolute(model), weights=weights))
     port = _free_port(host, port)
     key = secrets.token_bytes(32)

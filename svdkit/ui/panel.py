@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from svdkit.environment import notebook_kind
+from svdkit.environment import default_model, notebook_kind
 from svdkit.errors import Cancelled
 from svdkit.given import user_path
 from svdkit.image import sample_photos
@@ -38,7 +38,8 @@ class Panel:
 
     Args:
         pipe: A pipeline from ``svdkit.load``; or what it takes (a name, a folder, LoadSettings), which is then loaded
-            when the first clip is wanted. None: the pipeline that ``svdkit app`` holds, else micro.
+            when the first clip is wanted. None: the pipeline that ``svdkit app`` holds, else svd-xt where a GPU can
+            hold it, else micro.
         folder: Where "Save" writes, made then; None for a download only.
         language: ``"en"`` or ``"zh"``; a switch is in the panel. None: as ``svdkit app`` was started, else English.
         background: Whether runs are threads, so that they can be stopped and the notebook stays free. None: yes, but
@@ -77,7 +78,7 @@ class Panel:
 
         app = json.loads(os.environ.get(APP, "{}")) if pipe is None else {}
         self.studio: Studio | RemoteStudio = (
-            RemoteStudio(port=app["port"], key=bytes.fromhex(app["key"])) if app else Studio(pipe or "micro")
+            RemoteStudio(port=app["port"], key=bytes.fromhex(app["key"])) if app else Studio(pipe or default_model())
         )
         info, words = self.studio.info, Words(language or app.get("language", "en"))
         self.words, self._id = words, f"svdkit-{secrets.token_hex(6)}"
