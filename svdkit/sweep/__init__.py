@@ -1,7 +1,7 @@
 """Many clips from one description: planned, shared, resumable, on one laptop or a cluster.
 
 ``points`` (axes become jobs, each one object until it is a record) → ``plan`` (checked, in order, with what it will
-take) → ``worker`` (makes clips; a queue that serves workers) and ``ray_engine`` (where they are actors) → ``results``
+take) → ``worker`` (makes clips; the local engine) and ``ray_engine`` (where workers are actors) → ``results``
 (their folder) → ``run`` (the driver) → ``report``.
 """
 

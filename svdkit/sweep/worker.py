@@ -7,7 +7,6 @@ import errno
 import gc
 import math
 import tempfile
-import threading
 import time
 import traceback
 from collections import Counter, deque
@@ -191,20 +190,16 @@ DEATHS = 2  # of workers over one run, or over one load that never was: the thir
 
 
 class Queue:
-    """The runs that are left; each worker has a thread that serves it, or is alone and has none.
+    """The runs that are left, for one worker after the other.
 
     A worker has ``ask(message, seconds)``, which gives what ``answer`` does or raises an EndedError or TimeoutError,
     and ``end()``.
-
-    Attributes:
-        is_over: Whether what is left is to be left.
     """
 
     def __init__(self, jobs: Sequence[Job], start: Callable[[], Any], *, timeout_seconds: float) -> None:
-        self._start, self._timeout, self.is_over = start, timeout_seconds, False
+        self._start, self._timeout = start, timeout_seconds
         # What shares a denoise goes to one worker.
         self._batches = deque(deque(batch) for _, batch in groupby(jobs, key=lambda job: job.keys["denoise"]))
-        self._lock = threading.Lock()
         self._loaded: set[object] = set()
         self._lost: Counter[object] = Counter()
         self._hopeless: dict[object, dict[str, Any]] = {}  # run or load -> why it is not tried again
@@ -213,7 +208,7 @@ class Queue:
         """Run what is left, with one worker after the other: one that died, hung or has lost its GPU is replaced."""
         worker, load, is_lost, batch = None, None, False, deque[Job]()
         try:
-            while not self.is_over and (batch := batch or self._take(load)):
+            while batch := batch or self._take(load):
                 job = batch[0]
                 if why := self._hopeless.get(job.id) or self._hopeless.get(job.load):
                     yield Outcome(batch.popleft().record(**why), {})
@@ -241,22 +236,20 @@ class Queue:
 
     def _take(self, load: object) -> deque[Job]:
         """Take runs that share a denoise, if possible with the model that a worker has."""
-        with self._lock:
-            fitting = (batch for batch in self._batches if batch[0].load == load)
-            batch = next(fitting, self._batches[0] if self._batches else deque())
-            if batch:
-                self._batches.remove(batch)
-            return batch
+        fitting = (batch for batch in self._batches if batch[0].load == load)
+        batch = next(fitting, self._batches[0] if self._batches else deque())
+        if batch:
+            self._batches.remove(batch)
+        return batch
 
     def _put_back(self, batch: deque[Job], do: str, why: dict[str, Any]) -> None:
         """Put what a lost worker leaves to the front, and give up what has failed often enough."""
         job = batch[0]
         what = job.load if do == "load" and job.load not in self._loaded else job.id
-        with self._lock:
-            self._lost[what] += 1
-            if self._lost[what] >= DEATHS or (do == "run" and why["status"] == "timeout"):
-                self._hopeless[what] = why
-            self._batches.appendleft(batch)
+        self._lost[what] += 1
+        if self._lost[what] >= DEATHS or (do == "run" and why["status"] == "timeout"):
+            self._hopeless[what] = why
+        self._batches.appendleft(batch)
 
     def _ask(self, worker: Any, do: str, job: Job) -> Any:
         """Ask as ``answer`` is asked; where the worker is lost, give how it was."""
