@@ -95,6 +95,11 @@ def _read_yaml(text: str, once: Any) -> Any:
         """Plain values only, by the rules of ``_SCALARS``; no dates, no merging of mappings."""
 
         yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
+        yaml_constructors: ClassVar[dict[Any, Any]] = {
+            tag: made
+            for tag, made in yaml.SafeLoader.yaml_constructors.items()
+            if tag is None or tag.rpartition(":")[2] in {*_SCALARS, "str", "seq", "map"}
+        }
 
         def fetch_flow_collection_start(self, kind: Any) -> None:
             if self.flow_level > 100:  # each level makes each character slower: thousands are a hang

@@ -314,6 +314,12 @@ def make_font(path, letters):
     builder.save(path)
 
 
+def test_a_sheet_too_large_for_memory_is_refused():
+    clip = Clip(np.zeros((2400, 16, 28, 3), np.uint8), fps=7)
+    with pytest.raises(ClipError, match="a contact sheet of 2400 frames of 28x16 pixels is too large; cut the clip"):
+        clip.contact_sheet()
+
+
 def test_every_frame_is_on_the_contact_sheet_in_order():
     frames = np.zeros((7, 10, 20, 3), np.uint8)
     frames += np.arange(10, 80, 10, dtype=np.uint8)[:, None, None, None]

@@ -17,7 +17,7 @@ from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
 import svdkit
 from svdkit.errors import ImageError, SvdkitWarning
-from svdkit.image import read, read_image, sample_photo, sample_photos
+from svdkit.image import decode, read, read_image, sample_photo, sample_photos
 from svdkit.image.decode import parse_colour
 
 SAMPLES = Path(svdkit.__file__).parent / "samples"
@@ -333,6 +333,32 @@ def test_broken_exif_leaves_the_photo_as_stored(exif, monkeypatch):
     assert corner_names(read_image(data)) == "RGWB"
 
 
+def test_a_transparent_grey_leaves_a_grey_profile_in_use():
+    data = encoded(Image.new("L", (4, 4), 128), "PNG", transparency=9, icc_profile=linear_grey_profile())
+    assert read_image(data).getpixel((1, 1)) == (188, 188, 188)
+
+
+def test_want_of_memory_is_not_called_damage():
+    """numpy raises a kind of MemoryError of its own."""
+    with pytest.raises(ImageError, match="does not fit into this machine's memory"), decode.decoding("photo.tif"):
+        np.empty(2**60, np.uint8)
+
+
+def test_a_file_that_is_no_png_is_not_walked_through_as_one(monkeypatch):
+    """That took seconds for large files that are no pictures at all."""
+    monkeypatch.setattr(decode, "_slim_png", lambda _: pytest.fail("walked through"))
+    with pytest.raises(ImageError):
+        read_image(bytes(1000))
+
+
+def test_a_name_is_kept_as_it_is(tmp_path):
+    path = tmp_path / "my  'photo'.png"
+    quarters().save(path)
+    assert read_image(path).info == {"svdkit_source": path.name}
+    with pytest.raises(ImageError, match=r"^an empty text names no photo\. Give the path of a file"):
+        read_image("")
+
+
 @pytest.mark.parametrize(
     ("mode", "kind", "value", "profile", "expected"),
     [
@@ -477,7 +503,7 @@ NO_SOURCE = r"no attribute 'read'.*\. Give the path of a file .*, an http.* rock
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("", "is a folder or a device, not a file. Give the path of one picture file"),
+        ("", "an empty text names no photo. Give the path of a file"),
         ("no_such_photo_here.jpg", r"no_such_photo_here\.jpg does not exist\. Check the path"),
         ("rockte", r"rockte does not exist\. .* or use a sample: rocket, coffee, cat"),
         ("a\0b.jpg", r"a\\x00b\.jpg cannot be read"),
@@ -488,7 +514,7 @@ NO_SOURCE = r"no attribute 'read'.*\. Give the path of a file .*, an http.* rock
             "file:///home/me/a.jpg",
             r"is an address, but only those with http: and https: are allowed\. Save .* plain path",
         ),
-        ("data:image/png;base64,AAAA", r"^data:image/png;base64,AAAA is an address.* or give its bytes"),
+        ("data:image/png;base64,AAAA", r"^data:… is an address.* or give its bytes"),
         ("FTP://me:secret@example.org/a.jpg", r"^FTP://example\.org/a\.jpg is an address.* Save"),
         ("s3://bucket/a.jpg?token=1", "^s3://bucket/a.jpg is an address"),
         ("C:\\photos\\a.jpg", "does not exist|cannot be read"),

@@ -210,6 +210,13 @@ def test_a_mixed_folder_passes_as_any(folder):
     assert half_precision(folder) == ["image_encoder", "vae"]
 
 
+def test_what_the_other_variant_has_broken_does_not_matter(folder):
+    """Complete weights beside the index of a download of the others that was cut short."""
+    (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text("{", encoding="utf-8")
+    check_folder(folder)
+    check_folder(folder, variant="any")
+
+
 @pytest.mark.parametrize(
     "name",
     [

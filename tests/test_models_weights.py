@@ -18,6 +18,7 @@ from svdkit.errors import (
     GatedModelError,
     IncompleteModelError,
     ModelError,
+    SettingsError,
     UnsafeWeightsError,
     VariantError,
 )
@@ -93,6 +94,18 @@ def test_a_folder_is_not_downloaded_and_a_name_is_no_folder(toy_folder, source):
 
 
 # The hub
+
+
+def test_an_unknown_source_downloads_nothing():
+    with pytest.raises(SettingsError, match="source 'torrent' is not known: give one of auto, folder, hub, modelscope"):
+        locate("svd-xt", source="torrent")
+
+
+def test_micro_without_weights_says_so(tmp_path, monkeypatch):
+    """It is never downloaded, so another advice would lead nowhere."""
+    monkeypatch.setattr("svdkit.models.info._MICRO_FOLDER", tmp_path)
+    with pytest.raises(IncompleteModelError, match="built-in model 'micro' has no weights in this installation"):
+        locate("micro")
 
 
 def test_a_download_takes_only_what_is_needed(mirror, toy_folder):
@@ -251,7 +264,7 @@ def test_a_machine_that_is_too_small_is_found_first(mirror, tmp_path, monkeypatc
     needs = rf"svd-xt needs .* MiB of disk and '{tmp_path}' has 1\.0 MiB free: free some space, or set .* HF_HOME"
     with pytest.raises(DownloadError, match=needs):
         locate("svd-xt")
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(available=2**20))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(available=2**20, total=2**34))
     with pytest.raises(DownloadError, match=r"loading svd-xt needs .* MiB of memory and 1\.0 MiB is free: close other"):
         locate("svd-xt")
     assert mirror.downloads() == set()

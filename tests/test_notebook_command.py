@@ -63,7 +63,7 @@ def checked(source: Path, **given: str) -> dict[str, Any]:
     [
         ('steps = "rocket"', "7", "7"),
         ("steps = [1, 2]", "[1e-2, 010]", [0.01, 10]),
-        ("steps = (1, 2)", "[3]", (3,)),
+        ("steps = (1, 2)", "[3]", [3]),
         ("steps = 0.02", "1", 1.0),
         ("steps = None", "main", "main"),
         ("steps = False", "true", True),

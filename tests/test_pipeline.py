@@ -128,7 +128,7 @@ def test_too_little_memory_is_an_error_and_not_a_dead_kernel(folder, monkeypatch
     """It is looked at first, in the precision that was asked for."""
     import psutil
 
-    have = types.SimpleNamespace(available=6 * 2**30)
+    have = types.SimpleNamespace(available=6 * 2**30, total=2**35)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: have)
     with pytest.raises(
         DownloadError, match=r"loading svd-xt needs 8\.4 GiB of memory and 6\.0 GiB is free: close other"
@@ -210,6 +210,8 @@ NO_GPU = "device='cuda' but this torch .* sees no CUDA GPU: use device='auto', o
         ({"cuda": 1, "capability": (6, 0)}, "auto", f"device: cpu, because {NO_CODE}, the GPU here; on Kaggle choose"),
         ({"cuda": 1, "capability": (6, 0)}, "cuda", f"device='cuda' but {NO_CODE}: on Kaggle choose GPU"),
         ({}, "cuda", NO_GPU),
+        ({"cuda": 1, "old driver": True}, "auto", "device: cpu, because there is no CUDA GPU and no Apple GPU"),
+        ({"cuda": 1, "old driver": True}, "cuda", NO_GPU),
         ({"cuda": 2}, "cuda:2", "device='cuda:2' but the last CUDA GPU here is 'cuda:1': use that or 'cuda'"),
         ({"cuda": 1}, "mps", "device='mps' but there is no Apple GPU that torch can use: use device='auto'"),
     ],
@@ -219,6 +221,7 @@ def test_choose_device(monkeypatch, here, asked, outcome):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: here.get("capability", (8, 6)))
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_86", "sm_90"])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: here.get("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in here and "old driver" not in here)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: here.get("mps", False))
     if outcome.startswith("device: "):
         chosen, reason = devices.choose_device(asked)

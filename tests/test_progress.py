@@ -107,6 +107,15 @@ def test_a_terminal_gets_one_line_a_stage_rewritten_in_place(clock, monkeypatch)
     assert "denoise [##########----------] 2/4, 4.0 s, about 6.0 s left" in text
 
 
+def test_an_error_in_the_middle_of_a_line_begins_on_its_own_line(clock, monkeypatch):
+    terminal = on(Terminal(), monkeypatch)
+    report = reporter("terminal")
+    with pytest.raises(ZeroDivisionError), Meter("denoise", steps=2, report=report, synchronize=lambda: None):
+        raise ZeroDivisionError
+    assert terminal.getvalue().endswith("\n")
+    assert terminal.getvalue().count("\n") == 1
+
+
 def test_a_log_gets_only_the_lines_of_finished_stages(clock, monkeypatch):
     stream = on(io.StringIO(), monkeypatch)
     report = reporter("terminal")
@@ -136,6 +145,9 @@ def test_a_notebook_gets_one_display_updated_in_place(clock, monkeypatch):
         report(at(step, stage=stage))
     assert [how["update"] for _, how in shown] == [False, *[True] * 5]
     assert len({how["display_id"] for _, how in shown}) == 1
+    reporter("notebook")(at(1))
+    assert len({how["display_id"] for _, how in shown}) == 2, "of another run, which must not rewrite this one"
+    del shown[-1]
     last = shown[-1][0]
     assert last["text/plain"] == "encode  8.0 s\ndenoise 8.0 s"
     assert last["text/html"].count("<tr>") == 2

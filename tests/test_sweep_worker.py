@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from svdkit.child import Child
+from svdkit.child import Child, EndedError
 from svdkit.clip import Clip
 from svdkit.clip.formats import encode_file
 from svdkit.errors import ClipError, SvdkitError
@@ -26,7 +26,7 @@ from svdkit.pipeline import load
 from svdkit.sweep import plan_sweep
 from svdkit.sweep import worker as worker_module
 from svdkit.sweep.results import is_disk_full
-from svdkit.sweep.worker import Outcome, Runner, answer
+from svdkit.sweep.worker import Outcome, Queue, Runner, answer
 from tests.sweeps import jobs_of
 from tests.toy import toy_pipeline, write_hub_folder
 
@@ -134,6 +134,53 @@ def test_out_of_memory_is_a_row_and_the_next_run_goes_on(toy: Path, monkeypatch:
     assert records[1].error is not None
     assert records[1].error["message"].startswith("CUDA out of memory")
     assert records[1].clip["motion_bucket_id"] == 30
+
+
+def test_an_error_that_recovering_raises_again_is_a_row_with_its_reason(toy: Path) -> None:
+    """As after an illegal memory access, when nothing works any more on the GPU."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    (job,) = jobs_of(plan_of(toy))
+    runner: Any = SimpleNamespace(load=fail, run=fail, recover=fail)
+    assert answer(runner, "load", job)["error"]["message"].startswith("CUDA error")
+    assert answer(runner, "run", job).record.error["message"].startswith("CUDA error")
+
+
+@pytest.mark.parametrize(
+    ("loads", "runs", "starts"),
+    [
+        ([None, "dies", "dies"], ["dies"], 3),  # a GPU that is lost: not two more loads for each run that is left
+        ([None, TimeoutError(), TimeoutError()], ["dies"], 3),
+        ([TimeoutError()], [], 1),  # a model that never was there
+        (["dies", "dies"], [], 2),
+        ([{"status": "error", "error": {"type": "ModelError", "message": "no such folder"}}], [], 1),
+    ],
+)
+def test_loads_that_fail_are_not_repeated_for_every_run(toy: Path, loads: Any, runs: Any, starts: int) -> None:
+    begun: list[Any] = []
+    answers = {"load": [*loads], "run": [*runs]}
+
+    class Worker:
+        def __init__(self) -> None:
+            begun.append(self)
+
+        def ask(self, message: tuple[str, Any], _seconds: float) -> Any:
+            found = answers[message[0]].pop(0)
+            if found == "dies":
+                raise EndedError("ended with exit code 1")
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        def end(self) -> None:
+            pass
+
+    jobs = jobs_of(plan_of(toy, axes={"seed": [1, 2, 3, 4, 5]}))
+    found = [*Queue(jobs, Worker, timeout_seconds=1).serve()]
+    assert [outcome.record.status != "ok" for outcome in found] == [True] * 5
+    assert len(begun) == starts
 
 
 def test_a_full_disk_is_no_row(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,31 +149,25 @@ class TestSettings:
 
 
 class Photo(PhotoForm):
-    """The form, with what it told of; reading in the background is on a thread of its own."""
+    """The form, with what it told of."""
 
     def __init__(self, *, background: bool = False) -> None:
-        self.errors, self.threads = list[Exception | None](), list[threading.Thread]()
-        self.background = background
-        super().__init__(Words(), {"height": 72, "width": 128}, self.errors.append, self._start)
+        self.errors = list[Exception | None]()
+        super().__init__(Words(), {"height": 72, "width": 128}, self.errors.append, background)
         self.errors.clear()
-
-    def _start(self, read: Any) -> bool:
-        def work() -> None:
-            try:
-                read()
-            except ImageError as error:
-                self.errors.append(error)
-
-        if self.background:
-            self.threads.append(threading.Thread(target=work))
-            self.threads[-1].start()
-        return self.background
 
     @property
     def shown(self) -> Image.Image:
         """The picture on the page."""
         (source,) = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', self.picture.value)
         return Image.open(io.BytesIO(base64.b64decode(source)))
+
+
+def wait_for_photos() -> None:
+    """Wait until no photo is being read in the background."""
+    for thread in threading.enumerate():
+        if thread.name == "svdkit-photo":
+            thread.join(10)
 
 
 def alike(one: Image.Image, other: Image.Image) -> float:
@@ -248,14 +242,16 @@ class TestPhoto:
         monkeypatch.setattr(module, "read_image", slow)
         form = Photo(background=True)
         form.source.value = "https://a.test/1.jpg"
+        assert form.reading
         form.sample.value = "cat"
+        assert not form.reading
         go_on.set()
-        form.threads[0].join(10)
+        wait_for_photos()
         assert (form.name, form.errors) == ("cat", [None])
         form.source.value = "https://a.test/2.jpg"
-        form.threads[1].join(10)
-        assert form.name == ("cat" if fails else "https://a.test/2.jpg")
-        form.background = False  # where something else runs there, the page waits for it
+        wait_for_photos()
+        assert (form.name, form.reading) == ("cat" if fails else "https://a.test/2.jpg", False)
+        form.background = False
         form.source.value = "https://a.test/3.jpg"
         assert form.name == ("cat" if fails else "https://a.test/3.jpg")
 

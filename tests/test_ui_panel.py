@@ -483,41 +483,47 @@ def test_what_ends_after_clearing_stays_away(
     assert len(panel.results.made) == 1
 
 
-def test_while_an_address_is_read_or_the_model_loaded_the_buttons_rest(
-    panel: Panel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So that no clip is made of the photo before, which is not what was meant; what goes wrong is said.
-
-    A button that looks ready and does nothing would be worse.
-    """
-    go_on, failed = threading.Event(), ImageError("nobody answers")
+def test_no_clip_is_made_of_the_photo_before(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an address is read, which may take its time: the panel says so; any other photo can be taken meanwhile."""
+    go_on = threading.Event()
 
     def read(photo: Any) -> Any:
+        if not str(photo).startswith("https"):
+            return sample_photo(photo)
         assert go_on.wait(10)
-        if "wrong" in str(photo):
-            raise failed
+        if "wrong" in photo:
+            raise ImageError("nobody answers")
         return sample_photo("cat")
 
     monkeypatch.setattr(sys.modules["svdkit.ui.form"], "read_image", read)
-    monkeypatch.setattr(panel.studio, "prepare", lambda tell: go_on.wait(10))
-    cases = {
-        "load": "The model is being loaded",
-        "https://a.test/cat.jpg": "Reading",
-        "https://a.test/wrong": "Reading",
-    }
-    for name, said in cases.items():
+    for name, error in {"https://a.test/cat.jpg": "", "https://a.test/wrong": "nobody answers"}.items():
         go_on.clear()
-        if name == "load":
-            panel.prepare()
-        else:
-            panel.photo.source.value = name
-        wait_for(lambda: panel.drafts.disabled)
-        assert plain(panel.runner.state.value).startswith(said)
+        panel.photo.source.value = name
+        assert plain(panel.photo.note.value).startswith("Reading")
         assert not panel.make()
+        assert "still being read" in plain(panel.runner.error.value)
         go_on.set()
-        assert finish(panel) == "Ready."
-    assert panel.photo.name == "https://a.test/cat.jpg"
-    assert plain(panel.runner.error.value).endswith("nobody answers")
+        wait_for(lambda: panel.photo.note.value.startswith("The bright part"))
+        assert plain(panel.runner.error.value).endswith(error)
+        assert panel.photo.name == "https://a.test/cat.jpg"
+    go_on.clear()
+    panel.photo.source.value = "https://a.test/slow.jpg"
+    panel.photo.sample.value = "coffee"
+    assert panel.make()
+    assert finish(panel).startswith("Done in")
+    go_on.set()
+
+
+def test_the_buttons_rest_while_the_model_is_loaded(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A button that looks ready and does nothing would be worse."""
+    go_on = threading.Event()
+    monkeypatch.setattr(panel.studio, "prepare", lambda tell: go_on.wait(10))
+    panel.prepare()
+    wait_for(lambda: panel.drafts.disabled)
+    assert plain(panel.runner.state.value).startswith("The model is being loaded")
+    assert not panel.make()
+    go_on.set()
+    assert finish(panel) == "Ready."
     assert not panel.start.disabled
 
 

@@ -264,6 +264,24 @@ class TestOtherPrograms:
         assert (clip.frames.shape, clip.fps) == (frames.shape, 7)
         assert np.abs(clip.frames.astype(int) - frames).mean() < 4
 
+    @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+    def test_a_recording_whose_frames_come_irregularly(self, suffix, tmp_path):
+        """As of a screen: its file names another rate, or 1000, than that at which frames come, 34 in 1.221 s."""
+        path = tmp_path / f"a{suffix}"
+        jitter = "setpts='(N*37+mod(N*7\\,5))/1000/TB'"
+        source = (
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc2=size=64x48:rate=30",
+            "-frames:v",
+            "34",
+            "-vf",
+            f"settb=1/1000,{jitter}",
+        )
+        ffmpeg(*source, "-fps_mode", "vfr", "-enc_time_base", "1/1000", str(path))
+        assert Clip.read(path).fps == pytest.approx(27.0, abs=0.6)
+
     @pytest.mark.parametrize(("rate", "shown"), [("240", None), ("999.5", "999.5"), ("1000", "1000"), ("1200", "1200")])
     def test_rates_above_what_a_clip_has(self, rate, shown, tmp_path):
         path = tmp_path / "fast.mp4"

@@ -187,8 +187,9 @@ def _sampled_peak() -> Iterator[Gauge]:
     peak: list[int] = []
 
     def read() -> int:
-        peak[:] = [max([psutil.Process().memory_info().rss, *peak])]
-        return peak[0]
+        now: int = max([psutil.Process().memory_info().rss, *peak])
+        peak[:] = [now]
+        return now  # the thread that samples may meet an empty list
 
     with _every(_SAMPLE_SECONDS, read):
         yield read, peak.clear

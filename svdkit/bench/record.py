@@ -28,7 +28,7 @@ RECORD_STAGES = (
 BYTES: tuple[str, ...] = ("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes", "device_bytes")
 _STATUSES, _METHODS = ("ok", "oom", "error", "timeout", "skipped"), ("measured", "composed")
 _PHASES = ("cold", "warm_up", "timed")
-_UTC = r"\d{4}-[01]\d-[0-3]\d[T ][0-2]\d:[0-5]\d(:[0-5]\d([.,]\d+)?)?(Z|[+]00:00)"
+_UTC = r"\d{4}-[01]\d-[0-3]\d[T ][0-2]\d:[0-5]\d(:[0-5]\d([.,]\d+)?)?(Z|[+-]00:?00)"
 # Differences of no weight for a clip's time and memory: where it ran from, main memory, what shows, fetches or writes
 # clips, and svdkit itself (it is what is compared).
 _UNRELATED = {"notebook", "ram_bytes", "svdkit", "ipywidgets", "mediapy", "huggingface-hub", "torchvision"}

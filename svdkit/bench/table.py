@@ -116,7 +116,7 @@ def _find_baseline(records: Sequence[Record], baseline: Record | str | None) -> 
     if baseline is None:
         return timed[0] if timed else None
     name: object = baseline.id if isinstance(baseline, Record) else baseline
-    found = [record for record in timed if record is baseline]
+    found = [record for record in timed if record is baseline] or [each for each in timed if each == baseline][:1]
     found = found or [record for record in timed if isinstance(name, str) and record.id.startswith(name)]
     if len({record.id for record in found}) != 1:
         known = ", ".join(dict.fromkeys(record.id for record in timed)) or "none"

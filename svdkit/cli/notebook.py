@@ -154,8 +154,10 @@ def _read(text: str, default: Any) -> Any:
         raise ValueError("; ".join(problems))
     if default is None or type(value) is kind:
         return value
-    if (kind, type(value)) in {(float, int), (tuple, list)}:
-        return kind(value)
+    if (kind, type(value)) == (float, int):
+        return float(value)
+    if (kind, type(value)) == (tuple, list):
+        return value  # papermill writes a tuple as a text
     raise ValueError(f"this is a {type(value).__name__}; give a {kind.__name__}, such as {default!r}")
 
 

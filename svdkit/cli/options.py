@@ -124,7 +124,7 @@ def takes(*settings: str) -> Callable[[Command], Command]:
         command.__doc__, _, about = inspect.cleandoc(command.__doc__ or "").partition("\n\nArgs:\n")
         texts = dict(re.findall(r"(?m)^ {4}(\w+): (.+(?:\n {8}.+)*)", about))
         own = inspect.signature(command, eval_str=True).parameters.values()
-        parameters = [_explained(each, texts[each.name]) for each in own if each.name in texts]
+        parameters = [_explained(each, texts.get(each.name, "")) for each in own if each.kind is not each.VAR_KEYWORD]
         parameters += map(_setting, settings)
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions take any name
         return command

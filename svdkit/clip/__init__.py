@@ -26,6 +26,7 @@ from svdkit.units import format_count
 
 __all__ = ["Provenance", "Clip"]
 
+_LARGEST_SHEET = 2**27  # pixels of a contact sheet, 0.4 GB
 _SHORTEST, _LONGEST = 480, 768  # CSS pixels of the longer side on screen
 
 # Colours are inherited and only dimmed, so that text is readable in light and dark notebooks.
@@ -234,11 +235,15 @@ class Clip:
         made, scale = self.provenance.settings if self.provenance else {}, 320 / max(self.height, self.width)
         names = ("num_inference_steps", "min_guidance_scale", "max_guidance_scale", "noise_aug_strength")
         settings = [f"{name} {made[name]}" for name in ("height", "width", *names) if name in made]
+        height, width = (max(1, round(side * scale)) for side in (self.height, self.width))
+        if height * width * self.num_frames > _LARGEST_SHEET:
+            size = f"{self.num_frames} frames of {self.width}x{self.height} pixels"
+            raise ClipError(f"a contact sheet of {size} is too large; cut the clip")
         return picture_sheet(
             [*map(Image.fromarray, self.frames)],
             [*map(str, range(1, self.num_frames + 1))],
-            height=max(1, round(self.height * scale)),
-            width=max(1, round(self.width * scale)),
+            height=height,
+            width=width,
             columns=columns,
             caption=" · ".join([self.label, *settings]),
         )

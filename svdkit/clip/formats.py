@@ -206,9 +206,9 @@ def _decode_video(path: Path, demuxer: str) -> Decoded:
     """Decode with a fixed demuxer and local files only, so that no playlist can lead ffmpeg elsewhere."""
     address = f"file:{path.absolute()}"  # a bare name may start with "-" or look like a URL
     source = ("-protocol_whitelist", "file", "-max_pixels", str(MAX_FRAME_PIXELS), "-f", demuxer, "-i", address)
-    tags, log = _ffmpeg(*source, "-f", "ffmetadata", "pipe:1", subject=path.name)
+    times = ("-map", "0:V:0", "-c", "copy", "-frames:v", "5000", "-f", "framecrc", "pipe:2", "-nostats")
+    tags, log = _ffmpeg(*source, "-f", "ffmetadata", "pipe:1", *times, subject=path.name)
     comment = re.search(r"(?im)^comment=(.*)$", tags.decode("utf-8", "replace"))
-    rate = re.search(rb"Video: .*?([\d.]+)(k?) fps", log)  # 1000 is "1k"
     # rgb24, else frames of 10 bits become pictures of 16; 0:V, for 0:v may be the picture on the cover.
     frames_as_ppm = ("-pix_fmt", "rgb24", "-c:v", "ppm", "-f", "image2pipe", "-fs", str(MAX_BYTES), "pipe:1")
     quality = ("-sws_flags", "accurate_rnd+full_chroma_int+bicubic")
@@ -222,9 +222,23 @@ def _decode_video(path: Path, demuxer: str) -> Decoded:
     rows = np.frombuffer(data, np.uint8).reshape(-1, header.end() + height * width * 3)
     return Decoded(
         rows[:, header.end() :].reshape(-1, height, width, 3),
-        fps=float(rate[1]) * (1000 if rate[2] else 1) or None if rate else None,
+        fps=_parse_rate(log),
         comment=re.sub(r"\\(.)", r"\1", comment[1]) if comment else None,
     )
+
+
+def _parse_rate(log: bytes) -> float | None:
+    """Read the rate that ffmpeg's log names, or where it is not the one by which frames follow, that of their times."""
+    named = re.search(rb"Video: .*?([\d.]+)(k?) fps", log)  # 1000 is "1k"
+    rate = float(named[1]) * (1000 if named[2] else 1) if named else 0.0
+    base = re.search(rb"(?m)^#tb 0: (\d+)/(\d+)", log)
+    times = {int(time) for time in re.findall(rb"(?m)^0, +-?\d+, +(-?\d+),", log)} - {-(2**63)}  # that is "unknown"
+    if base and len(times) > 1:
+        unit, steps = int(base[1]) / int(base[2]), len(times) - 1
+        lasts = (max(times) - min(times)) * unit
+        if not rate or abs(lasts - steps / rate) > 0.02 * lasts + unit:
+            rate = steps / lasts
+    return rate or None
 
 
 def _ffmpeg(*arguments: str, subject: str, given: bytes = b"") -> tuple[bytes, bytes]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import shutil
 import tempfile
 import warnings
@@ -89,9 +88,14 @@ def write_clip(
 def _keep(clip: Any, path: Path, **how: Any) -> Path | None:
     """Keep a clip that could not be encoded as PNG, under a new name beside it or among temporary files."""
     for place in (path.parent, None):
-        with contextlib.suppress(OSError, ClipError):
-            new = Path(place or tempfile.gettempdir(), f"{path.stem}-{secrets.token_hex(4)}.png")
-            return write_clip(clip, new, overwrite=False, keep_frames=False, **how)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as undo:
+            folder = tempfile.mkdtemp(prefix=f"{path.stem}-", dir=place)  # of this user alone: photos are private
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
+            with contextlib.suppress(OSError, ClipError):
+                new = Path(folder, f"{path.stem}.png")
+                kept = write_clip(clip, new, overwrite=False, keep_frames=False, **how)
+                undo.pop_all()
+                return kept
     return None
 
 

@@ -204,6 +204,8 @@ class Price(Settings):
     currency: str = setting("USD", text("three letters such as 'USD'", pattern="[A-Za-z]{3}"))
 
 
+_NAME_IT = "for seconds name the card, for example gpu='RTX 4090': memory alone does not say how fast it is"
+_MEASURE_IT = "for seconds run svdkit.calibrate(pipe) here once, or give records of svdkit.profile"
 _SMALLER = ((448, 768), (320, 576), (256, 448), (192, 320))
 
 
@@ -242,12 +244,7 @@ def forecast(
         >>> forecast("svd-xt", gpu="RTX 4090").fits
         True
     """
-    problems: list[str] = []
-    price = Price.read({"hourly_price": hourly_price, "currency": currency}, problems)
-    clip, load = ClipSettings.read(clip, problems), LoadSettings.read(load, problems)
-    load = LoadSettings.read({**load.to_dict(), "model": model}, problems)
-    if problems:
-        raise SettingsError.of("forecast", problems)
+    price, clip, load = _judge({"hourly_price": hourly_price, "currency": currency}, clip, load, model)
     given = read_records(records) if isinstance(records, str | Path) else check_records(records, who="forecast")
     info = find_model(load.model)
     card, device = _this_machine(load.device) if gpu is None else (find_card(gpu), "cuda")
@@ -271,10 +268,8 @@ def forecast(
 
     ladder, chosen = tuple(map(timed, ladder)), timed(chosen)
     advice = [] if chosen.fits is not False else [_cure(need, clip, ladder, chosen, room=card.memory_bytes)]
-    if not found.factors and card.name.startswith("a card of"):
-        advice.append("for seconds name the card, for example gpu='RTX 4090': memory alone does not say how fast it is")
-    elif not found.factors:
-        advice.append("for seconds run svdkit.calibrate(pipe) here once, or give records of svdkit.profile")
+    if not found.factors:
+        advice.append(_NAME_IT if card.name.startswith("a card of") else _MEASURE_IT)
     ways, costs = chosen.rung._asdict(), ran.costs()
     return Forecast(
         model=info.name,
@@ -299,6 +294,17 @@ def forecast(
         fitting=_fitting(need, clip, chosen.rung, room=card.memory_bytes) if chosen.fits is False else None,
         advice=tuple(advice),
     )
+
+
+def _judge(price: dict[str, Any], clip: Any, load: Any, model: str | Path) -> tuple[Price, ClipSettings, LoadSettings]:
+    """Check what was given; the error has all that is wrong with it."""
+    problems: list[str] = []
+    found = Price.read(price, problems)
+    clip, load = ClipSettings.read(clip, problems), LoadSettings.read(load, problems)
+    load = LoadSettings.read({**load.to_dict(), "model": model}, problems)
+    if problems:
+        raise SettingsError.of("forecast", problems)
+    return found, clip, load
 
 
 def _this_machine(asked: str = "auto") -> tuple[Card, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 import sys
 import time
 from collections.abc import Callable
@@ -72,6 +73,8 @@ class Meter:
             self.synchronize()
             self._times.append(time.perf_counter())
             self._tell(self.steps)
+        elif isinstance(screen := getattr(self.report, "__self__", None), Screen):
+            screen.close()
 
     def _tell(self, done: int) -> None:
         self.seconds = self._times[-1] - self._times[0]
@@ -105,7 +108,8 @@ class Screen:
         self.in_notebook = notebook_kind() != "terminal" if kind == "auto" else kind == "notebook"
         self._rewrites = self.in_notebook or sys.stderr.isatty()
         self._between = _SECONDS_BETWEEN_UPDATES if self._rewrites else log_seconds
-        self._last, self._displayed = -math.inf, False
+        self._last, self._displayed, self._is_open = -math.inf, False, False
+        self._display_id = f"svdkit-{secrets.token_hex(6)}"  # of a notebook all outputs with one id are rewritten
         self._stages: dict[str, Progress] = {}
 
     def show(self, text: str, *, html: str = "", last: bool = False) -> None:
@@ -116,13 +120,20 @@ class Screen:
         self._last = -math.inf if last else now
         if not self.in_notebook:
             # \033[K clears what a longer text has left behind.
-            _write(f"\r{text}\033[K" if self._rewrites else text, end="" if self._rewrites and not last else "\n")
+            self._is_open = self._rewrites and not last
+            _write(f"\r{text}\033[K" if self._rewrites else text, end="" if self._is_open else "\n")
             return
         from IPython.display import display
 
         bundle = {"text/plain": text, **({"text/html": html} if html else {})}
-        display(bundle, raw=True, display_id=f"svdkit-{id(self)}", update=self._displayed)
+        display(bundle, raw=True, display_id=self._display_id, update=self._displayed)
         self._displayed = True
+
+    def close(self) -> None:
+        """End a line that is being rewritten, so that what comes next, such as an error, begins on its own."""
+        if self._is_open:
+            self._is_open = False
+            _write("")
 
     def line(self, text: str) -> None:
         """Write a line that stays."""

@@ -71,7 +71,8 @@ def decoding(shown: str, cure: str = _DAMAGED) -> Iterator[None]:
     except SvdkitError:
         raise
     except Exception as error:
-        reason, cure = str(error) or type(error).__name__, _CURES.get(type(error), cure)
+        cure = next((text for kind, text in _CURES.items() if issubclass(type(error), kind)), cure)
+        reason = str(error) or type(error).__name__
         raise ImageError(f"{shown} cannot be decoded ({reason}). {cure}") from error
 
 
@@ -82,8 +83,10 @@ def _from_bytes(data: bytes, shown: str, max_pixels: int) -> Image.Image:
             image = _open(data, shown)
         return _loaded(image, shown, max_pixels, _DAMAGED)
     except ImageError:
+        if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+            raise
         slim, profile = _slim_png(data)
-        if len(slim) == len(data) or not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        if len(slim) == len(data):
             raise
     image = _from_bytes(slim, shown, max_pixels)
     image.info |= {"icc_profile": profile}
@@ -225,8 +228,10 @@ def _upright_srgb(image: Image.Image, shown: str) -> Image.Image:
                 values = values.astype(np.uint8 if values.max() <= 255 else np.uint16)
             image = _from_array(values, shown, values.size)
         if image.has_transparency_data:
-            image = image if image.mode == "LA" else image.convert("RGBA")
-            clear = ImageOps.invert(image.getchannel("A"))
+            full = image if image.mode == "LA" else image.convert("RGBA")
+            clear = ImageOps.invert(full.getchannel("A"))
+            image = image if image.mode in {"1", "L"} else full  # whose profile may be one for grey
+            del full  # a picture is hundreds of megabytes
         if image.mode in {"1", "LA"}:
             image = image.convert("L")
         elif image.mode not in {"L", "CMYK", "LAB"}:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.resources
 import os
 import re
+import socket
 import threading
 import time
 from http.client import HTTPResponse
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlsplit
-from urllib.request import Request, build_opener
+from urllib.request import HTTPHandler, HTTPSHandler, Request, build_opener
 
 from PIL import Image
 
@@ -118,11 +120,14 @@ def _find(source: Any) -> tuple[Any, Any, str]:
     if hasattr(type(source), "__array__"):
         return source, None, "the array"
     if isinstance(source, str):
+        if not source:
+            raise ImageError(f"an empty text names no photo. {_ALLOWED}")
         if source in _SAMPLES:
             sample = importlib.resources.files("svdkit") / "samples" / f"{source}.jpg"
             return sample.read_bytes(), source, f"the sample {source}"
         if re.match(r"(?i)\s*([a-z][a-z0-9+.-]+://|data:)", source):
-            shown = _public_address(source.strip())
+            is_data = source.strip()[:5].lower() == "data:"  # which holds the picture itself
+            shown = "data:…" if is_data else _public_address(source.strip())
             return _fetch(source.strip(), shown), unquote(urlsplit(shown).path), shown
     return _read_file(source)
 
@@ -174,21 +179,25 @@ def _fetch(url: str, shown: str) -> bytes:
         )
     if "@" in url.partition("://")[2].partition("/")[0]:
         raise ImageError(f"{shown}: addresses with a user name or password in them are not allowed. {_INSTEAD}")
-    received, faults = bytearray(), list[Exception]()
+    received, faults, sockets = bytearray(), list[Exception](), list[socket.socket]()
 
     def download() -> None:
         try:
-            _download(url, received)
+            _download(url, received, sockets)
         except Exception as error:  # noqa: BLE001 - raised below; urllib and http raise many kinds
             faults.append(error)
             if isinstance(error, HTTPError):
                 error.close()
 
     # In a thread that can be left: a server may send a head, a "100 Continue" or a trailer byte by byte, for ever.
-    work = threading.Thread(target=download, daemon=True)
+    work = threading.Thread(target=download, name="svdkit-download", daemon=True)
     work.start()
     work.join(DOWNLOAD_TIMEOUT_SECONDS)
-    if work.is_alive() or len(received) > MAX_DOWNLOAD_BYTES:
+    is_late = work.is_alive()
+    for each in sockets if is_late else ():
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)  # which ends the thread as well
+    if is_late or len(received) > MAX_DOWNLOAD_BYTES:
         raise ImageError(
             f"{shown} is too large or too slow: {len(received):,} bytes came, of at most {MAX_DOWNLOAD_BYTES:,} in "
             f"{DOWNLOAD_TIMEOUT_SECONDS:.0f} s. Give the address of a smaller picture. {_INSTEAD}"
@@ -202,13 +211,35 @@ def _fetch(url: str, shown: str) -> bytes:
     return bytes(received)
 
 
-def _download(url: str, received: bytearray) -> None:
+class _Web(HTTPHandler, HTTPSHandler):
+    """Opens addresses, and keeps the sockets of the answers."""
+
+    def __init__(self, sockets: list[socket.socket]) -> None:
+        super().__init__()
+        self.sockets = sockets
+
+    def do_open(self, http_class: Any, req: Any, **options: Any) -> Any:
+        """Connect as usual."""
+
+        def answer(sock: socket.socket, *how: Any, **more: Any) -> HTTPResponse:
+            self.sockets.append(sock)
+            return HTTPResponse(sock, *how, **more)
+
+        def connect(*where: Any, **more: Any) -> Any:
+            made = http_class(*where, **more)
+            made.response_class = answer
+            return made
+
+        return super().do_open(connect, req, **options)
+
+
+def _download(url: str, received: bytearray, sockets: list[socket.socket]) -> None:
     """Receive the body of an answer, piece by piece: a server may declare any length."""
     end = time.monotonic() + DOWNLOAD_TIMEOUT_SECONDS + 1  # when nobody waits any more
     address = quote(url, safe="%/:=&?~#+!$,;'@()*[]")
     headers = {"User-Agent": "Mozilla/5.0 (svdkit)"}  # urllib's own name is refused by many sites
     request = Request(address, headers=headers)  # noqa: S310 - only http and https come here
-    with build_opener().open(request, timeout=_ANSWER_TIMEOUT_SECONDS) as response:
+    with build_opener(_Web(sockets)).open(request, timeout=_ANSWER_TIMEOUT_SECONDS) as response:
         if not isinstance(response, HTTPResponse):  # urllib follows redirects to ftp, but not to file
             raise OSError("it leads on to an address that is not http or https")
         while len(received) <= MAX_DOWNLOAD_BYTES and time.monotonic() < end and (piece := response.read1(1 << 16)):
@@ -224,4 +255,5 @@ def _public_address(url: str) -> str:
 
 def _printable(text: str) -> str:
     """Escape control characters and lone surrogates, and cut to 120 characters."""
-    return as_text(text, most=120).strip("'\"")
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:121])
+    return shown if len(shown) <= 120 else f"{shown[:119]}…"

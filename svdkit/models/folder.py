@@ -85,14 +85,16 @@ def check_folder(folder: Path, *, variant: str | None = "fp16") -> None:
     for name in CONFIGURATIONS.values():
         read_json(folder, name)
     for network in STEMS:
-        missing = {kind: _missing(folder, network, kind) for kind in VARIANTS}
-        chosen = pick_variant(
-            variant,
-            [kind for kind in VARIANTS if not missing[kind]],
-            names=sorted(file.name for file in (folder / network).iterdir()),
-            where=f"{network}/",
-            nothing=_lacks(folder, *missing["fp16" if variant == "any" else variant]),
-        )
+        first = "fp16" if variant == "any" else variant
+        chosen, missing = first, _missing(folder, network, first)
+        if missing:
+            chosen = pick_variant(
+                variant,
+                [kind for kind in VARIANTS if kind != first and not _missing(folder, network, kind)],
+                names=sorted(file.name for file in (folder / network).iterdir()),
+                where=f"{network}/",
+                nothing=_lacks(folder, *missing),
+            )
         for name in _weight_files(folder, network, chosen):
             _check_safetensors(folder, name)
 

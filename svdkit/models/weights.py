@@ -16,10 +16,12 @@ from typing import Any
 
 from svdkit.disk import REFUSALS, number_of, refusal
 from svdkit.environment import free_ram
-from svdkit.errors import DownloadError, GatedModelError, ModelError
+from svdkit.errors import DownloadError, GatedModelError, IncompleteModelError, ModelError, SettingsError
 from svdkit.models.folder import INDEX, STEMS, VARIANTS, allow_patterns, check_folder, pick_variant
 from svdkit.models.info import ModelInfo, find_model
 from svdkit.units import format_bytes
+
+_SOURCES = ("auto", "folder", "hub", "modelscope")
 
 
 class _UnreachableError(DownloadError):
@@ -45,11 +47,14 @@ def locate(
     Raises:
         ModelError: no such model or revision; DownloadError, GatedModelError, VariantError, IncompleteModelError and
             UnsafeWeightsError, its subclasses, say more.
+        SettingsError: unknown source.
 
     Example:
         >>> locate("svd-xt")
         PosixPath('.../models--stabilityai--stable-video-diffusion-img2vid-xt/snapshots/9e43909513c6714f1bc7...')
     """
+    if source not in _SOURCES:
+        raise SettingsError(f"source {source!r} is not known: give one of {', '.join(_SOURCES)}")
     info = find_model(model)
     folder = info.folder
     if folder and source in {"hub", "modelscope"}:
@@ -66,6 +71,11 @@ def locate(
                 raise
             revision = None  # a branch or commit of the hub means nothing on ModelScope
     folder = folder or _from_modelscope(info, revision=revision, variant=variant)
+    if info.name == "micro" and not (folder / INDEX).is_file():
+        raise IncompleteModelError(
+            "the built-in model 'micro' has no weights in this installation: install svdkit again, or get the weights "
+            "with `git lfs pull` if they are git-lfs files in your clone"
+        )
     check_folder(folder, variant=variant)
     return folder
 

@@ -30,8 +30,6 @@ _SIGNS = (
 
 def choose_device(asked: str) -> tuple[str, str]:
     """The device for "auto", "cpu", "cuda", "cuda:1" or "mps", and the reason; a PipelineError if it is not here."""
-    import torch
-
     lack = _lack(asked)
     if asked != "auto":
         if lack:
@@ -40,7 +38,7 @@ def choose_device(asked: str) -> tuple[str, str]:
     lack = _lack("cuda")
     if not lack:
         return "cuda", "device: cuda, the fastest here"
-    if torch.cuda.device_count():
+    if _cuda_count():
         return "cpu", f"device: cpu, because {lack[0]}, the GPU here; {lack[1]}"
     device = "cpu" if _lack("mps") else "mps"
     return device, f"device: {device}, because there is no CUDA GPU{' and no Apple GPU' * (device == 'cpu')}"
@@ -51,7 +49,7 @@ def _lack(device: str) -> tuple[str, str] | None:
     import torch
 
     kind, _, number = device.partition(":")
-    cuda = torch.cuda.device_count()
+    cuda = _cuda_count()
     if kind == "mps" and not torch.backends.mps.is_available():
         return "there is no Apple GPU that torch can use", "use device='auto'"
     if kind != "cuda":
@@ -62,6 +60,13 @@ def _lack(device: str) -> tuple[str, str] | None:
     if int(number or 0) >= cuda:
         return f"the last CUDA GPU here is 'cuda:{cuda - 1}'", "use that or 'cuda'"
     return lacking_code(torch.cuda.get_device_capability(device), torch.cuda.get_arch_list())
+
+
+def _cuda_count() -> int:
+    """How many CUDA GPUs torch can use; where the driver is too old for it, it counts them all the same."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def choose_dtype(asked: str, *, device: str, capability: tuple[int, int] | None = None) -> tuple[str, str, str]:

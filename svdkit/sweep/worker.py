@@ -173,8 +173,9 @@ def answer(runner: Runner, do: str, job: Job) -> Any:
     except Exception as error:  # noqa: BLE001 - it becomes a row
         if is_disk_full(error):
             return OSError(errno.ENOSPC, str(error))
-        runner.recover(error)
         reason = failure_of(error)
+        with contextlib.suppress(Exception):  # after a CUDA error this raises too; without torch it cannot be imported
+            runner.recover(error)
         return reason if do == "load" else Outcome(job.record(**reason, started_at=started_at), {})
 
 
@@ -225,6 +226,7 @@ class Queue:
                     batch = deque()
                 elif found is None:
                     self._loaded.add(load)
+                    self._lost[load] = 0
                 else:
                     batch.popleft()
                     # After such an error every later call in that process fails.
@@ -245,9 +247,12 @@ class Queue:
     def _put_back(self, batch: deque[Job], do: str, why: dict[str, Any]) -> None:
         """Put what a lost worker leaves to the front, and give up what has failed often enough."""
         job = batch[0]
-        what = job.load if do == "load" and job.load not in self._loaded else job.id
+        what = job.load if do == "load" else job.id
         self._lost[what] += 1
-        if self._lost[what] >= DEATHS or (do == "run" and why["status"] == "timeout"):
+        is_final = why["status"] == "timeout"
+        if do == "load":  # a model that was never there gets a second try only where its worker died
+            is_final = job.load not in self._loaded and why["error"]["type"] != "WorkerDied"
+        if is_final or self._lost[what] >= DEATHS:
             self._hopeless[what] = why
         self._batches.appendleft(batch)
 

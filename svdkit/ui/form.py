@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import threading
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -64,18 +65,19 @@ class PhotoForm:
     Attributes:
         size: Height and width of the clip, in pixels.
         on_error: Hears of what could not be read; of None when all is well.
-        later: Takes what reads an address, and calls it in the background; or says False.
+        background: Whether an address is read in a thread: a server may take its time.
+        reading: Whether that is going on.
     """
 
     words: Words
     size: dict[str, Any]
     on_error: Action
-    later: Action
+    background: bool
 
     def __post_init__(self) -> None:
         import ipywidgets as w
 
-        words = self.words
+        words, self.reading = self.words, False
         self._wanted: Any = None  # the photo asked for last: one that took long is dropped when it is another
         self._failed: Any = None  # what could not be read
         upload, source = w.FileUpload(accept="image/*", multiple=False), w.Text(continuous_update=False)
@@ -104,12 +106,15 @@ class PhotoForm:
 
     def open(self, photo: Any) -> None:
         """Read a photo, or that in the upload, and show it; one that cannot be read leaves the last one in place."""
+        self._wanted, failed = photo, None
         try:
-            self._wanted = photo
             self._read(photo)
-            self.on_error(None)
-        except Exception as error:  # noqa: BLE001 - of a callback, where it would vanish
-            self.on_error(error)
+        except Exception as error:  # noqa: BLE001 - of a callback or a thread, where it would vanish
+            failed = error
+        if photo is self._wanted:
+            self.reading, self._failed = False, photo if failed else None
+            self._draw()  # also when it failed: the note may say that it is being read
+            self.on_error(failed)
 
     def resize(self, **size: int) -> None:
         """Show what is cut at another size of the clip, in pixels."""
@@ -119,29 +124,25 @@ class PhotoForm:
 
     def _read(self, photo: Any) -> None:
         is_upload = photo is self.upload
-        try:
-            image = read_image(read_upload(photo) if is_upload else photo)
-        except Exception:
-            if photo is not self._wanted:
-                return
-            self._failed = photo
-            raise
+        image = read_image(read_upload(photo) if is_upload else photo)
         if photo is not self._wanted:
             return
         if is_upload:
             image.info = {}  # the file's name stays with the user
-        self._failed, self.image, self.name = None, image, "" if is_upload else str(photo)
+        self.image, self.name = image, "" if is_upload else str(photo)
         self._small = image.copy()
         self._small.thumbnail((_LOOK_SIDE, _LOOK_SIDE))
         with self.words.quietly:  # each of the other photos can be chosen again
             is_sample = self.name in sample_photos()
             self.sample.value, self.source.value = (self.name, "") if is_sample else ("", self.name)
-        self._draw()
 
     def _choose(self, name: str) -> None:
-        self._wanted = name = name.strip()
-        is_address = name.startswith(("http://", "https://"))
-        if name and not (is_address and self.later(partial(self._read, name))):
+        name = name.strip()
+        if self.background and name.startswith(("http://", "https://")):
+            self._wanted, self.reading = name, True
+            self.note.value = safe(self.words("reading"))
+            threading.Thread(target=self.open, args=(name,), name="svdkit-photo", daemon=True).start()
+        elif name:
             self.open(name)
 
     def _retry(self, _: Any, message: Any, __: Any) -> None:

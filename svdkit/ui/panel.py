@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from svdkit.environment import default_model, notebook_kind
-from svdkit.errors import Cancelled
+from svdkit.errors import Cancelled, SvdkitError
 from svdkit.given import user_path
 from svdkit.image import sample_photos
 from svdkit.ui.form import Photo, PhotoForm, SettingsForm
@@ -90,12 +90,12 @@ class Panel:
         self.results = ClipHistory(words, self.runner.picture, where, on_finish=self._finish)
         self.results.drafts.observe(lambda _: self._look(), "children")
         self.form = SettingsForm(words, info, on_change=self._look)
-        self.photo = PhotoForm(words, self.form.size, on_error=self.runner.show_error, later=self._later)
+        self.photo = PhotoForm(words, self.form.size, on_error=self.runner.show_error, background=background)
         self.outlook = Outlook(
             words,
             info,
             asked=lambda: (self.form.settings, self.studio.load),
-            on_apply=self.form.set,
+            on_apply=partial(self.form.set, preset="custom"),
             currency=currency or app.get("currency", "USD"),
             hourly_price=app.get("hourly_price", 0.0) if hourly_price is None else hourly_price,
         )
@@ -137,13 +137,19 @@ class Panel:
 
     def _finish(self, photo: Photo, settings: ClipSettings, _: object) -> None:
         """Make the clip of a draft at full quality, of the photo it was made of; its seed is kept in the form."""
+        if not self.runner.can_start:
+            return
         self.form.lock.value = True
         self.form.show(settings)
         self._run(lambda: [settings], photo=photo)
 
     def _run(self, wanted: Action, *, photo: Photo | None = None, draft: bool = False) -> bool:
         """Make clips, or drafts of them, of a photo or that of the form."""
+        whole = self._check(wanted, photo)
+        if whole is None:
+            return False
         page, photo = self._page, photo or self.photo.photo
+        clips = [self._draft_of(settings) if draft else settings for settings in whole]
 
         def show(action: Action) -> Any:
             with self._showing:
@@ -154,14 +160,13 @@ class Panel:
         def work(tell: Any, stop: Any) -> str:
             made: list[Any] = []
             try:
-                whole = wanted()
-                for number, settings in enumerate(whole, 1):
-                    asked, finish = (self._draft_of(settings), settings) if draft else (settings, None)
+                for number, (asked, settings) in enumerate(zip(clips, whole, strict=True), 1):
                     frame = photo.fitted(height=asked.height or 0, width=asked.width or 0)
                     if draft:
                         self.runner.part = self.words("draft_of", number=number, count=len(whole))
                     clip = self.studio.run(frame, asked, tell=tell, stop=stop)
-                    new = {"clip": clip, "photo": photo, "model": self.studio.model, "finish": finish}
+                    new = {"clip": clip, "photo": photo, "model": self.studio.model}
+                    new["finish"] = settings if draft else None
                     made.append(show(partial(self.results.add, **new)))
                     self.outlook.learn(clip)
             except (Cancelled, KeyboardInterrupt):
@@ -174,6 +179,19 @@ class Panel:
             return "done"
 
         return self.runner.start(work)
+
+    def _check(self, wanted: Action, photo: Photo | None) -> list[ClipSettings] | None:
+        """What is to be made, as the form says at the click; None where nothing can begin, which the panel says."""
+        if not self.runner.can_start:
+            return None
+        try:
+            if photo is None and self.photo.reading:
+                raise SvdkitError(self.words("still_reading"))  # noqa: TRY301 - it is shown like all others
+            found: list[ClipSettings] = wanted()
+        except SvdkitError as error:
+            self.runner.show_error(error)
+            return None
+        return found
 
     def _draft_of(self, settings: ClipSettings) -> ClipSettings:
         shrunk: dict[str, Any] = {"num_inference_steps": min(_DRAFT_STEPS, settings.num_inference_steps or 1)}
@@ -188,18 +206,14 @@ class Panel:
             self.photo.open(sample_photos()[0])
             self.results.forget()
 
-    def _later(self, work: Action, doing: str = "reading") -> bool:
-        """Do something while no clip is made; False if one is."""
-
-        def run(*_: object) -> str:
-            work()
-            return "ready"
-
-        return self.runner.start(run, doing=doing)
-
     def prepare(self) -> None:
         """Load the model now, in the background, so that the first clip need not wait for it."""
-        self._later(partial(self.studio.prepare, self.runner.tell), "idle_loading")
+
+        def load(*_: object) -> str:
+            self.studio.prepare(self.runner.tell)
+            return "ready"
+
+        self.runner.start(load, doing="idle_loading")
 
     def _look(self) -> None:
         """After any change: the size to the photo, the forecast, what can be pressed."""

@@ -155,6 +155,11 @@ class RunControl:
         self.widget = box("svdkit-run", self.state, self.bar, self.error, self.live)
         self.words.bind(lambda: None if self.busy else self._say("ready"))
 
+    @property
+    def can_start(self) -> bool:
+        """Whether a run would begin."""
+        return not (self.busy or self._passing_over)
+
     def start(self, work: Action, *, doing: str = "starting") -> bool:
         """Run ``work(tell, stop)``; False if a run is going on already.
 
@@ -162,7 +167,7 @@ class RunControl:
         news. Errors of any kind are shown in the panel, which can be used again afterwards.
         """
         with self._lock:
-            if self.busy or self._passing_over:
+            if not self.can_start:
                 return False
             self.busy = True
             self._stop.clear()
