@@ -262,7 +262,7 @@ def from_published(card: Card, *, job: ClipJob, leave_out: str | None = None) ->
     return Calibration(factors, 1 / spread, spread, f"published timings of {text}")
 
 
-def nearest(given: list[Record], *, job: ClipJob, card: Card) -> Calibration:
+def find_calibration(given: list[Record], *, job: ClipJob, card: Card) -> Calibration:
     """Calibrate from the nearest source that knows something."""
     sources = {"own records": given, "own calibration": _own(), "shipped records": _shipped()}
     for what, records in sources.items():

@@ -12,7 +12,7 @@ from typing import Any
 
 from svdkit.bench.record import Record, check_records, read_records
 from svdkit.errors import SettingsError
-from svdkit.forecast.calibration import ClipJob, clip_job, nearest
+from svdkit.forecast.calibration import ClipJob, clip_job, find_calibration
 from svdkit.forecast.cards import Card, card_of, find_card
 from svdkit.models import find_model
 from svdkit.models.costs import network_of
@@ -260,7 +260,7 @@ def forecast(
         return job._replace(rung=rung._replace(decode_chunk_size=asked or rung.decode_chunk_size))
 
     ran = run(chosen.rung)
-    found = nearest(given, job=ran, card=card)
+    found = find_calibration(given, job=ran, card=card)
 
     def timed(step: Fit) -> Fit:
         seconds = found.seconds(run(step.rung), card)
