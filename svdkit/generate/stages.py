@@ -21,7 +21,14 @@ import numpy as np
 from svdkit.clip import Clip, Provenance
 from svdkit.environment import machine
 from svdkit.errors import Cancelled, SettingsError, SvdkitWarning
-from svdkit.generate import loop
+from svdkit.generate.loop import (
+    decode_chunk,
+    denoise_steps,
+    embed_image,
+    encode_image,
+    execution_device,
+    synchronize,
+)
 from svdkit.generate.progress import Meter, Shown, reporter
 from svdkit.pipeline import report_of
 
@@ -158,15 +165,15 @@ def encode(
     """
     import torch
 
-    settings, model, device = resolve(pipe, settings, frame), model_identity(pipe), loop.execution_device(pipe)
+    settings, model, device = resolve(pipe, settings, frame), model_identity(pipe), execution_device(pipe)
     generator = torch.Generator("cpu").manual_seed(settings.seed)
     with _running(pipe, "encode", steps=2, progress=progress, device=device) as meter:
         if reuse and (reuse.model, reuse.frame.sha256) == (model, frame.sha256):
             embeddings = reuse.image_embeddings
         else:
-            embeddings = loop.embed_image(pipe, frame, device)
+            embeddings = embed_image(pipe, frame, device)
         meter.step()
-        latents = loop.encode_image(pipe, frame, settings, generator=generator, device=device).to(embeddings.dtype)
+        latents = encode_image(pipe, frame, settings, generator=generator, device=device).to(embeddings.dtype)
     return Encoded(
         settings=settings,
         frame=frame,
@@ -207,10 +214,10 @@ def denoise(
     """
     import torch
 
-    now, device = _go_on(pipe, settings, encoded), loop.execution_device(pipe)
+    now, device = _go_on(pipe, settings, encoded), execution_device(pipe)
     generator = torch.Generator("cpu")
     generator.set_state(encoded.generator_state)
-    steps = loop.denoise_steps(pipe, now, encoded, generator=generator, device=device)
+    steps = denoise_steps(pipe, now, encoded, generator=generator, device=device)
     count = now.num_inference_steps
     try:
         with _running(pipe, "denoise", steps=count, progress=progress, device=device) as meter:
@@ -257,12 +264,12 @@ def decode(
     Example:
         >>> clip = decode(pipe, denoised)
     """
-    now, device, report = _go_on(pipe, settings, denoised), loop.execution_device(pipe), report_of(pipe)
+    now, device, report = _go_on(pipe, settings, denoised), execution_device(pipe), report_of(pipe)
     chunks = denoised.latents.to(device).split(now.decode_chunk_size, dim=1)
     decoded = []
     with _running(pipe, "decode", steps=len(chunks), progress=progress, device=device) as meter:
         for chunk in chunks:
-            decoded.append(loop.decode_chunk(pipe, chunk))
+            decoded.append(decode_chunk(pipe, chunk))
             meter.step()
     if not all(finite for _, finite in decoded):
         notes = (*notes, _NOT_NUMBERS)
@@ -287,7 +294,7 @@ def _running(pipe: Any, stage: str, *, steps: int, progress: Shown, device: Any)
     """Time a stage, without gradients; leave the pipeline usable, also after an error or an interrupt."""
     import torch
 
-    meter = Meter(stage, steps, reporter(progress), partial(loop.synchronize, device))
+    meter = Meter(stage, steps, reporter(progress), partial(synchronize, device))
     with in_line(pipe):
         try:
             with torch.no_grad(), meter:
