@@ -384,6 +384,13 @@ def test_an_error_is_one_plain_paragraph(
     assert (result.exit_code, result.stdout, result.stderr) == (code, "", text)
 
 
+def test_commands_take_their_arguments_without_docstrings_too() -> None:
+    """Which python -OO removes, and help is taken from."""
+    code = "import sys; from svdkit.cli import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-OO", "-c", code, "compare", "a", "b"], capture_output=True, check=False)
+    assert (done.returncode, b"there is no a" in done.stderr) == (2, True), done.stderr
+
+
 @pytest.mark.parametrize("words", [["--debug", "models"], ["models", "--debug"]])
 def test_debug_shows_the_traceback_wherever_it_stands(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     failing(monkeypatch, ModelError("bad"))

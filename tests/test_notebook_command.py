@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,9 +177,10 @@ def test_a_cell_that_fails_or_kills_the_kernel_or_is_slow_is_a_failure(
 ) -> None:
     """papermill's copy of a dead kernel says that every cell completed."""
     write(here / "a.ipynb", code, "print('after')")
-    done = run("a", "-o", "out", *words)
+    done = run("a", "-o", "out", *words, "--debug")
     assert done.exit_code == 1
     assert told in done.output
+    assert re.search("PapermillExecutionError|DeadKernelError|CellTimeoutError", done.output), "the traceback"
     assert "after\\n" not in Path("out/notebook.ipynb").read_text(encoding="utf-8")
     assert not Path("out/notebook.html").exists()
 

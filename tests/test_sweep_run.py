@@ -166,18 +166,23 @@ def test_a_full_disk_of_the_driver_stops_the_sweep_and_nothing_is_lost(
     assert len(read_records(tmp_path)) == 2
 
 
-def test_a_results_folder_that_is_removed_stops_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("then", ["nothing", "an empty folder"])
+def test_a_results_folder_that_is_removed_stops_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
     folder, ended = tmp_path / "results", []
 
     def remove(self: _Display, record: Any) -> None:
         ended.append(record.status)
         shutil.rmtree(folder)
+        if then == "an empty folder":
+            folder.mkdir()
 
     monkeypatch.setattr(_Display, "ended", remove)
     with pytest.raises(SvdkitError, match="is gone: the folder was removed or moved, its disk dropped off, or another"):
         run_sweep(seeds(1, 2, 3), results=folder)
     assert ended == ["ok"]
-    assert not folder.exists()
+    assert [*folder.iterdir()] == [] if then == "an empty folder" else not folder.exists()
 
 
 def test_a_sweep_tries_its_encoder_and_its_disk_before_it_begins(

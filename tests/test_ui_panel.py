@@ -209,6 +209,27 @@ def test_drafts_may_be_small(panel: Panel, asked: list[tuple[Any, ClipSettings]]
     assert panel._draft_of(full) == full.replace(num_inference_steps=8)
 
 
+def test_what_is_pressed_while_drafts_are_made_changes_none_of_them(
+    panel: Panel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither their size nor their settings; nor does a draft's "Finish" put its settings into the form meanwhile."""
+    run = panel.studio.run
+
+    def change_and_run(*given: Any, **more: Any) -> Any:
+        panel.small.value = True
+        panel.form.set(motion_bucket_id=9, num_inference_steps=33)
+        panel._finish(panel.photo.photo, ClipSettings(num_inference_steps=44), None)
+        return run(*given, **more)
+
+    monkeypatch.setattr(panel.studio, "run", change_and_run)
+    monkeypatch.setattr(module, "_DRAFTS", 2)
+    panel.make_drafts()
+    finish(panel)
+    made = settings_of(panel)
+    assert [(settings["height"], settings["motion_bucket_id"]) for settings in made] == [(64, 127)] * 2
+    assert panel.form.settings.num_inference_steps == 33
+
+
 def test_four_drafts_and_one_of_them_finished(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four seeds, the form's first, with few steps, told by number; a button makes that seed's clip with all steps.
 
@@ -269,9 +290,11 @@ def test_a_change_is_told_to_all_once(panel: Panel, monkeypatch: pytest.MonkeyPa
     assert panel.photo.size == {"height": 64, "width": 80}
     panel.form.sizes[0].click()
     assert panel.photo.size == panel.form.size == {"height": 64, "width": 64}
+    panel.form.preset.value = "comfyui"
     panel.outlook.fitting = {"decode_chunk_size": 1}
     panel.outlook.apply.click()
     assert panel.form.settings.decode_chunk_size == 1
+    assert panel.form.preset.value == "custom", "the preset can be taken again"
     asked = list[ClipSettings]()
     monkeypatch.setattr(panel.outlook, "show", lambda: asked.append(panel.form.settings))
     panel.form.preset.value = "comfyui"

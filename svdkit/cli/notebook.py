@@ -172,6 +172,7 @@ def run_notebook(
     class ThisPython(AsyncKernelManager):
         kernel_spec = kernel()  # whatever "python3" is on this machine
 
+    cause: Exception
     try:
         return papermill.execute_notebook(
             _read_notebook(notebook),
@@ -184,15 +185,18 @@ def run_notebook(
             extra_arguments=["--IPKernelApp.log_level=ERROR"],  # else it warns of TCP on this very machine
         )
     except papermill.PapermillExecutionError as error:
+        cause = error
         problem = f"cell {error.exec_count} of {notebook.name} failed: {error.ename}: {error.evalue}"
-    except CellTimeoutError:
+    except CellTimeoutError as error:
+        cause = error
         problem = f"a cell of {notebook.name} took longer than {cell_minutes:g} min"
-    except DeadKernelError:
+    except DeadKernelError as error:
+        cause = error
         close = "most often for want of memory: close other programs and try again"
         problem = f"the kernel of {notebook.name} died, {close}"
     finally:
         _strip_file(executed, source=notebook.name)
-    raise SvdkitError(f"{problem}. The notebook up to that cell is {executed}")
+    raise SvdkitError(f"{problem}. The notebook up to that cell is {executed}") from cause
 
 
 def kernel() -> Any:
