@@ -51,7 +51,7 @@ def web(
     currency: str = "USD",
     browser: bool = True,
 ) -> None:
-    """Show the panel as a web page: drop in a photo, press a button, watch the clip.
+    """Show the panel as a web page: choose a photo, press a button, watch the clip.
 
     All tabs share one model; who comes later waits in line. Ctrl-C ends it.
 
